@@ -100,18 +100,22 @@ class Conflict(DaramError):
 
 
 class ConversationBusy(DaramError):
-    """An answer is being made on this branch. ``retry_after`` is in seconds; ``answer_id`` names the running answer."""
+    """An answer is being made on this branch. ``retry_after`` is in seconds; ``answer_id`` names the running answer.
+
+    ``dead`` says that its maker is known to be gone, so that recovery can close it at once.
+    """
 
     code = "conversation_busy"
     retryable = True
 
-    def __init__(self, answer_id: str, retry_after: float = 1.0) -> None:
+    def __init__(self, answer_id: str, retry_after: float = 1.0, *, dead: bool = False) -> None:
         super().__init__(
             f"answer {answer_id!r} is still being made in this conversation; "
             f"try again in {retry_after:g} s, or cancel it"
         )
         self.answer_id = answer_id
         self.retry_after = retry_after
+        self.dead = dead
 
 
 class LeaseLost(DaramError):

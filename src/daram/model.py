@@ -178,26 +178,35 @@ class Unset(msgspec.Struct, frozen=True):
 UNSET: Final = Unset()
 
 
-def user(text: str = "", *, id: str | None = None, metadata: Mapping[str, str] | None = None,
-         parts: Sequence[Part] = ()) -> Message:
+def user(
+    text: str = "", *, id: str | None = None, metadata: Mapping[str, str] | None = None, parts: Sequence[Part] = ()
+) -> Message:
     """A message of the user."""
     return _make("user", text, id, metadata, parts)
 
 
-def assistant(text: str = "", *, id: str | None = None, metadata: Mapping[str, str] | None = None,
-              parts: Sequence[Part] = ()) -> Message:
+def assistant(
+    text: str = "", *, id: str | None = None, metadata: Mapping[str, str] | None = None, parts: Sequence[Part] = ()
+) -> Message:
     """A message of the assistant (with ``tool_call`` parts where it asks for tools)."""
     return _make("assistant", text, id, metadata, parts)
 
 
-def system(text: str = "", *, id: str | None = None, metadata: Mapping[str, str] | None = None,
-           parts: Sequence[Part] = ()) -> Message:
+def system(
+    text: str = "", *, id: str | None = None, metadata: Mapping[str, str] | None = None, parts: Sequence[Part] = ()
+) -> Message:
     """A message of the system: instructions."""
     return _make("system", text, id, metadata, parts)
 
 
-def tool(text: str = "", *, call_id: str | None = None, id: str | None = None,
-         metadata: Mapping[str, str] | None = None, parts: Sequence[Part] = ()) -> Message:
+def tool(
+    text: str = "",
+    *,
+    call_id: str | None = None,
+    id: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    parts: Sequence[Part] = (),
+) -> Message:
     """The result of a tool call; ``call_id`` names the call that it answers."""
     if call_id is not None:
         parts = (*parts, Part(type="tool_result", data={"call_id": call_id, "output": text}))

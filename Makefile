@@ -1,0 +1,60 @@
+# What a stranger needs: `make run` and `make test`. Both set up what is missing, in .venv beside this file.
+MAKEFLAGS += --no-print-directory
+ROOT := $(shell cd "$$(dirname "$$(echo '$(MAKEFILE_LIST)' | sed 's/^ *//')")" && pwd -P)
+IN := cd '$(ROOT)' &&
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test lint format bench e2e soak clean dev
+
+help: ## Say what there is to make
+	@echo 'Daram: a chat that remembers'
+	@echo
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' '$(ROOT)/Makefile' | awk -F'|' '{ printf "%-15s%s\n", $$1, $$2 }'
+	@echo
+	@echo 'ARGS="…" is handed on: make run ARGS="--port 9000", make test ARGS="-k sqlite".'
+
+run: ## Install what is needed and open the chat page
+	@$(IN) scripts/venv run serve,local serve
+	@$(IN) $(BIN)/python -m daram model get --if-needed || \
+	  echo '[daram] the local model could not be fetched (see above); the page starts without it and says what to set' >&2
+	@$(IN) exec $(BIN)/python -m daram serve $(ARGS)
+
+test: lint ## Install what is needed; check style, types, imports; run the tests
+	@echo '[daram] pytest' >&2
+	@$(IN) $(PYTEST) -m 'not e2e and not soak' $(ARGS)
+
+lint: dev ## Check style, types and imports only
+	@echo '[daram] ruff check' >&2
+	@$(IN) $(BIN)/python -m ruff check .
+	@echo '[daram] ruff format --check' >&2
+	@$(IN) $(BIN)/python -m ruff format --check .
+	@echo '[daram] mypy --strict' >&2
+	@$(IN) $(BIN)/python -m mypy
+	@echo '[daram] import contracts' >&2
+	@$(IN) $(BIN)/python -c 'from importlinter.cli import lint_imports_command as lint; lint()'
+
+format: dev ## Format the code and mend what can be mended
+	@$(IN) $(BIN)/python -m ruff check --fix .
+	@$(IN) $(BIN)/python -m ruff format .
+
+bench: dev ## Measure what a turn costs
+	@$(IN) $(BIN)/python -m bench $(ARGS)
+
+e2e: dev ## The story in a real browser with the local model (needs a Chromium)
+	@$(IN) scripts/chromium
+	@$(IN) $(BIN)/python -m daram model get
+	@$(IN) $(PYTEST) -m e2e --timeout 900 $(ARGS)
+
+soak: dev ## The long runs
+	@$(IN) $(PYTEST) -m soak --timeout 7200 $(ARGS)
+
+clean: ## Remove .venv and what tools left behind (never your conversations)
+	@$(IN) rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache test-results
+	@$(IN) find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+dev:
+	@$(IN) scripts/venv dev serve,local,dev

@@ -43,7 +43,7 @@ _MARKS: Final = "\u0900-\u0963\u0966-\u0dff\u0f71-\u0f84"
 _EMOJI: Final = "\u2600-\u27bf\U0001f000-\U0001f1e5\U0001f300-\U0001f3fa\U0001f400-\U0001faff"
 _LETTERS: Final = rf"[^\W_{_CJK_RANGES}]"  # a negated class: word characters but no underscore and no CJK
 
-_TOKEN: Final = re.compile(
+_RUN: Final = re.compile(
     rf"[{_CJK_RANGES}]+|{_LETTERS}+(?:[{_MARKS}]+{_LETTERS}*)*|[\U0001f1e6-\U0001f1ff]{{2}}|[{_EMOJI}]"
 )
 _CJK: Final = re.compile(f"[{_CJK_RANGES}]")
@@ -104,7 +104,7 @@ def index_terms(text: str) -> str:
 
 def parse_query(query: str) -> Query:
     """The words of ``query``, each once, at most ``MAX_WORDS``."""
-    words = dict.fromkeys(word for token in _tokens(query) for word in _words(token))
+    words = dict.fromkeys(word for run in _runs(query) for word in _words(run))
     return Query(tuple(_ends(list(words), MAX_WORDS)))
 
 
@@ -148,6 +148,14 @@ def loose_terms(query: Query) -> list[tuple[str, bool]]:
     return _ends(list(found.items()), MAX_LOOSE_TERMS)
 
 
+def content_terms(text: str) -> frozenset[str]:
+    """What a text is about, to compare two texts without an index: stems and character pairs, no function words.
+
+    As in a query, of a very long text only the beginning and the end are looked at.
+    """
+    return frozenset(term for term, _ in loose_terms(parse_query(text)))
+
+
 def matches(query: Query, terms: Sequence[str], *, all_words: bool = True) -> bool:
     """Whether a document with these ``index_terms`` (split) is found: the reference for what the indexes do."""
     if all_words:
@@ -177,11 +185,15 @@ def stem(word: str) -> str:
 _ENDINGS: Final = (("ing", 4), ("ied", 3), ("ies", 3), ("ed", 4), ("es", 4), ("s", 3), ("y", 3), ("e", 4))
 
 FUNCTION_WORDS: Final = frozenset(
-    "a an and any are as at be been but by can could did do does don for from had has have he her his how i if in into is"
-    " it its just ll let like m may me my no not of on or our please re s shall she should so some t tell than that the"
-    " their them then there these they this those to too us ve was we were what when where which who whom whose why will"
-    " with would you your".split()
-)
+    {
+        "a", "an", "and", "any", "are", "as", "at", "be", "been", "but", "by", "can", "could", "did", "do", "does",
+        "don", "for", "from", "had", "has", "have", "he", "her", "his", "how", "i", "if", "in", "into", "is", "it",
+        "its", "just", "ll", "let", "like", "m", "may", "me", "my", "no", "not", "of", "on", "or", "our", "please",
+        "re", "s", "shall", "she", "should", "so", "some", "t", "tell", "than", "that", "the", "their", "them",
+        "then", "there", "these", "they", "this", "those", "to", "too", "us", "ve", "was", "we", "were", "what",
+        "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your",
+    }
+)  # fmt: skip
 """English words that say nothing about what a question is about."""
 
 
@@ -196,33 +208,40 @@ def _normal(text: str) -> str:
     return text
 
 
-def _tokens(text: str) -> list[str]:
+def _runs(text: str) -> list[str]:
     text = _normal(text)
-    return (_ASCII_WORD if text.isascii() else _TOKEN).findall(text)
+    return (_ASCII_WORD if text.isascii() else _RUN).findall(text)
 
 
 def _terms(text: str) -> list[str]:
     terms: list[str] = []
-    for token in _tokens(text):
-        # The comparison spares most words the match: nothing below U+0E01 is written in pairs.
-        if token >= "\u0e01" and _CJK.match(token):
-            terms.extend(map(add, token, token[1:]))
-            terms.append(token[-1])
+    for run in _runs(text):
+        if not _in_pairs(run):
+            terms.append(run[:MAX_TERM])
+        elif len(run) == 3:  # the commonest lengths of Korean words are spelt out: half the time of a Korean text
+            terms += (run[:2], run[1:], run[2])
+        elif len(run) == 2:
+            terms += (run, run[1])
         else:
-            terms.append(token[:MAX_TERM])
+            terms += [run[i : i + 2] for i in range(len(run))]
     return terms
 
 
-def _words(token: str) -> Iterable[Word]:
-    if token >= "\u0e01" and _CJK.match(token):
-        if len(token) == 1:
-            yield Word((token,), "prefix")
+def _in_pairs(run: str) -> bool:
+    """Whether a run is of a script that is indexed by character pairs (two comparisons spare most the match)."""
+    return run >= "\u0e01" and ("가" <= run < "\ud7a4" or _CJK.match(run) is not None)
+
+
+def _words(run: str) -> Iterable[Word]:
+    if _in_pairs(run):
+        if len(run) == 1:
+            yield Word((run,), "prefix")
         # A text without spaces is one long run: taken in pieces that share a character, so that no pair is lost.
-        for start in range(0, len(token) - 1, MAX_TERM - 1):
-            piece = token[start : start + MAX_TERM]
+        for start in range(0, len(run) - 1, MAX_TERM - 1):
+            piece = run[start : start + MAX_TERM]
             yield Word(tuple(map(add, piece, piece[1:])), "phrase")
     else:
-        yield Word((token[:MAX_TERM],), "prefix" if len(token) > 1 and token[0].isalnum() else "exact")
+        yield Word((run[:MAX_TERM],), "prefix" if len(run) > 1 and run[0].isalnum() else "exact")
 
 
 def _ends(items: list[T], limit: int) -> list[T]:

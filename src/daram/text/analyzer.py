@@ -7,7 +7,7 @@ PostgreSQL ``'simple'``):
 * scripts written without spaces between all words (Hangul, Han, Kana, Thai, Lao, Khmer, Burmese) become overlapping
   character pairs, and the last character of a run by itself, so that every substring of a run can be found;
 * all other words stay whole and are found by their beginnings; accents, vowel points and width variants are folded;
-* identifiers are found by their parts too: ``foo_bar`` is two words, ``camelCase`` is ``camelcase`` and ``case``;
+* identifiers are found by their parts too: ``foo_bar`` is two words, ``camelCase`` also the word ``case``;
 * each emoji is a term.
 
 Terms consist of letters, digits, marks and emoji only, so they need no escaping in any index. Nothing here raises,
@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from operator import add
 from typing import Final, Literal, NamedTuple, TypeVar
 
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 MAX_TERM: Final = 64
 """Longer words are cut to this many characters, in the index and in queries alike."""
+MAX_PARTS: Final = 8
+"""So many parts of one identifier are terms besides the whole."""
 MAX_WORDS: Final = 64
 MAX_LOOSE_TERMS: Final = 192
 """A query keeps at most this many words, and asks for at most this many terms of which any may match: those of its
@@ -175,14 +178,20 @@ def _has_term(term: str, prefix: bool, terms: Iterable[str]) -> bool:
 
 
 def stem(word: str) -> str:
-    """The word without the commonest endings of English (``squirrels`` and ``squirrel``, ``called`` and ``call``)."""
-    for ending, least in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= least:
-            return word[: -len(ending)]
+    """The word without the commonest endings of English: ``name``, ``names``, ``named`` have one beginning."""
+    if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
+        word = word[:-1]
+    for endings in (("ing", "ed"), ("ie", "y", "e")):
+        for ending in endings:
+            rest = word.removesuffix(ending)
+            # What is left must be able to be a word: "string" and "speed" are none with an ending.
+            if rest != word and len(rest) >= 3 and _VOWEL.search(rest):
+                word = rest
+                break
     return word
 
 
-_ENDINGS: Final = (("ing", 4), ("ied", 3), ("ies", 3), ("ed", 4), ("es", 4), ("s", 3), ("y", 3), ("e", 4))
+_VOWEL: Final = re.compile("[aeiou]")
 
 FUNCTION_WORDS: Final = frozenset(
     {
@@ -249,9 +258,9 @@ def _ends(items: list[T], limit: int) -> list[T]:
 
 
 def _with_parts(found: re.Match[str]) -> str:
-    """``getHTTPName`` becomes ``getHTTPName HTTP Name``; its first part is found as its beginning."""
+    """``getHTTPName`` becomes ``getHTTPName HTTPName Name``: each part is then the beginning of a word."""
     word = found[0]
-    return " ".join((word, *_HUMP.split(word)[1:]))
+    return " ".join((word, *(word[hump.start() :] for hump in islice(_HUMP.finditer(word), MAX_PARTS))))
 
 
 def _quote(terms: Iterable[str]) -> str:

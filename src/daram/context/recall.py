@@ -1,0 +1,177 @@
+"""Notes: which earlier statements of the user bear on the question.
+
+Found lexically, so that it works in every language, without a model, and long after the statement left the window: the
+caller gives what a search for the question found in the conversation, and the recent messages; this chooses.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from daram.model import Message
+from daram.text.analyzer import content_terms, index_terms
+
+MAX_NOTES: Final = 5
+MAX_CHARS: Final = 1_000
+"""All notes together, in characters."""
+MAX_NOTE_CHARS: Final = 240
+"""One note; of a longer message the sentences that bear most on the question are quoted."""
+MAX_LOOKED_AT: Final = 20_000
+"""Of a message, at most this many characters are looked at, of its beginning and its end."""
+
+_QUESTION_WEIGHT: Final = 0.3
+_COMMON_WEIGHT: Final = 0.15
+_ABOUT_THE_USER: Final = 0.12
+_LEAST: Final = 0.1
+_LEAST_OF_BEST: Final = 0.35
+
+# Character pairs of Korean endings and question words: they tell nothing about what a sentence is about.
+_COMMON: Final = frozenset(
+    {
+        "뭐라", "라고", "했지", "무엇", "뭐지", "뭐야", "어디", "언제", "누구", "누가", "무슨", "어떤", "어떻",
+        "떻게", "얼마", "기억", "억해", "말했", "말한", "알려", "려줘", "이라", "으로", "에서", "에게", "까지",
+        "부터", "하고", "해줘", "주세", "세요", "습니", "니다", "합니", "입니", "니까", "나요", "는지", "었지",
+        "었어", "았어", "았지", "겠어", "지금", "내가", "나는", "나의", "저는", "제가", "우리", "아까", "전에",
+        "이야", "라는", "는데", "인데", "그리", "리고", "그런", "그래", "앞으",
+    }
+)  # fmt: skip
+_SENTENCE: Final = re.compile(r"[^.!?。！？\n]+[.!?。！？]*\s*|[.!?。！？\n]+")
+_ASKS: Final = re.compile(
+    # A question mark, or a Korean, Japanese or Chinese ending that asks or requests, at the end of the sentence.
+    r"[?？]\s*$|(?:[까냐니]|나요|가요|는지|을래|ㄹ래|인지|뭐지|했지|였지|었지|더라|뭐야|누구야|어디야"
+    r"|[해아어려와써춰펴켜바]\s?줘|[해아어려와써춰펴켜바]\s?주세요|[해어아]\s?줄래|해\s?봐|하시오|[吗呢]|か|ください)[.!。！~\s]*$"
+    # An English question or request without its mark.
+    r"|^\s*(?:so\W+|and\W+|ok\W+|please\W+|hey\W+|now\W+)*(?:what|who|whom|whose|when|where|which|why|how|do|does|did"
+    r"|can|could|would|will|should|is|are|am|was|were|tell|explain|write|give|show|list|translate|summari[sz]e|describe"
+    r"|suggest|recommend)\b",
+    re.IGNORECASE,
+)
+_TOLD: Final = re.compile(r"기억해|기억하|잊지|覚えて|记住|記住|\b(?:remember|don't forget|note that)\b", re.IGNORECASE)
+_OF_THE_USER: Final = re.compile(
+    r"\b(?:i|my|me|mine|our|we|us)\b|(?<![가-힣])(?:나|내|저|제|우리)(?:는|가|의|를|에게|한테|도|랑)?(?![가-힣])"
+    r"|했지|했더라|기억|말했|私|僕|俺|わたし|我",
+    re.IGNORECASE,
+)
+
+
+class _Candidate(NamedTuple):
+    message: Message
+    text: str
+    terms: frozenset[str]
+
+
+def asks(sentence: str) -> bool:
+    """Whether a sentence asks or requests rather than states ("remember that …" states). A guess, by its form."""
+    return _ASKS.search(sentence) is not None and _TOLD.search(sentence) is None
+
+
+def choose_notes(
+    question: Message,
+    candidates: Iterable[Message],
+    *,
+    exclude: Collection[str] = (),
+    limit: int = MAX_NOTES,
+    max_chars: int = MAX_CHARS,
+) -> list[Message]:
+    """The user's earlier statements that bear on ``question``, oldest first, so that a correction stands last.
+
+    ``candidates``: messages of the conversation in any order, doubles allowed (what a search for the question found,
+    and the recent messages); only complete messages of the user count, and none that repeats the question.
+    ``exclude``: ids that are not to be noted.
+
+    Returns at most ``limit`` messages of at most ``max_chars`` characters in all; a long message comes shortened to the
+    sentences that matter, with its id. Statements go before questions, words that few candidates share weigh more.
+    """
+    asked = content_terms(_ends(question.text))
+    same = index_terms(_ends(question.text))
+    pool = _pool(question, candidates, exclude, same)
+    if not pool:
+        return []
+    weight = _weights(asked, pool)
+    whole = sum(weight.values()) or 1.0
+    about_user = _OF_THE_USER.search(question.text) is not None
+
+    def score(candidate: _Candidate) -> float:
+        overlap = sum(weight[term] for term in asked & candidate.terms) / whole
+        if all(asks(sentence) for sentence in _sentences(candidate.text)):
+            return overlap * _QUESTION_WEIGHT
+        if about_user:
+            overlap += _ABOUT_THE_USER if _OF_THE_USER.search(candidate.text) else _ABOUT_THE_USER / 2
+        return overlap
+
+    passages = [_passage(candidate, asked, weight) for candidate in pool]
+    # Of two equals the later one: what the user said last counts.
+    ranked = sorted(
+        ((score(passage), place, passage) for place, passage in enumerate(passages)),
+        key=lambda item: (-item[0], -item[1]),
+    )
+    least = max(_LEAST / 2 if about_user else _LEAST, ranked[0][0] * _LEAST_OF_BEST)
+    chosen: list[tuple[int, Message]] = []
+    room = max_chars
+    for points, place, passage in ranked[:limit]:
+        if points < least:
+            break
+        if len(passage.text) <= room:
+            room -= len(passage.text)
+            chosen.append((place, msgspec.structs.replace(passage.message, text=passage.text)))
+    return [message for _, message in sorted(chosen, key=lambda item: item[0])]
+
+
+def _pool(question: Message, candidates: Iterable[Message], exclude: Collection[str], same: str) -> list[_Candidate]:
+    """The messages that may be noted, oldest first, each text once (the latest time that it was said)."""
+    known = {message.id: message for message in candidates if message.role == "user" and message.status == "complete"}
+    known.pop(question.id, None)
+    latest: dict[str, Message] = {}
+    for message in sorted(known.values(), key=lambda message: message.seq):
+        said = index_terms(_ends(message.text))
+        if said and said != same and message.id not in exclude:
+            latest.pop(said, None)
+            latest[said] = message
+    return [_Candidate(m, m.text, content_terms(_ends(m.text))) for m in latest.values()]
+
+
+def _weights(asked: frozenset[str], pool: Sequence[_Candidate]) -> dict[str, float]:
+    """How much each term of the question tells: the rarer among the candidates, the more."""
+    frequency = Counter(term for candidate in pool for term in asked & candidate.terms)
+    return {
+        term: math.log(1 + (len(pool) + 1) / (frequency[term] + 0.5)) * (_COMMON_WEIGHT if term in _COMMON else 1.0)
+        for term in asked
+    }
+
+
+def _passage(candidate: _Candidate, asked: frozenset[str], weight: dict[str, float]) -> _Candidate:
+    """The candidate with the stretch of whole sentences, at most ``MAX_NOTE_CHARS`` long, that bears most."""
+    text = " ".join(candidate.text.split())
+    if len(text) <= MAX_NOTE_CHARS:
+        return candidate._replace(text=text)
+    pieces = [piece for sentence in _sentences(candidate.text) for piece in _cut(sentence)]
+    points = []
+    for piece in pieces:
+        found = sum(weight[term] for term in asked & content_terms(piece))
+        points.append(found * (_QUESTION_WEIGHT if asks(piece) else 1.0))
+    first = max(range(len(pieces)), key=lambda place: points[place])
+    best, last = pieces[first], first
+    while last + 1 < len(pieces) and len(best) + 1 + len(pieces[last + 1]) <= MAX_NOTE_CHARS:
+        last += 1
+        best = f"{best} {pieces[last]}"
+    return candidate._replace(text=best, terms=content_terms(best))
+
+
+def _sentences(text: str) -> list[str]:
+    found = (" ".join(match.split()) for match in _SENTENCE.findall(_ends(text)))
+    return [sentence for sentence in found if sentence]
+
+
+def _cut(sentence: str) -> list[str]:
+    """A sentence in pieces of at most ``MAX_NOTE_CHARS``."""
+    return [sentence[start : start + MAX_NOTE_CHARS] for start in range(0, len(sentence), MAX_NOTE_CHARS)]
+
+
+def _ends(text: str) -> str:
+    return text if len(text) <= MAX_LOOKED_AT else f"{text[: MAX_LOOKED_AT // 2]}\n{text[-MAX_LOOKED_AT // 2 :]}"

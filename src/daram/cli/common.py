@@ -1,0 +1,87 @@
+"""What the commands share: flags that are settings, names of conversations, text that a terminal can show."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from daram.errors import InvalidInput, NotFound
+from daram.settings import Settings, variables
+
+if TYPE_CHECKING:
+    from daram.memory import Memory
+    from daram.model import Conversation
+
+P = ParamSpec("P")
+R = TypeVar("R")
+STORE_FLAGS = ("data", "store", "owner")
+
+# C0 and C1 control characters: in a message they could move the cursor, rewrite what stands there, or worse.
+_CONTROL = {
+    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\t\n"
+}
+
+
+def with_settings(*flags: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a command the flags of these settings, and the checked ``Settings`` as its first argument."""
+
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
+        @functools.wraps(function)
+        def run(**given: object) -> R:
+            chosen = {flag: given.pop(flag) for flag in flags}
+            return function(Settings.from_env(**chosen), **given)
+
+        command: Callable[..., R] = run
+        table = variables()
+        for flag in reversed(flags):
+            variable = table[flag]
+            words = f"{variable.about} [{variable.name}]".replace("`", "")
+            command = click.option(variable.flag, flag, metavar=flag.upper(), help=words)(command)
+        return command
+
+    return decorate
+
+
+def printable(text: str) -> str:
+    """The text without what could drive a terminal; as it is where the output is a file or a pipe."""
+    return text.translate(_CONTROL) if sys.stdout.isatty() else text
+
+
+def one_line(text: str | None) -> str:
+    """A title for a list: on one line, never empty."""
+    return printable(" ".join((text or "").split())) or "(untitled)"
+
+
+def moment(time: datetime) -> str:
+    """A time as the user's clock shows it."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+async def find(memory: Memory, owner: str, name: str) -> Conversation:
+    """The conversation with this id or, failing that, with exactly this title.
+
+    Raises ``NotFound``, and ``InvalidInput`` where several have the title.
+    """
+    try:
+        return await memory.get(owner, name)
+    except (NotFound, InvalidInput):  # what cannot be an id may still be a title
+        pass
+    found: list[Conversation] = []
+    cursor = None
+    while True:
+        page = await memory.list(owner, limit=100, cursor=cursor)
+        found += [conversation for conversation in page.items if conversation.title == name]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    if len(found) > 1:
+        which = ", ".join(conversation.id for conversation in found[:5])
+        raise InvalidInput("NAME", f"{len(found)} conversations have the title {name!r}; name one by its id: {which}")
+    if not found:
+        raise NotFound("conversation", name)
+    return found[0]

@@ -1,0 +1,207 @@
+"""One sitting at the terminal: which conversation is open, the slash commands, and an answer as it comes in."""
+
+from __future__ import annotations
+
+import queue
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from daram import ids
+from daram.chat.events import TERMINAL, Event
+from daram.cli.common import find, moment, one_line, printable
+from daram.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+    from daram.chat import Chatbot, Running
+    from daram.llm.base import ChatModel
+    from daram.memory import Memory
+    from daram.model import Conversation
+
+HELP = """\
+/new [TITLE]   begin another conversation
+/list          list the conversations
+/open NAME     go on with one: its number in the list, its id or its title
+/retry         have the last message answered anew
+/quit          leave (so does Ctrl-D); Ctrl-C stops an answer and keeps what was said
+//...          a message that begins with a slash"""
+LISTED = 20
+SHOWN = 6
+
+
+class Session:
+    """Runs in the main thread, where Ctrl-C arrives; what is asynchronous runs in the portal's."""
+
+    def __init__(
+        self,
+        portal: BlockingPortal,
+        memory: Memory,
+        model: ChatModel,
+        chatbot: Chatbot,
+        *,
+        owner: str,
+        interactive: bool,
+    ) -> None:
+        self.portal = portal
+        self.memory = memory
+        self.model = model
+        self.chatbot = chatbot
+        self.owner = owner
+        self.interactive = interactive
+        self.conversation = ids.conversation_id()
+        self._listed: list[str] = []
+
+    def begin(self, name: str | None) -> None:
+        """Open the conversation NAME, begin it where there is none; without a name begin a new one."""
+        self._note(f"Model: {self.model.name}. /help says what can be done here.")
+        if name is None:
+            return
+        try:
+            self._open(name)
+        except NotFound:
+            if name.startswith("conv_"):  # an id that is not there is a mistake, not a title
+                raise
+            self._new(name)
+
+    def handle(self, line: str) -> bool:
+        """Do what a line says; returns False where it ends the sitting. Raises a ``DaramError`` where that failed."""
+        command = re.fullmatch(r"/(\w+)(?:\s+(.*))?", line.strip())
+        if command is None:
+            text = line.removeprefix("/") if line.startswith("//") else line
+            if text.strip():
+                self._answer(lambda: self.chatbot.start(self.owner, self.conversation, text))
+            return True
+        name, argument = command[1].lower(), command[2]
+        if name in ("quit", "exit"):
+            return False
+        if name == "help":
+            click.echo(HELP)
+        elif name == "new":
+            self._new(argument)
+        elif name == "list":
+            self._list()
+        elif name == "open" and argument:
+            self._open(argument)
+        elif name == "retry":
+            self._answer(lambda: self.chatbot.regenerate(self.owner, self.conversation))
+        else:
+            raise InvalidInput(f"/{name}", "no such command, or something is missing; /help lists them")
+        return True
+
+    # --- conversations ---
+
+    def _new(self, title: str | None) -> None:
+        self.conversation = ids.conversation_id()
+        if title:
+            self.portal.call(self._create, title)
+        self._note("A new conversation.")
+
+    async def _create(self, title: str) -> None:
+        await self.memory.create(self.owner, id=self.conversation, title=title)
+
+    def _list(self) -> None:
+        found = self.portal.call(self._page)
+        self._listed = [conversation.id for conversation in found]
+        for number, conversation in enumerate(found, 1):
+            here = "*" if conversation.id == self.conversation else " "
+            click.echo(f"{number:3}{here} {moment(conversation.updated_at)}  {one_line(conversation.title)}")
+
+    async def _page(self) -> list[Conversation]:
+        return (await self.memory.list(self.owner, limit=LISTED)).items
+
+    def _open(self, name: str) -> None:
+        if name.isdecimal() and 0 < int(name) <= len(self._listed):
+            name = self._listed[int(name) - 1]
+        conversation = self.portal.call(find, self.memory, self.owner, name)
+        self.conversation = conversation.id
+        self._note(f"{one_line(conversation.title)} ({conversation.id})")
+        if self.interactive:
+            for message in self.portal.call(self.memory.tail, self.owner, conversation.id, SHOWN):
+                status = "" if message.status == "complete" else f" ({message.status})"
+                click.echo(f"{_speaker(message.role)}{status}> {printable(message.text)}")
+
+    # --- an answer ---
+
+    def _answer(self, start: Callable[[], Awaitable[Running]]) -> None:
+        """Print an answer as it comes in. Ctrl-C stops it and keeps what was said; a second one leaves."""
+        events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        task = self.portal.start_task_soon(_follow, start, events)
+        answer = ""
+        stopped = False
+        printed = _Printed(self.interactive)
+        while True:
+            try:
+                event = self._next(events, waiting=not printed.begun)
+            except KeyboardInterrupt:
+                if stopped or not answer:
+                    raise
+                stopped = True
+                self.portal.call(self.chatbot.cancel, self.owner, self.conversation, answer)
+                continue
+            if event is None:
+                break
+            answer = event.answer
+            printed.add(event.text)
+            if event.type in TERMINAL:
+                printed.end()
+                if event.type in ("cancelled", "incomplete"):
+                    click.echo("[stopped; what was said is kept]" if stopped else f"[{event.type}]", err=True)
+        running = task.result()
+        if stopped and not self.interactive:
+            raise KeyboardInterrupt  # in a pipe nobody is there to go on
+        self.portal.call(running.message)  # raises the model's error, where it failed
+
+    def _next(self, events: queue.SimpleQueue[Event | None], *, waiting: bool) -> Event | None:
+        """The next event. Until the first word is there, what the model is doing is said on stderr."""
+        said = ""
+        while True:
+            try:
+                return events.get(timeout=0.5)
+            except queue.Empty:
+                doing = self.portal.call(self.model.ready) if waiting else None
+                if doing and doing != said:
+                    click.echo(f"({doing})", err=True)
+                    said = doing
+
+    def _note(self, text: str) -> None:
+        if self.interactive:
+            click.echo(text, err=True)
+
+
+class _Printed:
+    """The answer on stdout: piece by piece, then exactly one end of line."""
+
+    def __init__(self, interactive: bool) -> None:
+        self.begun = False
+        self._prompt = f"{_speaker('assistant')}> " if interactive else ""
+        self._last = ""
+
+    def add(self, text: str) -> None:
+        if text:
+            click.echo(("" if self.begun else self._prompt) + printable(text), nl=False)
+            sys.stdout.flush()
+            self.begun = True
+            self._last = text[-1]
+
+    def end(self) -> None:
+        if self._last != "\n":
+            click.echo()
+
+
+def _speaker(role: str) -> str:
+    return {"user": "you", "assistant": "daram"}.get(role, role)
+
+
+async def _follow(start: Callable[[], Awaitable[Running]], events: queue.SimpleQueue[Event | None]) -> Running:
+    try:
+        running = await start()
+        async for event in running.events():
+            events.put(event)
+        return running
+    finally:
+        events.put(None)

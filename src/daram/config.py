@@ -1,0 +1,120 @@
+"""Settings -> objects: the one place where everything is put together.
+
+Plug-ins (engines, models) are imported only when a setting asks for them: a door starts fast, and says what to install
+when it is asked for something that is not there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from daram.errors import ConfigError
+from daram.settings import OPENAI_URL, Settings
+
+if TYPE_CHECKING:
+    from daram.chat import Chatbot
+    from daram.llm.base import ChatModel
+    from daram.memory import Memory
+
+__all__ = ["Settings", "make_chatbot", "make_model", "open_chatbot", "open_memory", "prepare_data"]
+
+
+def prepare_data(settings: Settings) -> None:
+    """Make the data directory where there is none, for its owner alone. Raises ``ConfigError``."""
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"DARAM_DATA: the data directory {settings.data} cannot be made ({error.strerror}); "
+            "set DARAM_DATA (or --data) to a directory that you can write"
+        ) from error
+
+
+async def open_memory(settings: Settings) -> Memory:
+    """Open the store that the settings name. Raises ``ConfigError``, ``MissingExtra`` or a ``StoreError``."""
+    from daram import memory
+
+    prepare_data(settings)
+    return await memory.open(settings.store, settings.cache)
+
+
+def make_model(settings: Settings) -> ChatModel:
+    """The language model that the settings name; where it is missing, one that says what to set or install."""
+    name = settings.endpoint_model
+    if name is None:
+        return _local_model(settings)
+    if not (settings.base_url or settings.api_key):
+        return _no_model(
+            f"DARAM_MODEL=openai:{name} needs to know where to ask: set OPENAI_API_KEY (for {OPENAI_URL}), "
+            "or OPENAI_BASE_URL to an OpenAI-compatible endpoint of your own"
+        )
+    from daram.llm.openai import OpenAIModel
+
+    return OpenAIModel(
+        name,
+        base_url=settings.base_url or OPENAI_URL,
+        api_key=settings.api_key,
+        context_tokens=settings.context_tokens,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+    )
+
+
+def _local_model(settings: Settings) -> ChatModel:
+    from daram.llm import weights
+
+    otherwise = "or set DARAM_MODEL=openai:NAME and OPENAI_BASE_URL (or OPENAI_API_KEY) to use an endpoint"
+    if importlib.util.find_spec("xllamacpp") is None:
+        return _no_model(
+            f'the local model is not installed: pip install "daram[local]", then daram model get; {otherwise}'
+        )
+    path = settings.local_model or weights.find(settings.data)
+    if path is None:
+        return _no_model(f"the weights of the local model are not there: fetch them with daram model get; {otherwise}")
+    if not path.is_file():
+        return _no_model(f"DARAM_LOCAL_MODEL: there is no file {path}; set it to a GGUF file, {otherwise}")
+    from daram.llm.local import LocalModel
+
+    return LocalModel(path, context_tokens=settings.context_tokens, threads=settings.threads)
+
+
+def _no_model(reason: str) -> ChatModel:
+    from daram.llm.absent import NoModel
+
+    return NoModel(reason)
+
+
+def make_chatbot(settings: Settings, memory: Memory, model: ChatModel) -> Chatbot:
+    """The chatbot over a memory and a model, by the settings."""
+    from daram.chat import Chatbot
+    from daram.llm.base import Options
+
+    return Chatbot(
+        memory,
+        model,
+        system=settings.system,
+        window=settings.window,
+        options=Options(max_tokens=settings.max_tokens, temperature=settings.temperature),
+        titles=settings.titles,
+        lease=settings.lease,
+        wait=settings.wait,
+    )
+
+
+@asynccontextmanager
+async def open_chatbot(settings: Settings) -> AsyncIterator[tuple[Memory, ChatModel, Chatbot]]:
+    """All that a door needs, opened in order and closed in reverse. Answers of dead processes are closed first."""
+    async with await open_memory(settings) as memory:
+        model = make_model(settings)
+        try:
+            chatbot = make_chatbot(settings, memory, model)
+            try:
+                await chatbot.recover()
+                yield memory, model, chatbot
+            finally:
+                await chatbot.close()
+        finally:
+            await model.close()

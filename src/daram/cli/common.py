@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_METAVARS = {"data": "DIR", "store": "URL"}
 STORE_FLAGS = ("data", "store", "owner")
 
 # C0 and C1 control characters: in a message they could move the cursor, rewrite what stands there, or worse.
@@ -41,7 +42,7 @@ def with_settings(*flags: str) -> Callable[[Callable[..., R]], Callable[..., R]]
         for flag in reversed(flags):
             variable = table[flag]
             words = f"{variable.about} [{variable.name}]".replace("`", "")
-            command = click.option(variable.flag, flag, metavar=flag.upper(), help=words)(command)
+            command = click.option(variable.flag, flag, metavar=_METAVARS.get(flag, flag.upper()), help=words)(command)
         return command
 
     return decorate

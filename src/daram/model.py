@@ -177,6 +177,9 @@ class Unset(msgspec.Struct, frozen=True):
 
 UNSET: Final = Unset()
 
+ROOT: Final = ""
+"""As ``parent``: in front of the first message, to begin the conversation anew beside it (an edit of the first one)."""
+
 
 def user(
     text: str = "", *, id: str | None = None, metadata: Mapping[str, str] | None = None, parts: Sequence[Part] = ()
@@ -214,11 +217,11 @@ def tool(
 
 
 def _make(role: Role, text: str, id: str | None, metadata: Mapping[str, str] | None, parts: Sequence[Part]) -> Message:
-    # Types are checked where they are stored (template.py); here nothing may raise on odd input but be carried along.
+    # Values are checked where they are stored (store/validate.py), so that all engines and doors say the same.
     return Message(
         id=ids.message_id() if id is None else id,
         role=role,
         text=text,
         parts=tuple(parts),
-        metadata={} if metadata is None else dict(metadata) if isinstance(metadata, Mapping) else metadata,
+        metadata={} if metadata is None else dict(metadata),
     )

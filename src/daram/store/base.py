@@ -13,6 +13,7 @@ What every operation promises:
 
 from __future__ import annotations
 
+import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -60,11 +61,11 @@ class Store(ABC):
         owner: str,
         id: str,
         *,
-        title: str | None | Unset = UNSET,
+        title: str | Unset | None = UNSET,
         metadata: Mapping[str, str] | Unset = UNSET,
         pinned: bool | Unset = UNSET,
         archived: bool | Unset = UNSET,
-        expires_at: datetime | None | Unset = UNSET,
+        expires_at: datetime | Unset | None = UNSET,
     ) -> Conversation:
         """Change what is given and leave the rest; ``metadata`` is replaced as a whole. Raises ``NotFound``.
 
@@ -103,18 +104,19 @@ class Store(ABC):
         """Append a batch: contiguous, in order, each message the parent of the next.
 
         ``parent``: the message to follow (default: the head); an earlier one opens a sibling branch, which becomes the
-        one in use. ``expect``: the version (int) or etag (str) that the conversation must have. ``create``: make the
-        conversation if there is none. ``window``: how many messages to return in ``tail``.
+        one in use; ``daram.ROOT`` ("") is in front of the first message (an edit of the first message). ``expect``: the
+        version (int) or etag (str) that the conversation must have. ``create``: make the conversation if there is none.
+        ``window``: how many messages to return in ``tail``.
 
         P3: a batch whose ids are all stored, contiguous and equal changes nothing and returns the present version, and
         the tail that ends at the batch (``expect`` is then not looked at: it was met the first time).
 
-        Raises ``NotFound``; ``Gone`` (deleted conversation or message id); ``Conflict`` (``expect`` differs, or an id is
-        stored with other content or place); ``InvalidInput``.
+        Raises ``NotFound``; ``Gone`` (deleted conversation or message id); ``Conflict`` (``expect`` differs, or an id
+        is stored with other content or place); ``InvalidInput``.
         """
 
     @abstractmethod
-    async def tail(self, owner: str, id: str, limit: int = 20) -> list[Message]:
+    async def tail(self, owner: str, id: str, limit: int = 20) -> builtins.list[Message]:
         """The last ``limit`` messages of the branch in use, oldest first."""
 
     @abstractmethod
@@ -135,7 +137,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def branches(self, owner: str, id: str, message_id: str) -> list[Message]:
+    async def branches(self, owner: str, id: str, message_id: str) -> builtins.list[Message]:
         """The message and its siblings (other messages with the same parent), oldest first."""
 
     @abstractmethod
@@ -166,7 +168,7 @@ class Store(ABC):
         the head), which is answered anew: the answer becomes a sibling of the earlier ones.
 
         A batch that is stored already is the same turn again: ``running`` if it is being answered, ``finished`` if it
-        was (``complete`` or ``cancelled``), else (``failed``, ``incomplete``, or nobody ever began) it is answered anew.
+        was (``complete`` or ``cancelled``), else (``failed``, ``incomplete``, or never begun) it is answered anew.
 
         Raises ``ConversationBusy`` while another answer is being made on the branch that the batch would follow. An
         answer there whose maker is dead is recovered first (``partial``: see ``recover``). ``lease`` is in seconds.
@@ -176,7 +178,7 @@ class Store(ABC):
     async def checkpoint(
         self, owner: str, id: str, answer_id: str, token: str, text: str, *, lease: float = 30.0
     ) -> bool:
-        """Store the partial text and renew the lease; returns whether somebody asked to cancel. Raises ``LeaseLost``."""
+        """Store the partial text and renew the lease; returns whether to cancel was asked. Raises ``LeaseLost``."""
 
     @abstractmethod
     async def finish_turn(
@@ -206,7 +208,7 @@ class Store(ABC):
         """Ask the makers of one or all running answers to stop; returns how many were asked (0: none is running)."""
 
     @abstractmethod
-    async def answers(self, owner: str, id: str) -> list[Answer]:
+    async def answers(self, owner: str, id: str) -> builtins.list[Answer]:
         """The running answers of a conversation with their partial texts (no tokens), oldest first."""
 
     @abstractmethod
@@ -217,18 +219,20 @@ class Store(ABC):
         id: str | None = None,
         limit: int = 100,
         partial: PartialText | None = None,
-    ) -> list[Message]:
+    ) -> builtins.list[Message]:
         """Close answers whose maker is dead or whose lease ran out: each becomes a message with status ``incomplete``
         that holds the longer of the last checkpoint and ``partial``; returns those messages.
 
-        Without ``owner`` and ``id`` it sweeps the store. Answers that are alive are left alone; two sweeps at once close
-        each answer once.
+        Without ``owner`` and ``id`` it sweeps the store. Answers that are alive are left alone; two sweeps at
+        once close each answer once.
         """
 
     # --- search ---
 
     @abstractmethod
-    async def search(self, owner: str, query: str, *, conversation: str | None = None, limit: int = 20) -> list[Hit]:
+    async def search(
+        self, owner: str, query: str, *, conversation: str | None = None, limit: int = 20
+    ) -> builtins.list[Hit]:
         """Lexical search in the owner's messages, or in one conversation; best first. It sees every finished append."""
 
     # --- life ---
@@ -268,7 +272,7 @@ class SupportsRecords(Protocol):
         key: str,
         value: bytes,
         *,
-        expect: str | None | Unset = UNSET,
+        expect: str | Unset | None = UNSET,
         expires_at: datetime | None = None,
     ) -> Record:
         """Store the record as a whole and return it with its new etag."""

@@ -17,7 +17,7 @@ import msgspec
 
 from daram import ids
 from daram.codec import to_micros
-from daram.errors import Conflict, Gone, InvalidInput, LeaseLost, NotFound
+from daram.errors import Conflict, Gone, LeaseLost, NotFound
 from daram.model import Answer, Appended, Conversation, Hit, Message, Record, Turn, Unset
 from daram.store.base import Order
 from daram.store.records import RecordsEngine
@@ -180,7 +180,7 @@ class MemoryStore(RecordsEngine):
     # --- the answer row ---
 
     async def _begin_turn(self, ref: Ref, spec: AppendSpec, answer: AnswerSpec) -> Turn:
-        thread = self._thread_to_write(ref, spec.create)
+        thread = self._thread_to_write(ref, spec.create and bool(spec.messages))
         stored = thread.repeated(spec) if spec.messages else []
         if stored is None:  # a new batch
             parent = thread.place(spec)
@@ -198,12 +198,12 @@ class MemoryStore(RecordsEngine):
             if done := thread.answer_to(question):
                 return Turn(state="finished", appended=appended, message=own(done))
         else:  # an empty batch
-            found = thread.place(spec)
-            if found is None:
-                raise InvalidInput("messages", "must not be empty: the conversation has no message to answer yet")
-            if found in thread.deleted:
-                raise Gone("message", found)
-            question = found
+            place = thread.place(spec) or thread.value.head
+            if place is None:
+                raise NotFound("message", "(the conversation is empty)")
+            if place in thread.deleted:
+                raise Gone("message", place)
+            question = place
             appended = thread.unchanged([], question, question, spec.window)
         if stored is not None:
             thread.refuse_while_busy(question, self._now())

@@ -6,6 +6,7 @@ Those get clean values only: ``Ref`` instead of (owner, id), messages that may b
 from __future__ import annotations
 
 import asyncio
+import builtins
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,7 +16,7 @@ import msgspec
 from daram import ids
 from daram.codec import decode_cursor, encode_cursor, to_micros
 from daram.errors import ConversationBusy, InvalidInput, LeaseLost, NotFound, StoreClosed
-from daram.model import UNSET, Answer, Appended, Conversation, Hit, Message, Page, Part, Status, Turn, Unset
+from daram.model import ROOT, UNSET, Answer, Appended, Conversation, Hit, Message, Page, Part, Status, Turn, Unset
 from daram.store import validate
 from daram.store.base import Order, PartialText, Store
 from daram.store.validate import Limits
@@ -34,7 +35,7 @@ class Ref(msgspec.Struct, frozen=True):
 
 
 class AppendSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A validated append."""
+    """A validated append; ``parent`` is None for the head and ROOT for none."""
 
     messages: list[Message]
     parent: str | None
@@ -54,11 +55,11 @@ class AnswerSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """A validated update; UNSET leaves a field alone."""
 
-    title: str | None | Unset = UNSET
+    title: str | Unset | None = UNSET
     metadata: dict[str, str] | Unset = UNSET
     pinned: bool | Unset = UNSET
     archived: bool | Unset = UNSET
-    expires_at: datetime | None | Unset = UNSET
+    expires_at: datetime | Unset | None = UNSET
 
 
 class Engine(Store):
@@ -89,7 +90,7 @@ class Engine(Store):
     async def _get(self, ref: Ref) -> Conversation: ...
 
     @abstractmethod
-    async def _list(self, owner: str, limit: int, before: tuple[int, bytes] | None) -> list[Conversation]:
+    async def _list(self, owner: str, limit: int, before: tuple[int, bytes] | None) -> builtins.list[Conversation]:
         """By (updated_at in µs, conversation key) descending, those below ``before``."""
 
     @abstractmethod
@@ -108,13 +109,13 @@ class Engine(Store):
     async def _append(self, ref: Ref, spec: AppendSpec) -> Appended: ...
 
     @abstractmethod
-    async def _tail(self, ref: Ref, limit: int) -> list[Message]: ...
+    async def _tail(self, ref: Ref, limit: int) -> builtins.list[Message]: ...
 
     @abstractmethod
     async def _messages(
         self, ref: Ref, limit: int, order: Order, after: tuple[int, int] | None
-    ) -> tuple[list[Message], int]:
-        """At most ``limit`` messages of the branch in use behind ``after`` = (seq, leaf), and the leaf of the branch read.
+    ) -> tuple[builtins.list[Message], int]:
+        """At most ``limit`` messages of the branch in use behind ``after`` = (seq, leaf), and the leaf of that branch.
 
         ``asc``: where ``seq`` is on the path to the present head, that path; else the path to the cursor's leaf.
         ``desc``: from the parent of ``seq`` towards the root.
@@ -127,7 +128,7 @@ class Engine(Store):
     async def _delete_message(self, ref: Ref, message_id: str) -> Conversation: ...
 
     @abstractmethod
-    async def _branches(self, ref: Ref, message_id: str) -> list[Message]: ...
+    async def _branches(self, ref: Ref, message_id: str) -> builtins.list[Message]: ...
 
     @abstractmethod
     async def _use_branch(self, ref: Ref, message_id: str) -> Conversation: ...
@@ -145,14 +146,14 @@ class Engine(Store):
     async def _cancel_turn(self, ref: Ref, answer_id: str | None) -> int: ...
 
     @abstractmethod
-    async def _answers(self, ref: Ref) -> list[Answer]: ...
+    async def _answers(self, ref: Ref) -> builtins.list[Answer]: ...
 
     @abstractmethod
-    async def _claim_dead(self, ref: Ref | None, limit: int, lease: float) -> list[Answer]:
+    async def _claim_dead(self, ref: Ref | None, limit: int, lease: float) -> builtins.list[Answer]:
         """Take over answers whose maker is dead or late: a new token (returned) and a lease of ``lease`` seconds."""
 
     @abstractmethod
-    async def _search(self, owner: str, query: str, conversation: Ref | None, limit: int) -> list[Hit]: ...
+    async def _search(self, owner: str, query: str, conversation: Ref | None, limit: int) -> builtins.list[Hit]: ...
 
     # --- the public operations ---
 
@@ -183,7 +184,7 @@ class Engine(Store):
         scope = ids.owner_key(owner)
         before: tuple[int, bytes] | None = None
         if cursor is not None:
-            before = tuple(decode_cursor(cursor, "list", scope, int, bytes))  # type: ignore[assignment]  # types checked
+            before = tuple(decode_cursor(cursor, "list", scope, int, bytes))
         await self._open()
         found = await self._list(owner, limit + 1, before)
         if len(found) <= limit:
@@ -197,11 +198,11 @@ class Engine(Store):
         owner: str,
         id: str,
         *,
-        title: str | None | Unset = UNSET,
+        title: str | Unset | None = UNSET,
         metadata: Mapping[str, str] | Unset = UNSET,
         pinned: bool | Unset = UNSET,
         archived: bool | Unset = UNSET,
-        expires_at: datetime | None | Unset = UNSET,
+        expires_at: datetime | Unset | None = UNSET,
     ) -> Conversation:
         ref = self._ref(owner, id)
         changes = Changes(
@@ -247,7 +248,7 @@ class Engine(Store):
         await self._open()
         return await self._append(ref, spec)
 
-    async def tail(self, owner: str, id: str, limit: int = 20) -> list[Message]:
+    async def tail(self, owner: str, id: str, limit: int = 20) -> builtins.list[Message]:
         ref = self._ref(owner, id)
         limit = validate.whole(limit, "limit", 1, self.limits.page_items)
         await self._open()
@@ -262,7 +263,7 @@ class Engine(Store):
             raise InvalidInput("order", f'must be "asc" or "desc", not {order!r:.40}')
         after: tuple[int, int] | None = None
         if cursor is not None:
-            after = tuple(decode_cursor(cursor, f"messages.{order}", ref.key, int, int))  # type: ignore[assignment]
+            after = tuple(decode_cursor(cursor, f"messages.{order}", ref.key, int, int))
         await self._open()
         found, leaf = await self._messages(ref, limit + 1, order, after)
         if len(found) <= limit:
@@ -281,7 +282,7 @@ class Engine(Store):
         await self._open()
         return await self._delete_message(ref, message_id)
 
-    async def branches(self, owner: str, id: str, message_id: str) -> list[Message]:
+    async def branches(self, owner: str, id: str, message_id: str) -> builtins.list[Message]:
         ref = self._ref(owner, id)
         self._message_id(message_id)
         await self._open()
@@ -378,7 +379,7 @@ class Engine(Store):
         await self._open()
         return await self._cancel_turn(ref, answer_id)
 
-    async def answers(self, owner: str, id: str) -> list[Answer]:
+    async def answers(self, owner: str, id: str) -> builtins.list[Answer]:
         ref = self._ref(owner, id)
         await self._open()
         return await self._answers(ref)
@@ -390,7 +391,7 @@ class Engine(Store):
         id: str | None = None,
         limit: int = 100,
         partial: PartialText | None = None,
-    ) -> list[Message]:
+    ) -> builtins.list[Message]:
         if (owner is None) != (id is None):
             raise InvalidInput("owner, id", "give both or neither")
         ref = None if owner is None or id is None else self._ref(owner, id)
@@ -418,7 +419,9 @@ class Engine(Store):
             recovered.append(done.messages[0])
         return recovered
 
-    async def search(self, owner: str, query: str, *, conversation: str | None = None, limit: int = 20) -> list[Hit]:
+    async def search(
+        self, owner: str, query: str, *, conversation: str | None = None, limit: int = 20
+    ) -> builtins.list[Hit]:
         self._owner(owner)
         validate.text(query, "query", self.limits.query_chars, "characters")
         if not query.strip():
@@ -475,7 +478,7 @@ class Engine(Store):
     ) -> AppendSpec:
         return AppendSpec(
             messages=validate.batch(messages, self.limits, may_be_empty=may_be_empty),
-            parent=None if parent is None else self._message_id(parent, "parent"),
+            parent=parent if parent in (None, ROOT) else self._message_id(parent, "parent"),
             expect=validate.expectation(expect),
             create=validate.flag(create, "create"),
             window=validate.whole(window, "window", 0, self.limits.page_items),

@@ -131,9 +131,9 @@ class Thread:
     def refuse_while_busy(self, place: str | None, now: datetime) -> None:
         """One running answer per branch: none may be under way on the way from the root to ``place``."""
         above = {m.id for m in self.up(place)}
-        rows = [row for row in self.rows.values() if row.answer.question in above]
-        for row in sorted(rows, key=lambda row: row.late(now)):  # one that is alive first: until it ends nothing helps
-            raise ConversationBusy(row.answer.id, dead=row.late(now))
+        for row in self.rows.values():
+            if row.answer.question in above:
+                raise ConversationBusy(row.answer.id, dead=row.late(now))
 
     def refuse_answer_id(self, answer_id: str) -> None:
         if answer_id in self.deleted:

@@ -1,0 +1,69 @@
+"""``daram.open`` and what it gives: a store, ready for use, that owns what it opened."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from types import TracebackType
+
+from daram.errors import ConfigError
+from daram.store.base import Store
+from daram.store.url import store_from_url
+from daram.store.wrapper import StoreWrapper
+
+DEFAULT_URL = "sqlite:///daram.db"
+
+
+class Memory(StoreWrapper):
+    """Durable conversations: every operation of ``Store`` (see ``daram.store.base``), and records beside them.
+
+    Made by ``daram.open``; to be closed when done (``async with`` does it).
+    """
+
+    def __init__(self, inner: Store, url: str) -> None:
+        super().__init__(inner)
+        self.url = url
+
+    def __repr__(self) -> str:
+        return f"<daram.Memory {type(self.inner).__name__}>"
+
+
+class Opening:
+    """What ``daram.open`` returns: ``await`` it, or use it in ``async with``."""
+
+    def __init__(self, url: str, cache: str | None) -> None:
+        self._url = url
+        self._cache = cache
+        self._memory: Memory | None = None
+
+    def __await__(self) -> Generator[object, None, Memory]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Memory:
+        self._memory = await self._open()
+        return self._memory
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._memory is not None:
+            await self._memory.close()
+
+    async def _open(self) -> Memory:
+        if self._cache is not None:
+            raise ConfigError(f"no cache for {self._cache!r}: this Daram has none yet; leave cache=None")
+        memory = Memory(store_from_url(self._url), self._url)
+        try:
+            await memory.describe()  # opens the engine: what is wrong with it is said here, not at the first message
+        except BaseException:
+            await memory.close()
+            raise
+        return memory
+
+
+def open(url: str = DEFAULT_URL, cache: str | None = None) -> Opening:
+    """Open a store: ``memory = await daram.open(…)`` or ``async with daram.open(…) as memory``.
+
+    ``url``: ``sqlite:///file.db`` (made if it is not there), ``memory://``. Raises ``ConfigError`` for a URL that cannot
+    be used, and the children of ``StoreError`` for a store that cannot be opened.
+    """
+    return Opening(url, cache)

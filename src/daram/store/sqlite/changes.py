@@ -1,0 +1,315 @@
+"""The writes on conversations and messages: plain functions that run inside the writer's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+
+from daram import ids
+from daram.codec import encode_body, encode_strings, to_micros
+from daram.errors import Conflict, Gone, NotFound
+from daram.model import ROOT, Appended, Conversation, Message, Unset
+from daram.store.sqlite import rows
+from daram.store.sqlite.index import unindex
+from daram.store.sqlite.rows import Row, Stored, fetch, one, run, value
+from daram.store.template import TOMBSTONE_SECONDS, AppendSpec, Changes, Ref
+
+
+def require(db: apsw.Connection, ref: Ref, now: int) -> Stored:
+    """The conversation, or ``Gone`` within a day of its deletion, else ``NotFound``."""
+    found = rows.find(db, ref, now)
+    if found is None:
+        if _is_tombstoned(db, ref, now):
+            raise Gone("conversation", ref.id)
+        raise NotFound("conversation", ref.id)
+    return found
+
+
+def _is_tombstoned(db: apsw.Connection, ref: Ref, now: int) -> bool:
+    oldest = now - TOMBSTONE_SECONDS * 1_000_000
+    return one(db, "find_tombstone", (ref.key, oldest)) is not None
+
+
+def create(
+    db: apsw.Connection, ref: Ref, now: int, title: str | None, metadata: dict[str, str], expires_at: int | None
+) -> Stored:
+    """A new conversation in the place of none, of a deleted or of an expired one."""
+    if rows.find(db, ref, now) is not None:
+        raise Conflict(f"conversation {ref.id!r} exists already; use another id, or get it")
+    clear(db, ref)
+    run(db, "delete_tombstone", (ref.key,))
+    run(
+        db,
+        "insert_conversation",
+        (ref.key, ref.owner, ref.id, title, encode_strings(metadata), ids.etag(), now, now, expires_at),
+    )
+    found = rows.find(db, ref, now if expires_at is None else min(now, expires_at - 1))
+    assert found is not None
+    return found
+
+
+def find_or_create(db: apsw.Connection, ref: Ref, now: int, may_create: bool) -> Stored:
+    """The conversation, made where the caller allows it and it was not deleted lately."""
+    found = rows.find(db, ref, now)
+    if found is not None:
+        return found
+    if not may_create or _is_tombstoned(db, ref, now):
+        return require(db, ref, now)
+    return create(db, ref, now, None, {}, None)
+
+
+def clear(db: apsw.Connection, ref: Ref) -> None:
+    """Remove everything of a conversation: rows, documents of the search index, running answers."""
+    unindex(db, ref, fetch(db, "conversation_docs", (ref.key,)))
+    for name in ("delete_messages", "delete_leaves", "delete_answers", "delete_conversation"):
+        run(db, name, (ref.key,))
+
+
+def delete(db: apsw.Connection, ref: Ref, now: int) -> None:
+    """Remove it and leave a tombstone."""
+    clear(db, ref)
+    run(db, "put_tombstone", (ref.key, now))
+
+
+def update(db: apsw.Connection, ref: Ref, now: int, changes: Changes) -> Conversation:
+    """Change the fields that are given."""
+    found = rows.find(db, ref, now)
+    if found is None:
+        raise NotFound("conversation", ref.id)
+    if not isinstance(changes.title, Unset):
+        found.title = changes.title
+    if not isinstance(changes.metadata, Unset):
+        found.metadata = encode_strings(changes.metadata)
+    if not isinstance(changes.pinned, Unset):
+        found.pinned = int(changes.pinned)
+    if not isinstance(changes.archived, Unset):
+        found.archived = int(changes.archived)
+    if not isinstance(changes.expires_at, Unset):
+        found.expires_at = None if changes.expires_at is None else to_micros(changes.expires_at)
+    found.version += 1
+    found.etag = ids.etag()
+    run(
+        db,
+        "update_conversation",
+        (
+            found.version,
+            found.etag,
+            found.title,
+            found.metadata,
+            found.pinned,
+            found.archived,
+            found.expires_at,
+            found.key,
+        ),
+    )
+    return rows.conversation(db, found)
+
+
+def append(db: apsw.Connection, ref: Ref, now: int, spec: AppendSpec) -> tuple[Appended, Stored]:
+    """Append, or recognise the batch as stored already (P3)."""
+    found = find_or_create(db, ref, now, spec.create)
+    repeated = find_repeated(db, found, spec)
+    if repeated is not None:
+        return repeated, found
+    check_expectation(found, spec.expect)
+    parent = resolve_parent(db, found, spec.parent)
+    previous = found.etag
+    stored = insert(db, found, now, spec.messages, parent, make_head=True)
+    return appended(db, found, previous, stored, parent, found.head, spec.window), found
+
+
+def appended(
+    db: apsw.Connection, found: Stored, previous: str, stored: list[Message], parent: int, leaf: int, window: int
+) -> Appended:
+    """The answer to an append: ``leaf`` is where the tail ends."""
+    return Appended(
+        conversation=found.id,
+        version=found.version,
+        etag=found.etag,
+        previous_etag=previous,
+        parent=rows.name_of(db, found.key, parent),
+        messages=stored,
+        tail=rows.tail(db, found.key, leaf, found.branched, window),
+    )
+
+
+def check_expectation(found: Stored, expect: int | str | None) -> None:
+    """Raise ``Conflict`` unless the conversation has the version or etag that the caller believes."""
+    if expect is None:
+        return
+    have = found.version if isinstance(expect, int) else found.etag
+    if have != expect:
+        kind = "version" if isinstance(expect, int) else "etag"
+        raise Conflict(f"conversation {found.id!r} has {kind} {have!r}, not {expect!r}; read it again and decide anew")
+
+
+def resolve_parent(db: apsw.Connection, found: Stored, parent: str | None) -> int:
+    """The number of the message to follow (0: none)."""
+    if parent is None:
+        return found.head
+    if parent == ROOT:
+        return 0
+    return int(find_message(db, found, parent)[0])
+
+
+def find_message(db: apsw.Connection, found: Stored, id: str) -> Row:
+    """The row of a message by its id; ``NotFound`` or ``Gone``."""
+    row = one(db, "message_by_id", (found.key, id))
+    if row is None:
+        raise NotFound("message", id)
+    if row[10]:
+        raise Gone("message", id)
+    return row
+
+
+def find_repeated(db: apsw.Connection, found: Stored, spec: AppendSpec) -> Appended | None:
+    """None where no id of the batch is stored; the no-op's answer where all are, contiguous, equal; else Conflict."""
+    key = found.key
+    answering = {row[0] for row in fetch(db, "answers", (key,))}
+    stored: list[Row] = []
+    for message in spec.messages:
+        if message.id in answering:
+            raise Conflict(f"message id {message.id!r} is the id of an answer that is being made; use another id")
+        row = one(db, "message_by_id", (key, message.id))
+        if row is not None:
+            if row[10]:
+                raise Gone("message", message.id)
+            stored.append(row)
+    if not stored:
+        return None
+    if len(stored) < len(spec.messages):
+        raise Conflict(
+            f"message id {stored[0][1]!r} is stored already, but not the whole batch; "
+            "a retry must repeat the batch as it was, a new batch needs new ids"
+        )
+    previous: Row | None = None
+    for message, row in zip(spec.messages, stored, strict=True):
+        mine = rows.to_message(row, None)
+        if not mine.same_content(message) or message.created_at not in (None, mine.created_at):
+            raise Conflict(f"message id {message.id!r} is stored already with other content; use a new id")
+        if previous is not None and not row[0] == previous[0] + 1 == row[2] + 1:
+            raise Conflict(f"message id {message.id!r} is stored already in another place; use a new id")
+        previous = row
+    parent = int(stored[0][2])
+    wanted = spec.parent
+    if wanted is not None and wanted != (rows.name_of(db, key, parent) or ROOT):
+        raise Conflict(f"message id {stored[0][1]!r} is stored already behind another parent than {wanted!r}")
+    messages = rows.to_messages(db, key, stored)
+    return appended(db, found, found.etag, messages, parent, stored[-1][0], spec.window)
+
+
+def insert(
+    db: apsw.Connection, found: Stored, now: int, messages: Sequence[Message], parent: int, *, make_head: bool
+) -> list[Message]:
+    """Store the messages behind ``parent``, keep the leaves, and the conversation's row (``found`` is changed too)."""
+    key, first = found.key, found.last_seq + 1
+    parent_name = rows.name_of(db, key, parent)
+    result: list[Message] = []
+    seq, above = first, parent
+    for message in messages:
+        doc = None
+        if message.text:
+            run(db, "insert_doc", (key, seq))
+            doc = db.last_insert_rowid()
+        created_at = now if message.created_at is None else to_micros(message.created_at)
+        row = (
+            seq,
+            message.id,
+            above,
+            message.role,
+            message.text,
+            encode_body(message),
+            message.status,
+            message.model,
+            message.tokens,
+            created_at,
+        )
+        run(db, "insert_message", (key, *row, doc))
+        result.append(rows.to_message((*row, 0), parent_name))
+        parent_name, above, seq = message.id, seq, seq + 1
+    last = seq - 1
+    found.version += 1
+    _keep_leaves(db, found, parent, last, make_head)
+    found.last_seq = last
+    if make_head:
+        found.head = last
+    found.etag = ids.etag()
+    found.updated_at = now
+    run(
+        db,
+        "touch_conversation",
+        (found.version, found.etag, found.last_seq, found.head, found.branched, now, key),
+    )
+    return result
+
+
+def _keep_leaves(db: apsw.Connection, found: Stored, parent: int, last: int, make_head: bool) -> None:
+    if not found.branched:
+        if parent == found.head:
+            return  # still one straight line: its only leaf is the head
+        found.branched = 1
+        if found.head:
+            run(db, "put_leaf", (found.key, found.head, found.version - 1))
+        run(db, "put_leaf", (found.key, last, found.version if make_head else 0))
+        return
+    moved = one(db, "delete_leaf", (found.key, parent))
+    used = found.version if make_head else moved[0] if moved is not None else 0
+    run(db, "put_leaf", (found.key, last, used))
+
+
+def delete_message(db: apsw.Connection, ref: Ref, now: int, message_id: str) -> Conversation:
+    """Leave a contentless tombstone in its place."""
+    found = rows.find(db, ref, now)
+    if found is None:
+        raise NotFound("conversation", ref.id)
+    row = one(db, "message_by_id", (found.key, message_id))
+    if row is None or row[10]:
+        raise NotFound("message", message_id)
+    doc = value(db, "message_doc", (found.key, row[0]))
+    if doc is not None:
+        unindex(db, ref, [(doc, row[4])])
+    run(db, "erase_message", (found.key, row[0]))
+    return _moved_head(db, found, found.head)
+
+
+def use_branch(db: apsw.Connection, ref: Ref, now: int, message_id: str) -> Conversation:
+    """Make the leaf last used under the message the head."""
+    found = rows.find(db, ref, now)
+    if found is None:
+        raise NotFound("conversation", ref.id)
+    row = one(db, "message_by_id", (found.key, message_id))
+    if row is None or row[10]:
+        raise NotFound("message", message_id)
+    leaf = rows.leaf_under(db, found, row[0])
+    value = _moved_head(db, found, leaf)
+    if found.branched:
+        run(db, "put_leaf", (found.key, leaf, found.version))
+    return value
+
+
+def _moved_head(db: apsw.Connection, found: Stored, head: int) -> Conversation:
+    found.head = head
+    found.version += 1
+    found.etag = ids.etag()
+    run(db, "move_head", (found.version, found.etag, head, found.key))
+    return rows.conversation(db, found)
+
+
+def delete_owner(db: apsw.Connection, owner: str, now: int) -> int:
+    """Everything of one owner, records included."""
+    found = fetch(db, "owner_conversations", (owner,))
+    for key, name, id in found:
+        delete(db, Ref(name, id, key), now)
+    run(db, "delete_owner_records", (owner,))
+    return len(found)
+
+
+def purge(db: apsw.Connection, now: int, oldest_tombstone: int, limit: int) -> int:
+    """Expired conversations (they leave a tombstone like any deleted one), old tombstones, expired records."""
+    found = fetch(db, "expired_conversations", (now, limit))
+    for key, owner, id in found:
+        delete(db, Ref(owner, id, key), now)
+    run(db, "delete_old_tombstones", (oldest_tombstone,))
+    run(db, "delete_expired_records", (now,))
+    return len(found)

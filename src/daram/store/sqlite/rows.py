@@ -1,0 +1,203 @@
+"""Rows to values, and walks along the branches of one conversation: on one connection, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import apsw
+import msgspec
+
+from daram.codec import decode_body, decode_strings, from_micros
+from daram.model import Answer, Conversation, Message
+from daram.store.queries import load_queries
+from daram.store.template import Ref
+
+Q = load_queries("daram.store.sqlite")
+Row = tuple[Any, ...]
+
+
+def run(db: apsw.Connection, name: str, values: Row = ()) -> None:
+    """Run a named query that returns nothing."""
+    db.execute(Q[name], values)
+
+
+def fetch(db: apsw.Connection, name: str, values: Row = ()) -> list[Row]:
+    """All rows of a named query."""
+    return db.execute(Q[name], values).fetchall()
+
+
+def one(db: apsw.Connection, name: str, values: Row = ()) -> Row | None:
+    """The first row of a named query, or None."""
+    return db.execute(Q[name], values).fetchone()
+
+
+def value(db: apsw.Connection, name: str, values: Row = ()) -> Any:
+    """The first column of the first row of a named query, or None."""
+    row = one(db, name, values)
+    return None if row is None else row[0]
+
+
+class Stored(msgspec.Struct):
+    """A row of ``conversation``; numbers as they are in the table."""
+
+    key: bytes
+    owner: str
+    id: str
+    title: str | None
+    metadata: bytes | None
+    pinned: int
+    archived: int
+    version: int
+    etag: str
+    last_seq: int
+    head: int
+    branched: int
+    created_at: int
+    updated_at: int
+    expires_at: int | None
+
+    def value(self, head: str | None) -> Conversation:
+        """As its owner sees it; ``head`` is the id of the message that ``self.head`` numbers."""
+        return Conversation(
+            id=self.id,
+            owner=self.owner,
+            title=self.title,
+            metadata=decode_strings(self.metadata),
+            pinned=bool(self.pinned),
+            archived=bool(self.archived),
+            version=self.version,
+            etag=self.etag,
+            last_seq=self.last_seq,
+            head=head,
+            created_at=from_micros(self.created_at),
+            updated_at=from_micros(self.updated_at),
+            expires_at=None if self.expires_at is None else from_micros(self.expires_at),
+        )
+
+
+def find(db: apsw.Connection, ref: Ref, now: int) -> Stored | None:
+    """The conversation, unless it does not exist or has expired."""
+    row = one(db, "find_conversation", (ref.key,))
+    if row is None:
+        return None
+    found = Stored(*row)
+    # The key is a digest: the names are compared too, so that not even a collision could mix two owners.
+    if (found.owner, found.id) != (ref.owner, ref.id) or (found.expires_at is not None and found.expires_at <= now):
+        return None
+    return found
+
+
+def name_of(db: apsw.Connection, key: bytes, seq: int) -> str | None:
+    """The id of the message with that number (0: None)."""
+    if seq == 0:
+        return None
+    row = one(db, "message_name", (key, seq))
+    return None if row is None else str(row[0])
+
+
+def conversation(db: apsw.Connection, found: Stored) -> Conversation:
+    """The conversation with its head's id."""
+    return found.value(name_of(db, found.key, found.head))
+
+
+def to_message(row: Row, parent: str | None) -> Message:
+    """A row of ``message`` (11 columns, see queries.sql)."""
+    seq, id, _, role, text, body, status, model, tokens, created_at, _ = row
+    parts, metadata, usage = decode_body(body)
+    return Message(
+        id=id,
+        role=role,
+        text=text,
+        parts=parts,
+        status=status,
+        model=model,
+        tokens=tokens,
+        usage=usage,
+        metadata=metadata,
+        created_at=from_micros(created_at),
+        seq=seq,
+        parent=parent,
+    )
+
+
+def to_messages(db: apsw.Connection, key: bytes, rows: list[Row]) -> list[Message]:
+    """Rows with the ids of their parents: mostly each other, so that one look-up does for a run."""
+    names: dict[int, str | None] = {0: None}
+    for row in rows:
+        names[row[0]] = row[1]
+    result = []
+    for row in rows:
+        parent = row[2]
+        if parent not in names:
+            names[parent] = name_of(db, key, parent)
+        result.append(to_message(row, names[parent]))
+    return result
+
+
+def runs(db: apsw.Connection, key: bytes, leaf: int, branched: int) -> Iterator[tuple[int, int]]:
+    """The path from ``leaf`` to the root as runs (low, high) of consecutive seq, the newest first."""
+    high = leaf
+    while high > 0:
+        fork = one(db, "fork_at_or_before", (key, high)) if branched else None
+        if fork is None:
+            yield 1, high
+            return
+        low, parent = fork
+        yield low, high
+        high = parent
+
+
+def is_on_path(db: apsw.Connection, key: bytes, seq: int, leaf: int, branched: int) -> bool:
+    """Whether ``seq`` is ``leaf`` or one of its ancestors."""
+    for low, high in runs(db, key, leaf, branched):
+        if seq > high:
+            return False
+        if seq >= low:
+            return True
+    return False
+
+
+def tail(db: apsw.Connection, key: bytes, leaf: int, branched: int, limit: int) -> list[Message]:
+    """The last ``limit`` messages of the path that ends at ``leaf``, oldest first; deleted ones are stepped over."""
+    rows: list[Row] = []
+    if limit:
+        for low, high in runs(db, key, leaf, branched):
+            rows += fetch(db, "run_desc", (key, low, high, limit - len(rows)))
+            if len(rows) >= limit:
+                break
+    rows.reverse()
+    return to_messages(db, key, rows)
+
+
+def children(db: apsw.Connection, key: bytes, seq: int) -> list[Row]:
+    """The messages that follow ``seq`` directly (0: the first messages), deleted ones included, oldest first."""
+    rows: list[Row] = list(fetch(db, "first_child", (key, seq + 1)))
+    rows += fetch(db, "later_children", (key, seq))
+    return rows
+
+
+def leaf_under(db: apsw.Connection, found: Stored, seq: int) -> int:
+    """The leaf last used among those whose path goes through ``seq``."""
+    if not found.branched:
+        return found.head
+    for leaf, _ in fetch(db, "leaves", (found.key,)):
+        if is_on_path(db, found.key, seq, leaf, 1):
+            return int(leaf)
+    return seq
+
+
+def to_answer(owner: str, id: str, row: Row, question: str, token: str = "") -> Answer:
+    """A row of the query ``answers``; the token is given only to whoever may hold it."""
+    return Answer(
+        id=row[0],
+        owner=owner,
+        conversation=id,
+        question=question,
+        text=row[2],
+        model=row[3],
+        token=token,
+        cancel=bool(row[6]),
+        created_at=from_micros(row[7]),
+        lease_until=from_micros(row[8]),
+    )

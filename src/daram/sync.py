@@ -1,0 +1,151 @@
+"""The synchronous face: every public operation for code without an event loop, from any thread.
+
+One background thread runs an event loop (the portal) on which the async store lives; a call hands its coroutine over and
+waits. Called on a running event loop, which it would block, it raises ``SyncInAsync``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+
+from daram import memory as _memory
+from daram.errors import SyncInAsync
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Portal:
+    """A daemon thread with an event loop that runs as long as the process."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="daram-portal", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine on the portal's loop and wait for what it returns or raises."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        work.close()
+        raise SyncInAsync("a synchronous call on a running event loop would block it; await the async face there")
+
+
+_portal: Portal | None = None
+_lock = threading.Lock()
+
+
+def portal() -> Portal:
+    """The portal of this process, started at the first call."""
+    global _portal
+    with _lock:
+        if _portal is None:
+            _portal = Portal()
+        return _portal
+
+
+def _forget() -> None:
+    # In a forked child: the thread stayed in the parent.
+    global _portal, _lock
+    _portal = None
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+class _Face(Generic[P, R]):
+    """An async method of ``daram.Memory``, called synchronously, with the signature that it has there."""
+
+    def __init__(self, method: Callable[Concatenate[_memory.Memory, P], Awaitable[R]]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, face: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, face: Memory, owner: type) -> Callable[P, R]: ...
+    def __get__(self, face: Memory | None, owner: type) -> Self | Callable[P, R]:
+        if face is None:
+            return self
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            async def work() -> R:
+                return await self._method(face.inner, *args, **kwargs)
+
+            return portal().run(work())
+
+        call.__name__ = self._name
+        call.__doc__ = self.__doc__
+        return call
+
+
+class Memory:
+    """``daram.Memory`` for synchronous code; ``inner`` is the async one. Usable from any thread, and in ``with``."""
+
+    def __init__(self, inner: _memory.Memory) -> None:
+        self.inner = inner
+
+    create = _Face(_memory.Memory.create)
+    get = _Face(_memory.Memory.get)
+    list = _Face(_memory.Memory.list)
+    update = _Face(_memory.Memory.update)
+    delete = _Face(_memory.Memory.delete)
+    delete_owner = _Face(_memory.Memory.delete_owner)
+    purge = _Face(_memory.Memory.purge)
+    append = _Face(_memory.Memory.append)
+    tail = _Face(_memory.Memory.tail)
+    messages = _Face(_memory.Memory.messages)
+    message = _Face(_memory.Memory.message)
+    delete_message = _Face(_memory.Memory.delete_message)
+    branches = _Face(_memory.Memory.branches)
+    use_branch = _Face(_memory.Memory.use_branch)
+    begin_turn = _Face(_memory.Memory.begin_turn)
+    checkpoint = _Face(_memory.Memory.checkpoint)
+    finish_turn = _Face(_memory.Memory.finish_turn)
+    cancel_turn = _Face(_memory.Memory.cancel_turn)
+    answers = _Face(_memory.Memory.answers)
+    recover = _Face(_memory.Memory.recover)
+    search = _Face(_memory.Memory.search)
+    get_record = _Face(_memory.Memory.get_record)
+    put_record = _Face(_memory.Memory.put_record)
+    delete_record = _Face(_memory.Memory.delete_record)
+    scan_records = _Face(_memory.Memory.scan_records)
+    describe = _Face(_memory.Memory.describe)
+    close = _Face(_memory.Memory.close)
+
+    @property
+    def url(self) -> str:
+        """The URL that it was opened with."""
+        return self.inner.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<daram.sync.Memory {type(self.inner.inner).__name__}>"
+
+
+def open(url: str = _memory.DEFAULT_URL, cache: str | None = None) -> Memory:
+    """``daram.open`` for synchronous code; see there."""
+
+    async def work() -> _memory.Memory:
+        return await _memory.open(url, cache)
+
+    return Memory(portal().run(work()))

@@ -1,0 +1,35 @@
+"""What all tests share: a clean environment, and how hard Hypothesis tries."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Machines differ in speed: how long an example took says nothing here.
+settings.register_profile(
+    "daram", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile("daram")
+
+_OUTSIDE = dict(os.environ)
+
+
+@pytest.fixture(scope="session")
+def outside_environment() -> Mapping[str, str]:
+    """The environment that pytest was started in: what `make e2e` finds the weights and the browser by."""
+    return _OUTSIDE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
+    """No test meets the settings, the key or the conversations of whoever runs it."""
+    with tempfile.TemporaryDirectory(prefix="daram-tests-") as data, pytest.MonkeyPatch.context() as patch:
+        for name in _OUTSIDE:
+            if name.startswith(("DARAM_", "OPENAI_")):
+                patch.delenv(name)
+        patch.setenv("DARAM_DATA", data)
+        yield

@@ -63,7 +63,7 @@ class Opening:
 def open(url: str = DEFAULT_URL, cache: str | None = None) -> Opening:
     """Open a store: ``memory = await daram.open(…)`` or ``async with daram.open(…) as memory``.
 
-    ``url``: ``sqlite:///file.db`` (made if it is not there), ``memory://``. Raises ``ConfigError`` for a URL that cannot
-    be used, and the children of ``StoreError`` for a store that cannot be opened.
+    ``url``: ``sqlite:///file.db`` (made if it is not there), ``memory://``. Raises ``ConfigError`` for a URL that
+    cannot be used, and the children of ``StoreError`` for a store that cannot be opened.
     """
     return Opening(url, cache)

@@ -1,7 +1,7 @@
 """The synchronous face: every public operation for code without an event loop, from any thread.
 
-One background thread runs an event loop (the portal) on which the async store lives; a call hands its coroutine over and
-waits. Called on a running event loop, which it would block, it raises ``SyncInAsync``.
+One background thread runs an event loop (the portal) on which the async store lives; a call hands its coroutine over
+and waits. Called on a running event loop, which it would block, it raises ``SyncInAsync``.
 """
 
 from __future__ import annotations

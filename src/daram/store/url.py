@@ -15,10 +15,10 @@ def store_from_url(url: str) -> Store:
     """The engine for a URL, not opened yet.
 
     ``sqlite:///relative/or////absolute.db`` (as in SQLAlchemy; options ``?synchronous=FULL|NORMAL|OFF``,
-    ``busy_timeout=SECONDS``, ``read_only=true``); ``memory://`` keeps nothing beyond the process. A plain path that ends
-    in ``.db`` or ``.sqlite`` is an SQLite file too. Raises ``ConfigError``.
+    ``busy_timeout=SECONDS``, ``read_only=true``); ``memory://`` keeps nothing beyond the process. A plain path that
+    ends in ``.db`` or ``.sqlite`` is an SQLite file too. Raises ``ConfigError``.
     """
-    if not isinstance(url, str) or not url:
+    if not url:
         raise ConfigError(f"the store's URL must be a string such as {_KNOWN}, not {url!r}")
     if "://" not in url and url.endswith((".db", ".sqlite", ".sqlite3")):
         url = f"sqlite:///{url}"

@@ -15,7 +15,7 @@ from daram.codec import from_micros, to_micros
 from daram.errors import Conflict
 from daram.model import Record, Unset
 from daram.store.records import RecordsEngine
-from daram.store.sqlite.rows import one, run
+from daram.store.sqlite.rows import fetch, one, run
 
 T = TypeVar("T")
 # Greater than every key that begins with the prefix: no character is above it.

@@ -8,7 +8,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format bench e2e soak clean dev
+.PHONY: help run test lint format docs bench e2e soak clean dev
 
 help: ## Say what there is to make
 	@echo 'Daram: a chat that remembers'
@@ -40,6 +40,9 @@ lint: dev ## Check style, types and imports only
 format: dev ## Format the code and mend what can be mended
 	@$(IN) $(BIN)/python -m ruff check --fix .
 	@$(IN) $(BIN)/python -m ruff format .
+
+docs: dev ## Write the pages of docs/reference that are made from the code
+	@$(IN) $(BIN)/python scripts/reference.py
 
 bench: dev ## Measure what a turn costs
 	@$(IN) $(BIN)/python -m bench $(ARGS)

@@ -38,7 +38,10 @@ async def open_memory(settings: Settings) -> Memory:
     from daram import memory
 
     prepare_data(settings)
-    return await memory.open(settings.store, settings.cache)
+    try:
+        return await memory.open(settings.store, settings.cache)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (set by DARAM_STORE and DARAM_CACHE, or --store)") from error
 
 
 def make_model(settings: Settings) -> ChatModel:
@@ -53,13 +56,14 @@ def make_model(settings: Settings) -> ChatModel:
         )
     from daram.llm.openai import OpenAIModel
 
+    known = {} if settings.context_tokens is None else {"context_tokens": settings.context_tokens}
     return OpenAIModel(
         name,
         base_url=settings.base_url or OPENAI_URL,
         api_key=settings.api_key,
-        context_tokens=settings.context_tokens,
         connect_timeout=settings.connect_timeout,
         read_timeout=settings.read_timeout,
+        **known,
     )
 
 

@@ -97,7 +97,6 @@ def _read_switch(text: str) -> bool:
     raise ValueError(text)
 
 
-_URL = r"(?s)[a-z][a-z0-9+.-]*:.*"
 _TEXT = Kind(str, "text")
 _SWITCH = Kind(_read_switch, "`on`, `off`")
 
@@ -155,9 +154,9 @@ class Settings:
     )
     store: str = _setting(
         "DARAM_STORE",
-        _matching(
-            _URL,
-            "`sqlite:///FILE` (four slashes before an absolute path), `memory:` (kept until the program ends)",
+        Kind(
+            _read_printable,
+            "`sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, `memory://` (kept until the program ends)",
         ),
         "Where conversations are kept.",
         default="",
@@ -166,7 +165,7 @@ class Settings:
     )
     cache: str | None = _setting(
         "DARAM_CACHE",
-        _matching(_URL, "a cache's URL"),
+        Kind(_read_printable, "a cache's URL; this version has no cache yet and refuses every one"),
         "A cache in front of the store.",
         shown="none",
     )

@@ -17,9 +17,8 @@ from daram.settings import Settings, mask, unknown_variables, variables
 WRONG = [
     ("DARAM_DATA", "~nobody-has-this-name/x"),
     ("DARAM_DATA", "a\0b"),
-    ("DARAM_STORE", "daram.db"),
-    ("DARAM_STORE", "C:/daram.db"),
-    ("DARAM_CACHE", "somewhere"),
+    ("DARAM_STORE", "sqlite:///a\nb.db"),
+    ("DARAM_CACHE", "\x1b"),
     ("DARAM_OWNER", "a\nb"),
     ("DARAM_MODEL", "gpt"),
     ("DARAM_MODEL", "openai:"),
@@ -172,9 +171,10 @@ async def test_the_database_is_in_the_data_directory_whatever_its_name(tmp_path:
     assert (tmp_path / name / "daram.db").is_file()
 
 
-async def test_an_unknown_engine_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nosql"):
-        await open_memory(Settings(data=tmp_path, store="nosql://host"))
+@pytest.mark.parametrize("wrong", [{"store": "nosql://host"}, {"store": "sqlite://"}, {"cache": "redis://host"}])
+async def test_a_store_or_cache_that_there_is_not_is_a_config_error(tmp_path: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="set by DARAM_STORE and DARAM_CACHE"):
+        await open_memory(Settings(data=tmp_path, **wrong))
 
 
 # --- the model ------------------------------------------------------------------------------------------------------

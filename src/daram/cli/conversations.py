@@ -21,7 +21,9 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command("list")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many, the newest first.")
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", default=20, show_default=True, help="How many, the newest first."
+)
 @_as_json
 @with_settings(*STORE_FLAGS)
 def list_(settings: Settings, limit: int, as_json: bool) -> None:
@@ -108,7 +110,9 @@ async def _show(settings: Settings, name: str) -> tuple[Conversation, list[Messa
 @click.command()
 @click.argument("words", nargs=-1, required=True)
 @click.option("--conversation", metavar="NAME", help="Search this one only (its id or title).")
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="How many, the best first.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100), metavar="N", default=20, show_default=True, help="How many, the best first."
+)
 @_as_json
 @with_settings(*STORE_FLAGS)
 def search(settings: Settings, words: tuple[str, ...], conversation: str | None, limit: int, as_json: bool) -> None:

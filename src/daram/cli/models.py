@@ -24,7 +24,9 @@ def model() -> None:
 
 @model.command()
 @click.argument("name", default=weights.DEFAULT)
-@click.option("--if-needed", is_flag=True, help="Do nothing where the settings name another model.")
+@click.option(
+    "--if-needed", is_flag=True, help="Do nothing where weights are there, or the settings name another model."
+)
 @click.option(
     "--find-links",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

@@ -78,13 +78,18 @@ async def test_models_key_and_unknown_path():
 
 
 async def test_cut_breaks_the_connection_after_its_tokens():
+    got = b""
+
+    async def read(client, url):
+        nonlocal got
+        async with client.stream("POST", url, json=request("x", stream=True)) as response:
+            async for data in response.aiter_bytes():
+                got += data
+
     async with ScriptedModelServer() as server, httpx.AsyncClient() as client:
         server.script(cut(after=2, text="a b c d"))
-        got = b""
         with pytest.raises(httpx.RemoteProtocolError):
-            async with client.stream("POST", f"{server.base_url}/chat/completions", json=request("x", stream=True)) as r:
-                async for data in r.aiter_bytes():
-                    got += data
+            await read(client, f"{server.base_url}/chat/completions")
     assert b'" b"' in got
     assert b'" c"' not in got
 

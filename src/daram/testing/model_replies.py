@@ -9,6 +9,7 @@ Magic words stand in double brackets in the last line of the last user message, 
     [[garbage N]]     bytes that are not UTF-8, after N tokens
     [[badjson N]]     an event that is not JSON, after N tokens
     [[error N]]       an error event, after N tokens
+    [[pings N]]       nothing but signs of life (SSE comments), after N tokens
     [[no-finish]]     no finish_reason, no [DONE]   [[no-done]]  a finish_reason, but no [DONE]
     [[html]]          an HTML page              [[status CODE]] that HTTP status
     [[retry-after S]] that header beside a status   [[overflow]] a context-length error
@@ -23,7 +24,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-End = Literal["done", "no-done", "no-finish", "cut", "stall", "garbage", "badjson", "error"]
+End = Literal["done", "no-done", "no-finish", "cut", "stall", "pings", "garbage", "badjson", "error"]
 Dialect = Literal["openai", "vllm", "llama.cpp", "ollama"]
 
 
@@ -128,7 +129,7 @@ def _spell(reply: Reply, word: str, value: str) -> Reply:
             return replace(reply, before=float(value))
         case "stall" | "cut" if not value:
             return stall() if word == "stall" else cut()
-        case "stall" | "cut" | "garbage" | "badjson" | "error":
+        case "stall" | "cut" | "pings" | "garbage" | "badjson" | "error":
             return replace(reply, end=word, after=int(value or 0))
         case "no-finish" | "no-done":
             return replace(reply, end=word)

@@ -34,7 +34,7 @@ __all__ = ["Reply", "ScriptedModelServer", "call", "cut", "failure", "html", "ov
 Script = str | Reply | Callable[[dict[str, Any]], "str | Reply"]
 
 _REASONS: Final = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
-_FAULTS: Final = frozenset({"cut", "stall", "garbage", "badjson", "error"})
+_FAULTS: Final = frozenset({"cut", "stall", "pings", "garbage", "badjson", "error"})
 _WATCH: Final = 0.02
 _GARBAGE: Final = b"\xff\xfe\x80\x00 not text \xc3\x28\n\n"
 
@@ -231,6 +231,9 @@ class ScriptedModelServer:
         """What goes wrong after the tokens; the connection does not survive it."""
         if end == "stall":
             await asyncio.Event().wait()
+        while end == "pings":
+            await _send(writer, b": still here\n\n")
+            await asyncio.sleep(_WATCH)
         if end == "garbage":
             await _send(writer, _GARBAGE)
         if end == "badjson":

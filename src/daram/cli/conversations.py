@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ import msgspec
 
 from daram.cli.common import STORE_FLAGS, find, moment, one_line, printable, with_settings
 from daram.config import open_memory
+from daram.errors import StoreReadOnly
 from daram.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,6 +100,8 @@ async def _show(settings: Settings, name: str) -> tuple[Conversation, list[Messa
     cursor = None
     async with await open_memory(settings) as memory:
         conversation = await find(memory, settings.owner, name)
+        with suppress(StoreReadOnly):  # then what a dead process left is shown as it stands
+            await memory.recover(owner=settings.owner, id=conversation.id)
         while True:
             page = await memory.messages(settings.owner, conversation.id, limit=PAGE, cursor=cursor)
             messages += page.items

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import queue
 import re
 import sys
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     from daram.chat import Chatbot, Running
     from daram.llm.base import ChatModel
     from daram.memory import Memory
-    from daram.model import Conversation
+    from daram.model import Conversation, Message
 
+News = Event | str | None  # an event of the answer, a line about the model, the end
 HELP = """\
 /new [TITLE]   begin another conversation
 /list          list the conversations
@@ -129,44 +132,35 @@ class Session:
 
     def _answer(self, start: Callable[[], Awaitable[Running]]) -> None:
         """Print an answer as it comes in. Ctrl-C stops it and keeps what was said; a second one leaves."""
-        events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        task = self.portal.start_task_soon(_follow, start, events)
+        news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        task = self.portal.start_task_soon(_follow, start, self.model, news)
+        printed = _Printed(self.interactive)
         answer = ""
         stopped = False
-        printed = _Printed(self.interactive)
         while True:
             try:
-                event = self._next(events, waiting=not printed.begun)
+                item = _next(news)
             except KeyboardInterrupt:
                 if stopped or not answer:
                     raise
                 stopped = True
                 self.portal.call(self.chatbot.cancel, self.owner, self.conversation, answer)
                 continue
-            if event is None:
+            if item is None:
                 break
-            answer = event.answer
-            printed.add(event.text)
-            if event.type in TERMINAL:
-                printed.end()
-                if event.type in ("cancelled", "incomplete"):
-                    click.echo("[stopped; what was said is kept]" if stopped else f"[{event.type}]", err=True)
+            if isinstance(item, str):
+                click.echo(f"({item})", err=True)
+                continue
+            answer = item.answer
+            printed.add(item.text)
+            if item.type in TERMINAL:
+                printed.end(item.message)
+                if item.type in ("cancelled", "incomplete"):
+                    click.echo("[stopped; what was said is kept]" if stopped else f"[{item.type}]", err=True)
         running = task.result()
         if stopped and not self.interactive:
             raise KeyboardInterrupt  # in a pipe nobody is there to go on
         self.portal.call(running.message)  # raises the model's error, where it failed
-
-    def _next(self, events: queue.SimpleQueue[Event | None], *, waiting: bool) -> Event | None:
-        """The next event. Until the first word is there, what the model is doing is said on stderr."""
-        said = ""
-        while True:
-            try:
-                return events.get(timeout=0.5)
-            except queue.Empty:
-                doing = self.portal.call(self.model.ready) if waiting else None
-                if doing and doing != said:
-                    click.echo(f"({doing})", err=True)
-                    said = doing
 
     def _note(self, text: str) -> None:
         if self.interactive:
@@ -177,19 +171,20 @@ class _Printed:
     """The answer on stdout: piece by piece, then exactly one end of line."""
 
     def __init__(self, interactive: bool) -> None:
-        self.begun = False
         self._prompt = f"{_speaker('assistant')}> " if interactive else ""
-        self._last = ""
+        self._text = ""
 
     def add(self, text: str) -> None:
         if text:
-            click.echo(("" if self.begun else self._prompt) + printable(text), nl=False)
+            click.echo(("" if self._text else self._prompt) + printable(text), nl=False)
             sys.stdout.flush()
-            self.begun = True
-            self._last = text[-1]
+            self._text += text
 
-    def end(self) -> None:
-        if self._last != "\n":
+    def end(self, message: Message | None) -> None:
+        # Of an answer that another process made there was no event but the last one.
+        if message is not None and message.text.startswith(self._text):
+            self.add(message.text[len(self._text) :])
+        if not self._text.endswith("\n"):
             click.echo()
 
 
@@ -197,11 +192,32 @@ def _speaker(role: str) -> str:
     return {"user": "you", "assistant": "daram"}.get(role, role)
 
 
-async def _follow(start: Callable[[], Awaitable[Running]], events: queue.SimpleQueue[Event | None]) -> Running:
+def _next(news: queue.SimpleQueue[News]) -> News:
+    while True:
+        with contextlib.suppress(queue.Empty):  # where waiting shuts Ctrl-C out, it is let in between two waits
+            return news.get(timeout=0.2)
+
+
+async def _follow(start: Callable[[], Awaitable[Running]], model: ChatModel, news: queue.SimpleQueue[News]) -> Running:
+    """Put into the queue: the events of a turn; until its first word, what the model is doing; None at the end."""
+    watching = asyncio.create_task(_watch(model, news))
     try:
         running = await start()
         async for event in running.events():
-            events.put(event)
+            if event.text:
+                watching.cancel()
+            news.put(event)
         return running
     finally:
-        events.put(None)
+        watching.cancel()
+        news.put(None)
+
+
+async def _watch(model: ChatModel, news: queue.SimpleQueue[News]) -> None:
+    said = None
+    while True:
+        await asyncio.sleep(0.5)
+        doing = await model.ready()
+        if doing is not None and doing != said:
+            news.put(doing)
+            said = doing

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from types import TracebackType
 
-from daram.errors import ConfigError
+from daram.cache.cached import CachedStore
+from daram.cache.url import cache_from_url
 from daram.store.base import Store
 from daram.store.url import store_from_url
 from daram.store.wrapper import StoreWrapper
@@ -30,9 +31,10 @@ class Memory(StoreWrapper):
 class Opening:
     """What ``daram.open`` returns: ``await`` it, or use it in ``async with``."""
 
-    def __init__(self, url: str, cache: str | None) -> None:
+    def __init__(self, url: str, cache: str | None, cache_key: bytes) -> None:
         self._url = url
         self._cache = cache
+        self._cache_key = cache_key
         self._memory: Memory | None = None
 
     def __await__(self) -> Generator[object, None, Memory]:
@@ -49,9 +51,10 @@ class Opening:
             await self._memory.close()
 
     async def _open(self) -> Memory:
+        store = store_from_url(self._url)
         if self._cache is not None:
-            raise ConfigError(f"no cache for {self._cache!r}: this Daram has none yet; leave cache=None")
-        memory = Memory(store_from_url(self._url), self._url)
+            store = CachedStore(store, cache_from_url(self._cache), secret=self._cache_key)
+        memory = Memory(store, self._url)
         try:
             await memory.describe()  # opens the engine: what is wrong with it is said here, not at the first message
         except BaseException:
@@ -60,10 +63,13 @@ class Opening:
         return memory
 
 
-def open(url: str = DEFAULT_URL, cache: str | None = None) -> Opening:
+def open(url: str = DEFAULT_URL, cache: str | None = None, *, cache_key: bytes = b"") -> Opening:
     """Open a store: ``memory = await daram.open(…)`` or ``async with daram.open(…) as memory``.
+
+    ``cache``: where the ends of conversations are kept for turns (``memory://``, ``redis://…``, ``django:alias``,
+    several with a comma between; None: nowhere); ``cache_key``: at most 64 secret bytes that keep others from writing there.
 
     ``url``: ``sqlite:///file.db`` (made if it is not there), ``memory://``. Raises ``ConfigError`` for a URL that
     cannot be used, and the children of ``StoreError`` for a store that cannot be opened.
     """
-    return Opening(url, cache)
+    return Opening(url, cache, cache_key)

@@ -142,10 +142,10 @@ class Memory:
         return f"<daram.sync.Memory {type(self.inner.inner).__name__}>"
 
 
-def open(url: str = _memory.DEFAULT_URL, cache: str | None = None) -> Memory:
+def open(url: str = _memory.DEFAULT_URL, cache: str | None = None, *, cache_key: bytes = b"") -> Memory:
     """``daram.open`` for synchronous code; see there."""
 
     async def work() -> _memory.Memory:
-        return await _memory.open(url, cache)
+        return await _memory.open(url, cache, cache_key=cache_key)
 
     return Memory(portal().run(work()))

@@ -1,0 +1,74 @@
+"""A cache that is slow or down is given one short budget per operation, then none at all for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+log = logging.getLogger("daram.cache")
+
+
+class Breaker:
+    """A circuit breaker (M. Nygard, "Release It!"): after ``failures`` in a row it is open for ``pause`` seconds,
+    doubled each time up to ``longest``; then one call is let through to try.
+
+    ``budget``: seconds that one operation on the store may spend on its cache in all.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget: float = 0.05,
+        failures: int = 3,
+        pause: float = 1.0,
+        longest: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.budget = budget
+        self._failures = failures
+        self._first_pause = self._pause = pause
+        self._longest = longest
+        self._clock = clock
+        self._in_a_row = 0
+        self._closed_until = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are refused now."""
+        return self._clock() < self._closed_until
+
+    def deadline(self) -> float:
+        """When the budget of an operation that begins now is spent (on the breaker's clock)."""
+        return self._clock() + self.budget
+
+    async def call(self, work: Callable[[], Awaitable[T]], deadline: float) -> T | None:
+        """What ``work`` returns, or None where it failed, was too slow, or is not let through."""
+        left = deadline - self._clock()
+        if left <= 0 or self.is_open:
+            return None
+        try:
+            async with asyncio.timeout(left):
+                result = await work()
+        except Exception as error:  # noqa: BLE001  # a cache may fail in any way; all of them are a miss
+            self._failed(error)
+            return None
+        self._in_a_row = 0
+        self._pause = self._first_pause
+        return result
+
+    def _failed(self, error: Exception) -> None:
+        self._in_a_row += 1
+        if self._in_a_row >= self._failures:
+            self._closed_until = self._clock() + self._pause
+            log.warning(
+                "the cache failed %d times in a row (%s: %s); going on without it for %g s",
+                self._in_a_row,
+                type(error).__name__,
+                error,
+                self._pause,
+            )
+            self._pause = min(self._pause * 2, self._longest)

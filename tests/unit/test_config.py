@@ -130,10 +130,10 @@ def test_mistyped_variables_are_found() -> None:
     ("platform", "environ", "expected"),
     [
         ("linux", {"XDG_DATA_HOME": "/xdg"}, "/xdg/daram"),
-        ("linux", {}, "/home/u/.local/share/daram"),
-        ("darwin", {}, "/home/u/Library/Application Support/daram"),
+        ("linux", {}, "/users/u/.local/share/daram"),
+        ("darwin", {}, "/users/u/Library/Application Support/daram"),
         ("win32", {"LOCALAPPDATA": "/local"}, "/local/daram"),
-        ("win32", {}, "/home/u/AppData/Local/daram"),
+        ("win32", {}, "/users/u/AppData/Local/daram"),
     ],
 )
 def test_the_data_directory_is_where_the_system_keeps_a_users_data(
@@ -141,7 +141,7 @@ def test_the_data_directory_is_where_the_system_keeps_a_users_data(
 ) -> None:
     for name in ("XDG_DATA_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {**environ, "HOME": "/home/u", "USERPROFILE": "/home/u"}.items():
+    for name, value in {**environ, "HOME": "/users/u", "USERPROFILE": "/users/u"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
     assert Settings.from_env({}).data == Path(expected).absolute()

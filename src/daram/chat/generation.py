@@ -1,0 +1,389 @@
+"""One answer while it is being made: from the open answer row to its end, in a task of its own.
+
+Three things go on at once: the *pump* asks the model and hears what it says, the *relay* tells it to the event log, the
+*keeper* stores it now and then, which renews the lease and brings a wish to cancel. Only the pump is ever interrupted,
+so that what was told and what is stored are the same text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from daram.chat.clean import TextStream, clean_name, clean_parts, clean_usage
+from daram.chat.events import Event, EventLog, EventType, terminal_type
+from daram.chat.prompt import Prompter
+from daram.context.assemble import shrink
+from daram.errors import (
+    Conflict,
+    ContextOverflow,
+    DaramError,
+    InvalidInput,
+    LeaseLost,
+    ModelBroken,
+    ModelError,
+    NotFound,
+)
+from daram.llm.base import ChatModel, Delta, Finish, Options
+from daram.model import Answer, Message, Part, Status
+from daram.store.base import Store
+
+log = logging.getLogger(__name__)
+
+Why = Literal["cancelled", "closing", "lost"]
+"""Who ends an answer early: its user, this process, or another process that took it for dead."""
+
+# How long a model may take to let go of a generation that was stopped, in seconds; then it is left to itself.
+_GRACE: Final = 5.0
+# Parts, usage and metadata share the message's limit with the text; this much is kept for what is not parts or text.
+_OVERHEAD: Final = 4096
+# Tasks that outlived their answer: the loop alone would not keep them.
+_stragglers: Final[set[asyncio.Task[None]]] = set()
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """What every answer of a chatbot is made with. ``lease``, ``checkpoint_every`` in seconds, ``limit`` in bytes."""
+
+    memory: Store
+    model: ChatModel
+    log: EventLog
+    prompter: Prompter
+    options: Options
+    window: int
+    lease: float
+    checkpoint_every: float
+    limit: int
+
+
+class Generation:
+    """An answer that this process makes.
+
+    ``finished`` is set when all is over; then ``message`` is the answer as stored, or ``error`` says what went wrong
+    (for an answer that failed: both).
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        answer: Answer,
+        question: Message,
+        tail: Sequence[Message],
+        *,
+        renewed: float,
+        released: Callable[[Generation], None],
+    ) -> None:
+        self.id = answer.id
+        self.owner = answer.owner
+        self.conversation = answer.conversation
+        self.question = question
+        self.tail = tail
+        self.finished = asyncio.Event()
+        self.message: Message | None = None
+        self.error: DaramError | None = None
+        self._setup = setup
+        self._token = answer.token
+        self._released = released
+        self._clock = asyncio.get_running_loop().time
+        self._renewed = renewed  # when the call that last renewed the lease was made
+        self._give_up: float | None = None
+        self._wake = asyncio.Event()
+        self._why: Why | None = None
+        # What the model said.
+        room = max(setup.limit - _OVERHEAD, setup.limit // 2)
+        self._room = room
+        self._cleaner = TextStream(room)
+        self._pieces: list[str] = []
+        self._parts: list[Part] = []
+        self._usage: dict[str, int] | None = None
+        self._model = clean_name(setup.model.name)
+        self._heard = False
+        self._finish: Finish | None = None
+        self._failure: DaramError | None = None
+        self._over = False
+        # What was told and stored of it.
+        self._seq = 0
+        self._told = 0  # pieces
+        self._muted = False
+        self._stored = ""
+
+    # --- for others ---
+
+    def belongs(self, owner: str, conversation: str) -> bool:
+        """Whether it is an answer in that conversation of that owner."""
+        return (self.owner, self.conversation) == (owner, conversation)
+
+    def stop(self, why: Why, *, give_up: float | None = None) -> bool:
+        """End it early; returns whether it ends for that reason. ``give_up``: until when to try to store it."""
+        if give_up is not None:
+            self._give_up = give_up
+        if why == "lost" or (self._why is None and not self._over):
+            self._why = why
+            self._wake.set()
+        return self._why == why
+
+    async def result(self) -> Message:
+        """Wait for the end: the answer as stored. Raises what made it fail."""
+        await self.finished.wait()
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        if self.message is None:
+            raise LeaseLost(self.id)
+        return self.message
+
+    async def announce(self) -> None:
+        """Tell that the question is durable. To be awaited before anybody hears of the answer."""
+        await self._tell("created", question=self.question.id)
+
+    async def run(self) -> None:
+        """Make the answer; never raises."""
+        pump = asyncio.create_task(self._pump())
+        keeper = asyncio.create_task(self._keep())
+        try:
+            try:
+                await self._relay()
+            except asyncio.CancelledError:  # the loop is being shut down: store what there is
+                self.stop("closing")
+            if self._why is not None:
+                pump.cancel()
+            keeper.cancel()
+            try:
+                await self._end()
+            except asyncio.CancelledError:
+                await self._end()  # the first try may have got through; a second one is harmless
+        finally:
+            self._released(self)
+            self.finished.set()
+            pump.cancel()
+            _, late = await asyncio.wait({pump, keeper}, timeout=_GRACE)
+            for straggler in late:
+                log.warning("the model %s did not let go of answer %s in %g s", self._model, self.id, _GRACE)
+                _stragglers.add(straggler)
+                straggler.add_done_callback(_stragglers.discard)
+
+    # --- the pump: what the model says ---
+
+    async def _pump(self) -> None:
+        try:
+            prompter = self._setup.prompter
+            context = await prompter.build(self.owner, self.conversation, self.question, self.tail)
+            try:
+                await self._stream(context.messages)
+            except ContextOverflow:
+                smaller = None if self._heard else shrink(context, prompter.counter())
+                if smaller is None:
+                    raise
+                log.info("the context of answer %s was too long for the model; once more with half of it", self.id)
+                await self._stream(smaller.messages)
+        except DaramError as error:
+            self._fail(error)
+        except Exception as error:
+            log.exception("the model's plug-in failed on answer %s", self.id)
+            self._fail(ModelError(f"the model's plug-in failed: {type(error).__name__}: {error}"))
+        finally:
+            self._over = True
+            self._wake.set()
+
+    async def _stream(self, messages: Sequence[Message]) -> None:
+        deltas = self._setup.model.stream(messages, self._setup.options)
+        try:
+            async for delta in deltas:
+                self._hear(delta)
+                if self._over:
+                    return
+                await asyncio.sleep(0)  # a model that never waits must not keep everybody else waiting
+        finally:
+            if (aclose := getattr(deltas, "aclose", None)) is not None:
+                await aclose()
+
+    def _hear(self, delta: Delta) -> None:
+        self._heard = True
+        self._pieces.append(self._cleaner.feed(delta.text))
+        self._parts.extend(delta.parts)
+        self._usage = clean_usage(delta.usage) or self._usage
+        self._model = clean_name(delta.model) or self._model
+        self._finish = delta.finish
+        self._over = delta.finish is not None or self._cleaner.full
+        self._wake.set()
+
+    def _fail(self, error: DaramError) -> None:
+        if self._over:  # a whole answer is not spoilt by what happens while the model tidies up
+            log.debug("after the end of answer %s: %s", self.id, error)
+        else:
+            self._failure = error
+
+    # --- the relay: telling it ---
+
+    async def _relay(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._why is not None:
+                return
+            over = self._over
+            await self._tell_news()
+            if over:
+                return
+
+    async def _tell_news(self) -> None:
+        heard = len(self._pieces)
+        text = "".join(self._pieces[self._told : heard])
+        if text and await self._tell("delta", text=text):
+            self._told = heard
+
+    async def _tell(
+        self,
+        type: EventType,
+        *,
+        text: str = "",
+        question: str | None = None,
+        message: Message | None = None,
+        error: DaramError | None = None,
+        code: str | None = None,
+    ) -> bool:
+        if self._muted:
+            return False
+        event = Event(
+            seq=self._seq + 1,
+            type=type,
+            answer=self.id,
+            text=text,
+            question=question,
+            message=message,
+            error=None if error is None else str(error),
+            code=code or (None if error is None else error.code),
+        )
+        try:
+            await self._setup.log.publish(self.id, event)
+        except Conflict:  # somebody ended the log for us: whose the answer is, the store will say
+            self._muted = True
+            return False
+        except Exception:  # the answer is worth more than its events; what was not told goes with the next one
+            log.exception("event %d of answer %s was not published", event.seq, self.id)
+            return False
+        self._seq += 1
+        return True
+
+    # --- the keeper: storing it ---
+
+    async def _keep(self) -> None:
+        setup = self._setup
+        while True:
+            await asyncio.sleep(setup.checkpoint_every)
+            called = self._clock()
+            text = "".join(self._pieces)
+            try:
+                cancel = await setup.memory.checkpoint(
+                    self.owner, self.conversation, self.id, self._token, text, lease=setup.lease
+                )
+            except (LeaseLost, NotFound):
+                self.stop("lost")
+                return
+            except Exception as error:  # the next one holds this one's text too
+                log.warning("a checkpoint of answer %s failed, the answer goes on: %s", self.id, error, exc_info=True)
+                continue
+            self._renewed, self._stored = called, text
+            if cancel:
+                self.stop("cancelled")
+
+    # --- the end ---
+
+    async def _end(self) -> None:
+        if self._why != "lost":
+            self._pieces.append(self._cleaner.end())
+            await self._tell_news()
+            status, failure, metadata = self._verdict()
+            try:
+                self.message = await self._store(status, metadata)
+            except (LeaseLost, NotFound):
+                pass
+            except Exception as error:
+                log.exception("answer %s could not be stored", self.id)
+                self.error = error if isinstance(error, DaramError) else DaramError(f"{type(error).__name__}: {error}")
+                self._released(self)
+                await self._tell("failed", error=self.error)
+                return
+            else:
+                self.error = failure
+                self._released(self)
+                await self._tell(terminal_type(status), message=self.message, error=failure)
+                return
+        lost = LeaseLost(self.id)
+        log.warning("%s", lost)
+        try:
+            self.message = await self._setup.memory.message(self.owner, self.conversation, self.id)
+        except Exception as error:
+            log.info("answer %s cannot be read: %s", self.id, error, exc_info=True)
+            self.error = lost
+        self._released(self)
+        status = "incomplete" if self.message is None else self.message.status
+        await self._tell(terminal_type(status), message=self.message, error=lost)
+
+    def _verdict(self) -> tuple[Status, DaramError | None, dict[str, str]]:
+        if self._why == "cancelled":
+            return "cancelled", None, {}
+        if self._why == "closing":
+            return "incomplete", None, {}
+        failure = self._failure
+        if failure is None and self._finish is None and not self._parts and not any(self._pieces):
+            failure = ModelBroken(f"the model {self._model} ended its answer before it had said anything")
+        if failure is not None:
+            return "failed", failure, {"error": failure.code}
+        if self._cleaner.full or self._finish == "length":
+            return "incomplete", None, {"finish": "length"}
+        if self._finish == "content_filter":
+            return "incomplete", None, {"finish": "content_filter"}
+        return ("incomplete" if self._finish is None else "complete"), None, {}
+
+    async def _store(self, status: Status, metadata: dict[str, str]) -> Message:
+        """Finish the turn, again and again while the lease lasts: until then nobody else may close it."""
+        setup = self._setup
+        text = "".join(self._pieces)
+        parts, whole = clean_parts(self._parts, self._room - len(text.encode()))
+        if not whole and status == "complete":
+            status, metadata = "incomplete", {"finish": "length"}
+        usage, tokens = self._usage, self._tokens(text)
+        deadline = self._renewed + setup.lease
+        pause = 0.05
+        while True:
+            try:
+                done = await setup.memory.finish_turn(
+                    self.owner,
+                    self.conversation,
+                    self.id,
+                    self._token,
+                    text=text,
+                    status=status,
+                    parts=parts,
+                    model=self._model,
+                    tokens=tokens,
+                    usage=usage,
+                    metadata=metadata,
+                )
+                return done.messages[0]
+            except InvalidInput as error:  # a store with limits of its own: what it took before it will take again
+                if not parts and text == self._stored:
+                    raise
+                log.exception("the store refused answer %s; what it holds of it is kept", self.id)
+                text, parts, usage, tokens = self._stored, (), None, None
+                status, metadata = "failed", {"error": error.code}
+            except DaramError as error:
+                give_up = deadline if self._give_up is None else min(deadline, self._give_up)
+                if not error.retryable or self._clock() + pause > give_up:
+                    raise
+                log.warning("answer %s is not stored yet, trying again: %s", self.id, error)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # jitter, not a secret
+                pause = min(pause * 2, 2.0)
+
+    def _tokens(self, text: str) -> int | None:
+        if self._usage and "output_tokens" in self._usage:
+            return self._usage["output_tokens"]
+        try:
+            return self._setup.model.count_tokens(text)
+        except Exception:  # a figure for information only
+            log.exception("the model %s cannot count the tokens of answer %s", self._model, self.id)
+            return None

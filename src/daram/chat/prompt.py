@@ -1,0 +1,90 @@
+"""What the model is asked: the context of one turn, from what begin_turn read and, in long conversations, a search."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from daram.context.assemble import SYSTEM, Budget, Context, assemble, check_fits
+from daram.context.recall import choose_notes
+from daram.errors import DaramError
+from daram.llm.base import ChatModel, Options
+from daram.model import Message
+from daram.store.base import Store
+from daram.text.tokens import TokenCounter
+
+log = logging.getLogger(__name__)
+
+# The search knows best first; more than these never become notes.
+_HITS = 20
+_QUERY_CHARS = 1000
+
+
+class Prompter:
+    """Builds contexts for one model. ``system``: the system prompt (None: the default one, "": none)."""
+
+    def __init__(self, memory: Store, model: ChatModel, *, system: str | None, options: Options, window: int) -> None:
+        self._memory = memory
+        self._model = model
+        self._system = SYSTEM if system is None else system
+        self._options = options
+        self._window = window
+
+    def check(self, question: Message) -> None:
+        """Raise ``MessageTooLong`` where the question alone does not fit; nothing is read or stored."""
+        count, budget = self._measure()
+        check_fits(question, system=self._system, budget=budget, count=count)
+
+    async def build(self, owner: str, conversation: str, question: Message, tail: Sequence[Message]) -> Context:
+        """The context of an answer to ``question``; ``tail``: the recent messages of its branch, from begin_turn.
+
+        Raises ``MessageTooLong`` where a model took the place of a larger one.
+        """
+        place = next((i for i, message in enumerate(tail) if message.id == question.id), len(tail))
+        recent = tail[:place]
+        found: list[Message] = []
+        if len(tail) >= self._window and question.role == "user":
+            found = await self._search(owner, conversation, question.text)
+        notes = choose_notes(question, _one_wording([*found, *recent], [*recent, question]))
+        count, budget = self._measure()
+        return assemble(
+            question=question,
+            tail=recent,
+            budget=budget,
+            count=count,
+            system=self._system,
+            notes=notes,
+            prefers_notes=self._model.prefers_notes,
+        )
+
+    def counter(self) -> TokenCounter:
+        """Counts as the model does, where it can: a local one only once it is loaded, hence made anew each time."""
+        return TokenCounter(self._model.count_tokens)
+
+    def _measure(self) -> tuple[TokenCounter, Budget]:
+        count = self.counter()
+        budget = Budget.of(self._model.context_tokens, answer=self._options.max_tokens, exact=count.exact)
+        return count, budget
+
+    async def _search(self, owner: str, conversation: str, text: str) -> list[Message]:
+        query = text.strip()[:_QUERY_CHARS]
+        if not query:
+            return []
+        try:
+            hits = await self._memory.search(owner, query, conversation=conversation, limit=_HITS)
+        except DaramError as error:  # a poorer answer is better than none
+            log.warning("the search for notes failed, the turn goes on without: %s", error)
+            return []
+        return [hit.message for hit in hits]
+
+
+def _one_wording(candidates: Iterable[Message], branch: Sequence[Message]) -> list[Message]:
+    """Without the earlier wordings of an edited message, which a search finds too: siblings share their parent.
+
+    Of siblings the one on the branch stands, else the latest.
+    """
+    places: dict[str | None, Message] = {}
+    for message in sorted(candidates, key=lambda message: message.seq):
+        places[message.parent] = message
+    places.update({message.parent: message for message in branch})
+    return list(places.values())

@@ -39,7 +39,7 @@ async def open_memory(settings: Settings) -> Memory:
 
     prepare_data(settings)
     try:
-        return await memory.open(settings.store, settings.cache)
+        return await memory.open(settings.store, settings.cache, cache_key=(settings.cache_key or "").encode())
     except ConfigError as error:
         raise ConfigError(f"{error} (set by DARAM_STORE and DARAM_CACHE, or --store)") from error
 

@@ -82,6 +82,12 @@ def _read_printable(text: str) -> str:
     return text
 
 
+def _read_key(text: str) -> str:
+    if len(text.encode()) > 64:
+        raise ValueError(text)
+    return text
+
+
 def _read_endpoint(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -165,9 +171,16 @@ class Settings:
     )
     cache: str | None = _setting(
         "DARAM_CACHE",
-        Kind(_read_printable, "a cache's URL; this version has no cache yet and refuses every one"),
-        "A cache in front of the store.",
+        Kind(_read_printable, "`memory://`, `redis://HOST:6379/0`, `django:ALIAS`; several with a comma between"),
+        "A cache in front of the store, where the ends of conversations are kept for turns.",
         shown="none",
+    )
+    cache_key: str | None = _setting(
+        "DARAM_CACHE_KEY",
+        Kind(_read_key, "text of at most 64 bytes in UTF-8"),
+        "A secret that keeps others from writing to the cache.",
+        shown="none",
+        secret=True,
     )
     owner: str = _setting(
         "DARAM_OWNER",

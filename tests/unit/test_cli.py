@@ -164,7 +164,7 @@ def test_an_error_is_one_line_on_stderr(run: Run) -> None:
         (("serve", "--port", "70000"), {}, "--port: '70000' cannot be used"),
         (("chat", "--model", "gpt"), {}, "--model: 'gpt' cannot be used"),
         (("list", "--store", "nosql://x"), {}, "nosql"),
-        (("list",), {"DARAM_CACHE": "redis://x"}, "DARAM_CACHE"),
+        (("list",), {"DARAM_CACHE": "tape://x"}, "DARAM_CACHE"),
     ],
 )
 def test_a_wrong_setting_ends_with_2_and_is_named(

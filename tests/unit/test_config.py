@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from daram.config import make_chatbot, make_model, open_chatbot, open_memory, prepare_data
+from daram.config import make_model, open_chatbot, open_memory, prepare_data
 from daram.errors import ConfigError, ModelUnavailable
 from daram.llm.absent import NoModel
 from daram.settings import Settings, mask, unknown_variables, variables
+from daram.testing.model_server import ScriptedModelServer
 
 WRONG = [
     ("DARAM_DATA", "~nobody-has-this-name/x"),
     ("DARAM_DATA", "a\0b"),
     ("DARAM_STORE", "sqlite:///a\nb.db"),
     ("DARAM_CACHE", "\x1b"),
+    ("DARAM_CACHE_KEY", "다" * 22),
     ("DARAM_OWNER", "a\nb"),
     ("DARAM_MODEL", "gpt"),
     ("DARAM_MODEL", "openai:"),
@@ -100,6 +102,7 @@ def test_secrets_and_passwords_are_shown_nowhere() -> None:
     settings = Settings.from_env(
         {
             "OPENAI_API_KEY": "hunter2",
+            "DARAM_CACHE_KEY": "hunter2",
             "OPENAI_BASE_URL": "http://me:hunter2@host/v1",
             "DARAM_STORE": "postgresql://me:hunter2@host/db",
         }
@@ -171,7 +174,7 @@ async def test_the_database_is_in_the_data_directory_whatever_its_name(tmp_path:
     assert (tmp_path / name / "daram.db").is_file()
 
 
-@pytest.mark.parametrize("wrong", [{"store": "nosql://host"}, {"store": "sqlite://"}, {"cache": "redis://host"}])
+@pytest.mark.parametrize("wrong", [{"store": "nosql://host"}, {"store": "sqlite://"}, {"cache": "tape://host"}])
 async def test_a_store_or_cache_that_there_is_not_is_a_config_error(tmp_path: Path, wrong: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="set by DARAM_STORE and DARAM_CACHE"):
         await open_memory(Settings(data=tmp_path, **wrong))
@@ -235,13 +238,30 @@ async def test_without_a_model_a_turn_fails_honestly_and_keeps_the_message(tmp_p
         assert [hit.text for hit in await memory.search("local", "다람쥐")] == ["다람쥐는 다랑어"]
 
 
-async def test_the_chatbot_gets_what_the_settings_say(tmp_path: Path) -> None:
-    settings = Settings(data=tmp_path, system="Be brief.", window=3, temperature=0.0, max_tokens=9, titles=False)
-    async with await open_memory(settings) as memory:
-        chatbot = make_chatbot(settings, memory, make_model(settings))
-        try:
-            assert chatbot.system == "Be brief."
-            assert chatbot.window == 3
-            assert (chatbot.options.temperature, chatbot.options.max_tokens) == (0.0, 9)
-        finally:
-            await chatbot.close()
+async def test_the_chatbot_and_its_model_get_what_the_settings_say(tmp_path: Path) -> None:
+    async with ScriptedModelServer(api_key="k", default="Yes.") as server:
+        settings = Settings(
+            data=tmp_path,
+            model="openai:m",
+            base_url=server.base_url,
+            api_key="k",
+            system="Be brief.",
+            window=3,
+            temperature=0.0,
+            max_tokens=9,
+            titles=False,
+        )
+        async with open_chatbot(settings) as (memory, model, chatbot):
+            assert model.name == "m"
+            for number in range(5):
+                await chatbot.ask("local", "c", f"Question {number}")
+            assert (await memory.get("local", "c")).title is None
+    assert len(server.requests) == 5
+    last = server.requests[-1]
+    assert (last["model"], last["temperature"]) == ("m", 0.0)
+    assert 9 in (last.get("max_tokens"), last.get("max_completion_tokens"))
+    said = [message["content"] for message in last["messages"]]
+    assert "Be brief." in said[0]
+    assert "Question 3" in said[1]
+    assert "Question 4" in said[-1]
+    assert not any("Question 2" in text for text in said[1:-1])

@@ -48,9 +48,10 @@ class Pip:
         pip's temporary files stay under ``scratch`` (their growth is what ``seen`` is told, in bytes). With
         ``find_links`` that directory is the only source. Raises ``PipError``.
         """
+        # Without -vv pip does not say that it could not reach an index, only that it found nothing.
         command = [
             *self.command, "download", "--no-deps", "--only-binary=:all:", "--require-hashes", "--no-cache-dir",
-            "--disable-pip-version-check", "--no-input", "--progress-bar=off",
+            "--disable-pip-version-check", "--no-input", "--progress-bar=off", "-vv",
             "--dest", str(into), "--requirement", str(requirements),
         ]  # fmt: skip
         if find_links is not None:

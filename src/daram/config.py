@@ -16,6 +16,7 @@ from daram.settings import OPENAI_URL, Settings
 
 if TYPE_CHECKING:
     from daram.chat import Chatbot
+    from daram.chat.title import OnTitle
     from daram.llm.base import ChatModel
     from daram.memory import Memory
 
@@ -91,8 +92,8 @@ def _no_model(reason: str) -> ChatModel:
     return NoModel(reason)
 
 
-def make_chatbot(settings: Settings, memory: Memory, model: ChatModel) -> Chatbot:
-    """The chatbot over a memory and a model, by the settings."""
+def make_chatbot(settings: Settings, memory: Memory, model: ChatModel, *, on_title: OnTitle | None = None) -> Chatbot:
+    """The chatbot over a memory and a model, by the settings; ``on_title`` hears of the titles it makes."""
     from daram.chat import Chatbot
     from daram.llm.base import Options
 
@@ -105,6 +106,7 @@ def make_chatbot(settings: Settings, memory: Memory, model: ChatModel) -> Chatbo
         titles=settings.titles,
         lease=settings.lease,
         wait=settings.wait,
+        on_title=on_title,
     )
 
 

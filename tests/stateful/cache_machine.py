@@ -28,7 +28,7 @@ WINDOW = st.integers(0, 7)
 
 
 class HostileCache:
-    """A shared cache that forgets, remembers too well, mixes up, garbles, hangs, and breaks in the middle of a change."""
+    """A shared cache that forgets, remembers too well, mixes up, garbles, hangs, and breaks half-way."""
 
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
@@ -96,7 +96,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.handles = [
             self.wrap(self.engine, self.cache, breaker=Breaker(budget=0.002, failures=1 << 30)) for _ in range(2)
         ]
-        self.parents: dict[str, str | None] = {}
+        self.parents: dict[tuple[str, str, str], str | None] = {}
         self.running: list[tuple[str, str, str, str]] = []
         self.sent: list[tuple[str, str, list[daram.Message]]] = []
 
@@ -127,12 +127,20 @@ class CacheMachine(RuleBasedStateMachine):
                     await self.engine.message(owner, id, at)
                     break
                 except daram.NotFound:
-                    at = self.parents.get(at)
+                    at = self.parents.get((owner, id, at))
         assert done.tail == want
 
-    def note(self, done: daram.Appended) -> None:
+    def note(self, owner: str, id: str, done: daram.Appended) -> None:
         for message in done.messages:
-            self.parents[message.id] = message.parent
+            self.parents[owner, id, message.id] = message.parent
+
+    async def batch(self, owner: str, id: str, n: int) -> list[daram.Message]:
+        """Ids that come again when a conversation is deleted and made anew, with other texts."""
+        try:
+            last = (await self.engine.get(owner, id)).last_seq
+        except daram.NotFound:
+            last = 0
+        return [daram.user(f"m{random.random()}", id=str(last + i)) for i in range(1, n + 1)]
 
     @invariant()
     def count(self) -> None:
@@ -143,9 +151,9 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(h=HANDLE, owner=WHO, id=WHICH, n=st.integers(1, 3), window=WINDOW, create=st.booleans())
     def append(self, h: int, owner: str, id: str, n: int, window: int, create: bool) -> None:
         async def work() -> None:
-            batch = [daram.user(f"m{random.random()}") for _ in range(n)]
+            batch = await self.batch(owner, id, n)
             done = await self.handles[h].append(owner, id, batch, window=window, create=create)
-            self.note(done)
+            self.note(owner, id, done)
             self.sent.append((owner, id, batch))
             await self.check(owner, id, done, window)
 
@@ -158,7 +166,7 @@ class CacheMachine(RuleBasedStateMachine):
                 *(h.append(owner, id, [daram.user("x")], window=window, create=True) for h in self.handles)
             )
             for done in dones:
-                self.note(done)
+                self.note(owner, id, done)
                 await self.check(owner, id, done, window)
 
         self.do(work())
@@ -180,7 +188,7 @@ class CacheMachine(RuleBasedStateMachine):
             page = await self.engine.messages(owner, id, limit=50)
             parent = data.draw(st.sampled_from([daram.ROOT, *(m.id for m in page.items)]))
             done = await self.handles[h].append(owner, id, [daram.user("edited")], parent=parent, window=window)
-            self.note(done)
+            self.note(owner, id, done)
             await self.check(owner, id, done, window)
 
         self.do(work())
@@ -189,7 +197,7 @@ class CacheMachine(RuleBasedStateMachine):
     def begin(self, h: int, owner: str, id: str, window: int) -> None:
         async def work() -> None:
             turn = await self.handles[h].begin_turn(owner, id, [daram.user("q")], window=window, create=True)
-            self.note(turn.appended)
+            self.note(owner, id, turn.appended)
             if turn.answer is not None and turn.state == "started":
                 self.running.append((owner, id, turn.answer.id, turn.answer.token))
             await self.check(owner, id, turn.appended, window)
@@ -203,7 +211,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.running.remove((owner, id, answer, token))
 
         async def work() -> None:
-            self.note(await self.handles[h].finish_turn(owner, id, answer, token, text="a"))
+            self.note(owner, id, await self.handles[h].finish_turn(owner, id, answer, token, text="a"))
 
         self.do(work())
 
@@ -225,12 +233,19 @@ class CacheMachine(RuleBasedStateMachine):
 
         self.do(work())
 
-    @rule(h=HANDLE, owner=WHO, id=WHICH, again=st.booleans())
-    def delete(self, h: int, owner: str, id: str, again: bool) -> None:
+    @rule(h=HANDLE, owner=WHO, id=WHICH, again=st.booleans(), deaf=st.booleans())
+    def delete(self, h: int, owner: str, id: str, again: bool, deaf: bool) -> None:
+        """Deleted, and perhaps made again with as many messages, while the cache may hear nothing of it."""
+
         async def work() -> None:
+            had = min((await self.engine.get(owner, id)).last_seq, 100)
+            mood, self.cache.mood = self.cache.mood, "dead" if deaf else self.cache.mood
             await self.handles[h].delete(owner, id)
             if again:
                 await self.handles[h].create(owner, id=id)
+                if had:
+                    self.note(owner, id, await self.handles[h].append(owner, id, await self.batch(owner, id, had)))
+            self.cache.mood = mood
 
         self.do(work())
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from tests.stateful.cache_machine import CacheMachine
 
 from daram.cache import cached
 from daram.cache.entry import Entry
 from daram.model import Appended, Message
 from daram.store.memory import MemoryStore
-from tests.stateful.cache_machine import CacheMachine
 
 QUICK = settings(
     max_examples=60,
@@ -28,11 +28,6 @@ def machine() -> type[CacheMachine]:
     return Machine
 
 
-def test_no_turn_sees_stale_history() -> None:
-    run_state_machine_as_test(machine(), settings=QUICK)
-
-
-@pytest.mark.soak
 def test_no_turn_sees_stale_history_for_twenty_thousand_steps() -> None:
     made = machine()
     run_state_machine_as_test(made, settings=LONG)

@@ -115,10 +115,11 @@ class Thread:
 
     def place(self, spec: AppendSpec) -> str | None:
         """The id of the message that a new batch follows; raises unless everything is as the caller believes."""
-        if spec.expect not in (None, self.value.version, self.value.etag):
+        have = self.value.version if isinstance(spec.expect, int) else self.value.etag
+        if spec.expect not in (None, have):
             raise Conflict(
-                f"conversation {self.value.id!r} is at version {self.value.version} (etag {self.value.etag!r}), "
-                f"not at {spec.expect!r}; read it again and repeat the change"
+                f"conversation {self.value.id!r} is at {have!r}, not at {spec.expect!r}; "
+                "read it again and repeat the change"
             )
         if spec.parent is None:
             return self.value.head

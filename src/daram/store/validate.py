@@ -168,7 +168,7 @@ def counters(value: object, field: str) -> dict[str, int] | None:
 
 def status(value: object, field: str) -> Status:
     """One of the four ends of a message."""
-    if value not in _STATUSES:
+    if not isinstance(value, str) or value not in _STATUSES:
         raise InvalidInput(field, f"must be one of {', '.join(sorted(_STATUSES))}, not {value!r:.40}")
     return value  # type: ignore[return-value]  # narrowed by the test above, which the checker cannot follow
 
@@ -178,7 +178,7 @@ def message(value: object, field: str, limits: Limits) -> Message:
     if not isinstance(value, Message):
         raise InvalidInput(field, f"must be a daram.Message (daram.user(…) makes one), not {type(value).__name__}")
     name(value.id, f"{field}.id", limits.message_id_chars)
-    if value.role not in _ROLES:
+    if not isinstance(value.role, str) or value.role not in _ROLES:
         raise InvalidInput(f"{field}.role", f"must be one of {', '.join(sorted(_ROLES))}, not {value.role!r:.40}")
     text(value.text, f"{field}.text", limits.message_bytes)
     own_parts = parts(value.parts, f"{field}.parts")

@@ -1,0 +1,1 @@
+"""The tests that ``daram.testing.StoreTests`` is made of, by subject."""

@@ -1,0 +1,148 @@
+"""What all test classes share: the hooks that an engine fills in, fixtures, and short names for common steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import ClassVar, NamedTuple, TypeVar
+
+import pytest
+import pytest_asyncio
+
+from daram.model import Answer, Appended, Message, Page, Turn, user
+from daram.store.base import Store, SupportsRecords
+
+T = TypeVar("T")
+
+ANN = "ann"
+BEN = "ben"
+LONG = 36_000.0
+"""A lease, in seconds, that no test outlives however slow the machine is."""
+SHORT = 0.001
+"""A lease, in seconds, that ``expire`` waits out."""
+
+OpenMore = Callable[[], Awaitable[Store]]
+
+
+class RawMessage(NamedTuple):
+    """A row as it is stored; ``parent`` is an id, None for a first message; ``text`` is empty once deleted."""
+
+    seq: int
+    id: str
+    parent: str | None
+    role: str
+    text: str
+
+
+class Suite:
+    """The hooks."""
+
+    records: ClassVar[bool] = True
+    """Whether the engine has records."""
+    writers: ClassVar[int] = 32
+    """How many tasks write at once in the tests of concurrency."""
+    appends: ClassVar[int] = 10
+    """How many appends each of them makes."""
+
+    pytestmark = pytest.mark.asyncio
+
+    async def open_store(self, where: Path) -> Store:
+        """Open the data at ``where`` (an empty directory when called first)."""
+        raise NotImplementedError(f"{type(self).__name__} must define open_store")
+
+    async def raw_messages(self, where: Path, owner: str, id: str) -> list[RawMessage] | None:
+        """All rows of a conversation by seq, the deleted included, read past the store; None: cannot look."""
+        return None
+
+    @pytest_asyncio.fixture
+    async def open_more(self, tmp_path: Path) -> AsyncIterator[OpenMore]:
+        """Opens further handles on the data of the test, which are closed at its end."""
+        opened: list[Store] = []
+
+        async def open_one() -> Store:
+            opened.append(await self.open_store(tmp_path))
+            return opened[-1]
+
+        yield open_one
+        for store in reversed(opened):
+            await store.close()
+
+    @pytest_asyncio.fixture
+    async def store(self, open_more: OpenMore) -> Store:
+        """A store without data."""
+        return await open_more()
+
+    async def raw(self, where: Path, owner: str, id: str) -> list[RawMessage]:
+        """``raw_messages``; skips the test where the engine has no such hook."""
+        rows = await self.raw_messages(where, owner, id)
+        if rows is None:
+            pytest.skip(f"{type(self).__name__} does not define raw_messages")
+        return rows
+
+    def with_records(self, store: Store) -> SupportsRecords:
+        """The store's records; skips the test where the engine says that it has none."""
+        if not self.records:
+            pytest.skip(f"{type(self).__name__} says that it has no records")
+        assert isinstance(store, SupportsRecords)
+        return store
+
+
+def texts(messages: list[Message]) -> list[str]:
+    """The texts of messages."""
+    return [m.text for m in messages]
+
+
+def names(messages: list[Message]) -> list[str]:
+    """The ids of messages."""
+    return [m.id for m in messages]
+
+
+async def say(store: Store, *words: str, id: str = "c", owner: str = ANN, parent: str | None = None) -> Appended:
+    """Append user messages whose ids are their texts; the conversation is made where it is missing."""
+    return await store.append(owner, id, [user(w, id=w) for w in words], parent=parent, create=True)
+
+
+async def begin(store: Store, question: str, *, id: str = "c", lease: float = LONG) -> Answer:
+    """Begin a turn with one new message (id and text ``question``); the answer's id is ``question`` and ``!``."""
+    turn = await store.begin_turn(
+        ANN, id, [user(question, id=question)], answer_id=f"{question}!", create=True, lease=lease
+    )
+    return started(turn)
+
+
+async def finish(store: Store, answer: Answer, text: str = "done") -> Appended:
+    """Finish an answer as complete."""
+    return await store.finish_turn(answer.owner, answer.conversation, answer.id, answer.token, text=text)
+
+
+async def exchange(store: Store, question: str, text: str | None = None, *, id: str = "c") -> Appended:
+    """A whole turn: the question and its answer (id: ``question`` and ``!``)."""
+    return await finish(store, await begin(store, question, id=id), f"{question}!" if text is None else text)
+
+
+def started(turn: Turn) -> Answer:
+    """The answer of a turn that is the caller's to make."""
+    assert turn.state == "started"
+    assert turn.answer is not None
+    assert turn.answer.token
+    return turn.answer
+
+
+async def expire() -> None:
+    """Wait until a lease of ``SHORT`` seconds has run out."""
+    await asyncio.sleep(20 * SHORT)
+
+
+async def pages(call: Callable[[str | None], Awaitable[Page[T]]]) -> list[list[T]]:
+    """The items of all pages of a list; ``call`` gets the cursor."""
+    found: list[list[T]] = []
+    cursor: str | None = None
+    while True:
+        page = await call(cursor)
+        found.append(page.items)
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+        assert page.items, "an empty page that is not the last"
+        assert len(found) < 1000, "the pages have no end"

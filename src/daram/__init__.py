@@ -1,6 +1,7 @@
 """Daram: the software that makes chatbots remember. The public face; nothing is defined here."""
 
 from daram import sync
+from daram.chat.chatbot import Chatbot
 from daram.errors import (
     ConfigError,
     Conflict,
@@ -58,6 +59,7 @@ __all__ = [
     "UNSET",
     "Answer",
     "Appended",
+    "Chatbot",
     "ConfigError",
     "Conflict",
     "ContextOverflow",

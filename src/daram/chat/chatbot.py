@@ -152,7 +152,7 @@ class Chatbot:
         return await running.message()
 
     async def cancel(self, owner: str, conversation: str, answer_id: str | None = None) -> int:
-        """Stop one or all running answers of the conversation, in whatever process they are made; what they said is kept.
+        """Stop one or all running answers of the conversation, in whatever process; what they said is kept.
 
         Returns how many were asked to stop. Raises ``NotFound``.
         """

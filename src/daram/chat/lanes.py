@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 Lane = tuple[str, str, str | None]
-"""(owner, conversation, parent): an edit opens a branch of its own, and does not wait for turns at the end of others."""
+"""(owner, conversation, parent): an edit opens a branch of its own, and does not wait for turns on others."""
 
 
 class LaneTimeoutError(Exception):
@@ -22,7 +22,7 @@ class Lanes:
 
     @asynccontextmanager
     async def first(self, lane: Lane, deadline: float) -> AsyncIterator[None]:
-        """Wait until nobody stands before; raises ``LaneTimeoutError`` at ``deadline`` (the loop's clock, in seconds)."""
+        """Wait until nobody stands before; raises ``LaneTimeoutError`` at ``deadline`` (the loop's clock, seconds)."""
         lock, waiting = self._lanes.get(lane, (asyncio.Lock(), 0))
         self._lanes[lane] = lock, waiting + 1
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterable, Sequence
 
 from daram.context.assemble import SYSTEM, Budget, Context, assemble, check_fits
@@ -15,9 +16,9 @@ from daram.text.tokens import TokenCounter
 
 log = logging.getLogger(__name__)
 
-# The search knows best first; more than these never become notes.
-_HITS = 20
-_QUERY_CHARS = 1000
+# Best first; answers are among them, notes are made of what the user said.
+_HITS = 40
+_QUERY_CHARS = 900
 
 
 class Prompter:
@@ -67,9 +68,12 @@ class Prompter:
         return count, budget
 
     async def _search(self, owner: str, conversation: str, text: str) -> list[Message]:
-        query = text.strip()[:_QUERY_CHARS]
-        if not query:
+        text = text.strip()[:_QUERY_CHARS]
+        if not text:
             return []
+        # A search gives what has all words of the query, and only where nothing has them what has any. The question is
+        # stored, so it would find itself and nothing else, but for a word that is nowhere.
+        query = f"{text} {secrets.token_hex(10)}"
         try:
             hits = await self._memory.search(owner, query, conversation=conversation, limit=_HITS)
         except DaramError as error:  # a poorer answer is better than none

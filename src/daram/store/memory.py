@@ -193,6 +193,8 @@ class MemoryStore(RecordsEngine):
             for row in thread.rows.values():
                 if row.answer.question == question and not row.late(self._now()):
                     appended = thread.unchanged(stored, stored[0].parent, question, spec.window)
+                    if row.answer.id == answer.id:
+                        return Turn(state="started", appended=appended, answer=own(row.answer))
                     return Turn(state="running", appended=appended, answer=row.public())
             appended = thread.unchanged(stored, stored[0].parent, question, spec.window)
             if done := thread.answer_to(question):
@@ -205,6 +207,9 @@ class MemoryStore(RecordsEngine):
                 raise Gone("message", place)
             question = place
             appended = thread.unchanged([], question, question, spec.window)
+            mine = thread.rows.get(answer.id)
+            if mine is not None and mine.answer.question == question and not mine.late(self._now()):
+                return Turn(state="started", appended=appended, answer=own(mine.answer))
         if stored is not None:
             thread.refuse_while_busy(question, self._now())
             thread.refuse_answer_id(answer.id)

@@ -1,0 +1,288 @@
+"""What the page does: Chainlit's events (a tab opens, the user says, edits, stops) as turns of a chatbot.
+
+Chainlit would let a turn live and die with the tab that began it, and store what it shows. Here the chatbot makes and
+stores the answers; a tab only watches. So these handlers take the place of Chainlit's own for the same events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+from chainlit.action import Action
+from chainlit.context import ChainlitContextException, get_context, init_ws_context
+from chainlit.server import sio
+from chainlit.session import WebsocketSession, ws_sessions_sid
+from chainlit.user import User
+
+from daram import model
+from daram.adapters import chainlit_steps as steps
+from daram.adapters.chainlit import DaramDataLayer
+from daram.chat import Chatbot
+from daram.chat.running import Running
+from daram.errors import DaramError, NotFound
+from daram.llm.base import ChatModel
+from daram.model import Message
+from daram.store.base import Store
+from daram.ui.follow import Emit, follow, now, offer_retry
+from daram.ui.strings import Words, plain, words
+
+if TYPE_CHECKING:
+    from chainlit.step import StepDict
+
+log = logging.getLogger(__name__)
+
+HISTORY = 200  # messages that are shown of a conversation, the last ones
+_FIRST_LOOK = 0.5  # seconds between two looks at a model that is not ready
+_SLOWEST_LOOK = 5.0
+
+
+class Tab:
+    """One open tab: where to send, which conversation it shows, in which language it speaks."""
+
+    def __init__(self, session: WebsocketSession) -> None:
+        self.session = session
+        self.conversation: str = session.thread_id
+        self.words: Words = words(session.language)
+        # Bound to the connection of this moment: after a reconnect an old watcher must not speak into the new one.
+        self.emit = cast("Emit", session.emit)  # Chainlit's own type says that it returns nothing to wait for
+        self._sid = session.socket_id
+
+    def is_open(self) -> bool:
+        """Whether somebody is still looking."""
+        return bool(sio.manager.is_connected(self._sid, "/"))
+
+    async def say(self, id: str, text: str, **fields: Any) -> None:
+        """Show something that the page says and nobody stores."""
+        await self.emit("new_message", self.remark(id, text) | fields)
+
+    def remark(self, id: str, text: str) -> dict[str, Any]:
+        """Such a thing as a step."""
+        step = steps.from_message(self.conversation, Message(id=id, role="assistant", text=text))
+        return {**step, "createdAt": now()}
+
+    async def reread_list(self, why: str) -> None:
+        """Have the list of conversations read again: the page does so whenever this value is another one."""
+        await self.emit("first_interaction", {"interaction": why, "thread_id": self.conversation})
+
+
+class Page:
+    """The open tabs of one owner. ``open`` gives it what it works with; until then nobody is let in."""
+
+    memory: Store
+    model: ChatModel
+    chatbot: Chatbot
+    layer: DaramDataLayer
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self, memory: Store, chat_model: ChatModel, chatbot: Chatbot) -> None:
+        """Begin to serve."""
+        self.memory, self.model, self.chatbot = memory, chat_model, chatbot
+        self.layer = DaramDataLayer(memory, owner=self.owner, messages=False, note=_note, history=HISTORY)
+
+    async def close(self) -> None:
+        """Stop watching; what the tabs have begun goes on in the chatbot."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def user(self, _headers: object = None) -> User:
+        """The one user of this page: whoever reaches it is at this machine."""
+        return User(identifier=self.owner)
+
+    async def resumable(self, _thread: object) -> None:
+        """That this exists tells Chainlit that conversations can be gone on with; ``connected`` does it."""
+
+    # --- what happens in a tab ---
+
+    async def connected(self, sid: str) -> None:
+        """A tab was opened, or came back: show where its conversation stands, or greet."""
+        init_ws_context(sid)
+        session = WebsocketSession.require(sid)
+        tab = Tab(session)
+        await tab.emit("task_end", {})
+        began = session.thread_id_to_resume or session.has_first_interaction
+        if not (began and await self._show(tab)):
+            if session.thread_id_to_resume:
+                await tab.emit("resume_thread_error", tab.words.not_found)
+                return
+            await tab.say("greeting", tab.words.greeting)
+        self._spawn(self._tell_of_model(tab))
+
+    async def said(self, sid: str, payload: dict[str, Any]) -> None:
+        """The user sent a message."""
+        tab = Tab(WebsocketSession.require(sid))
+        step = payload["message"]
+        await self._say(tab, model.user(step["output"], id=step["id"]))
+
+    async def edited(self, sid: str, payload: dict[str, Any]) -> None:
+        """The user changed an earlier message: a new one beside it, which the conversation goes on from."""
+        tab = Tab(WebsocketSession.require(sid))
+        old = payload["message"]["id"]
+        message = model.user(payload["message"]["output"], id=str(uuid4()))
+        parent = None
+        try:
+            parent = (await self.memory.message(self.owner, tab.conversation, old)).parent or model.ROOT
+        except DaramError as error:  # it never got into the store: say it now
+            log.info("the message that was edited cannot be read: %s", error)
+        await tab.emit("delete_message", {"id": old})
+        await tab.emit("new_message", steps.from_message(tab.conversation, message))
+        await self._say(tab, message, parent)
+
+    async def stopped(self, sid: str) -> None:
+        """The user wants no more of the answer."""
+        tab = Tab(WebsocketSession.require(sid))
+        try:
+            await self.chatbot.cancel(self.owner, tab.conversation)
+        except DaramError as error:
+            await tab.emit("toast", {"message": str(error), "type": "error"})
+
+    async def retried(self, action: Action) -> None:
+        """The user clicked "try again" below an answer that failed, or below a message that was not stored."""
+        session = get_context().session
+        if not isinstance(session, WebsocketSession):
+            return
+        tab, given = Tab(session), action.payload
+        await tab.emit("remove_action", {"id": action.id})
+        if "question" not in given:
+            await tab.emit("delete_message", {"id": action.forId})
+            await self._say(tab, model.user(given["text"], id=given["id"]), given["parent"])
+            return
+        await tab.emit("task_start", {})
+        try:
+            running = await self.chatbot.regenerate(self.owner, tab.conversation, given["question"])
+        except DaramError as error:
+            await self._explain(tab, error, f"problem-{given['question']}", given)
+            return
+        if "answer" in given:
+            await tab.emit("delete_message", {"id": steps.run_id(given["answer"])})
+        await self._watch_all(tab, running, new_message=False)
+
+    async def titled(self, _owner: str, _conversation: str, title: str) -> None:
+        """A conversation got its title: the lists of all tabs are to be read again."""
+        for tab in _tabs():
+            await tab.reread_list(f"title {title}")
+
+    # --- a turn ---
+
+    async def _say(self, tab: Tab, message: Message, parent: str | None = None) -> None:
+        tab.session.has_first_interaction = True
+        await tab.emit("task_start", {})
+        try:
+            running = await self.chatbot.start(self.owner, tab.conversation, message, parent=parent)
+        except DaramError as error:
+            again = {"id": message.id, "text": message.text, "parent": parent}
+            await self._explain(tab, error, f"problem-{message.id}", again if error.retryable else None)
+            return
+        await tab.reread_list(running.question.id)
+        await self._watch_all(tab, running, new_message=parent is None)
+
+    async def _watch_all(self, tab: Tab, running: Running, *, new_message: bool) -> None:
+        """Show an answer in the tab where it was asked for, and in all others that show the conversation."""
+        self._spawn(_watch(tab, running))
+        for other in _tabs():
+            if other.session is tab.session or other.conversation != tab.conversation:
+                continue
+            if new_message:
+                await other.emit("new_message", steps.from_message(other.conversation, running.question))
+                self._spawn(_watch(other, running))
+            else:  # another branch is in use now
+                await self._show(other)
+
+    async def _explain(self, tab: Tab, error: DaramError, id: str, again: dict[str, Any] | None) -> None:
+        log.warning("a turn could not begin: %s", error)
+        await tab.say(id, tab.words.explain(error.code, str(error)), isError=True)
+        if again is not None:
+            await offer_retry(tab.emit, id, again, tab.words)
+        await tab.emit("task_end", {})
+
+    # --- where a conversation stands ---
+
+    async def _show(self, tab: Tab) -> bool:
+        """Show the conversation as it is stored, and the answers that are being made in it. False if there is none."""
+        try:
+            answers = await self.memory.answers(self.owner, tab.conversation)
+        except DaramError:
+            answers = []
+        # Read after the answers: one that ends in between is in both, and shown once, by its id.
+        thread = await self.layer.get_thread(tab.conversation)
+        if thread is None:
+            return False
+        tab.session.has_first_interaction = True
+        await tab.emit("first_interaction", {"interaction": "resume", "thread_id": tab.conversation})
+        shown = [step for step in thread["steps"] if step["type"] != "run"]
+        if len(shown) >= HISTORY:
+            remark = tab.remark("earlier", f"*{tab.words.earlier.format(shown=HISTORY)}*")
+            thread["steps"].insert(0, cast("StepDict", remark))
+        await tab.emit("resume_thread", thread)
+        for answer in answers:
+            events = self.chatbot.resume(self.owner, tab.conversation, answer.id)
+            told = follow(tab.emit, tab.conversation, answer.id, answer.question, events, tab.words, known=answer.text)
+            self._spawn(told)
+        if shown and not answers:
+            await self._offer_to_finish(tab, shown[-1]["id"])
+        return True
+
+    async def _offer_to_finish(self, tab: Tab, message_id: str) -> None:
+        """Where a conversation ends in an answer that is not whole, or without one: a button that asks again."""
+        try:
+            last = await self.memory.message(self.owner, tab.conversation, message_id)
+        except NotFound:
+            return
+        payload: dict[str, Any] | None = None
+        if last.role == "user":
+            payload = {"question": last.id}
+        elif last.role == "assistant" and last.status != "complete" and last.parent:
+            payload = {"question": last.parent, "answer": last.id}
+        if payload is not None:
+            await offer_retry(tab.emit, last.id, payload, tab.words)
+
+    async def _tell_of_model(self, tab: Tab) -> None:
+        """One line about a model that is not ready, for as long as it is not."""
+        pause, shown, step_id = _FIRST_LOOK, "", f"model-{tab.session.id}"
+        while (line := await self.model.ready()) is not None and tab.is_open():
+            pause = _FIRST_LOOK if line != shown else min(pause * 1.5, _SLOWEST_LOOK)
+            if line != shown:
+                shown = line
+                text = tab.words.not_ready.format(line=plain(line))
+                await tab.say(step_id, text, metadata={"icon": "hourglass"})
+            await asyncio.sleep(pause)
+        if shown:
+            await tab.emit("delete_message", {"id": step_id})
+
+    # --- helpers ---
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("showing an answer failed", exc_info=error)
+
+
+def _tabs() -> list[Tab]:
+    """The tabs that show a conversation and are looked at."""
+    tabs = [Tab(session) for session in ws_sessions_sid.values() if session.has_first_interaction]
+    return [tab for tab in tabs if tab.is_open()]
+
+
+async def _watch(tab: Tab, running: Running) -> None:
+    question, events = running.question.id, running.events()
+    await follow(tab.emit, tab.conversation, running.answer_id, question, events, tab.words)
+
+
+def _note(message: Message) -> str:
+    try:
+        language = getattr(get_context().session, "language", None)
+    except ChainlitContextException:
+        language = None
+    return words(language).note(message)

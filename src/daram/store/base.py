@@ -169,8 +169,8 @@ class Store(ABC):
 
         A batch that is stored already is the same turn again: ``running`` if it is being answered, ``finished`` if it
         was (``complete`` or ``cancelled``), else (``failed``, ``incomplete``, or never begun) it is answered anew.
-        Repeated with the ``answer_id`` of the running answer (after ``OutcomeUnknown``) it is ``started`` once more: the
-        caller who drew that id, before its first try, is the maker.
+        Repeated with the ``answer_id`` of the running answer (after ``OutcomeUnknown``) it is ``started`` once more:
+        the caller who drew that id, before its first try, is the maker.
 
         Raises ``ConversationBusy`` while another answer is being made on the branch that the batch would follow. An
         answer there whose maker is dead is recovered first (``partial``: see ``recover``). ``lease`` is in seconds.

@@ -17,8 +17,9 @@ import msgspec
 
 from daram import ids
 from daram.codec import to_micros
-from daram.errors import Conflict, Gone, LeaseLost, NotFound
+from daram.errors import Gone, LeaseLost, NotFound
 from daram.model import Answer, Appended, Conversation, Hit, Message, Record, Turn, Unset
+from daram.store import conflicts
 from daram.store.base import Order
 from daram.store.records import RecordsEngine
 from daram.store.template import TOMBSTONE_SECONDS, AnswerSpec, AppendSpec, Changes, Ref
@@ -73,7 +74,7 @@ class MemoryStore(RecordsEngine):
         self, ref: Ref, title: str | None, metadata: dict[str, str], expires_at: datetime | None
     ) -> Conversation:
         if self._find(ref.key) is not None:
-            raise Conflict(f"conversation {ref.id!r} exists already; get it, or use another id")
+            raise conflicts.exists(ref.id)
         thread = self._new(ref, title, metadata, expires_at)
         self._keep(ref, thread)
         return own(thread.value)
@@ -316,7 +317,7 @@ class MemoryStore(RecordsEngine):
     ) -> Record:
         found = await self._get_record(owner, namespace, key)
         if not isinstance(expect, Unset) and expect != (found.etag if found else None):
-            raise Conflict(f"record {key!r} in {namespace!r} is not as expected; read it again and repeat the change")
+            raise conflicts.record_not_as_expected(namespace, key)
         record = Record(namespace=namespace, key=key, value=value, etag=ids.etag(), expires_at=expires_at)
         self.data.records[owner, namespace, key] = record
         return record
@@ -326,7 +327,7 @@ class MemoryStore(RecordsEngine):
         if found is None:
             return False
         if not isinstance(expect, Unset) and expect != found.etag:
-            raise Conflict(f"record {key!r} in {namespace!r} is not as expected; read it again and repeat the change")
+            raise conflicts.record_not_as_expected(namespace, key)
         del self.data.records[owner, namespace, key]
         return True
 

@@ -10,8 +10,9 @@ from typing import TypeVar
 import msgspec
 
 from daram import ids
-from daram.errors import Conflict, ConversationBusy, Gone, NotFound
+from daram.errors import ConversationBusy, Gone, NotFound
 from daram.model import ROOT, Answer, Appended, Conversation, Message
+from daram.store import conflicts
 from daram.store.template import AppendSpec
 
 _Value = TypeVar("_Value", bound=msgspec.Struct)
@@ -108,19 +109,13 @@ class Thread:
             and (spec.parent is None or (spec.parent or None) == stored[0].parent)
         ):
             return stored
-        raise Conflict(
-            f"message {taken[0]!r} is in this conversation already, with other content or in another place; "
-            "use a new id for a new message"
-        )
+        raise conflicts.id_is_taken(taken[0])
 
     def place(self, spec: AppendSpec) -> str | None:
         """The id of the message that a new batch follows; raises unless everything is as the caller believes."""
         have = self.value.version if isinstance(spec.expect, int) else self.value.etag
         if spec.expect not in (None, have):
-            raise Conflict(
-                f"conversation {self.value.id!r} is at {have!r}, not at {spec.expect!r}; "
-                "read it again and repeat the change"
-            )
+            raise conflicts.not_as_expected(self.value.id, have, spec.expect)
         if spec.parent is None:
             return self.value.head
         if spec.parent == ROOT:
@@ -140,7 +135,7 @@ class Thread:
         if answer_id in self.deleted:
             raise Gone("message", answer_id)
         if answer_id in self.messages or answer_id in self.rows:
-            raise Conflict(f"answer_id {answer_id!r} is in this conversation already; use a new one")
+            raise conflicts.answer_id_is_taken(answer_id)
 
     # --- changes ---
 

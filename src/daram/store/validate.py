@@ -13,8 +13,9 @@ from daram.codec import encode_body
 from daram.errors import InvalidInput, TooLarge
 from daram.model import Message, Part, Role, Status, Unset
 
-_ROLES = frozenset(get_args(Role))
-_STATUSES = frozenset(get_args(Status))
+# Tuples: what is asked for may be anything, and not everything can be hashed.
+_ROLES = get_args(Role)
+_STATUSES = get_args(Status)
 # C0 and C1 controls, lone surrogates and the two line separators: none belongs in a name.
 _BAD_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # PostgreSQL cannot store NUL in text, UTF-8 cannot hold a lone surrogate: refused everywhere, so that data can move.
@@ -168,7 +169,7 @@ def counters(value: object, field: str) -> dict[str, int] | None:
 
 def status(value: object, field: str) -> Status:
     """One of the four ends of a message."""
-    if not isinstance(value, str) or value not in _STATUSES:
+    if value not in _STATUSES:
         raise InvalidInput(field, f"must be one of {', '.join(sorted(_STATUSES))}, not {value!r:.40}")
     return value  # type: ignore[return-value]  # narrowed by the test above, which the checker cannot follow
 
@@ -178,7 +179,7 @@ def message(value: object, field: str, limits: Limits) -> Message:
     if not isinstance(value, Message):
         raise InvalidInput(field, f"must be a daram.Message (daram.user(…) makes one), not {type(value).__name__}")
     name(value.id, f"{field}.id", limits.message_id_chars)
-    if not isinstance(value.role, str) or value.role not in _ROLES:
+    if value.role not in _ROLES:
         raise InvalidInput(f"{field}.role", f"must be one of {', '.join(sorted(_ROLES))}, not {value.role!r:.40}")
     text(value.text, f"{field}.text", limits.message_bytes)
     own_parts = parts(value.parts, f"{field}.parts")

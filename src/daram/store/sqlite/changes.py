@@ -8,8 +8,9 @@ import apsw
 
 from daram import ids
 from daram.codec import encode_body, encode_strings, to_micros
-from daram.errors import Conflict, Gone, NotFound
+from daram.errors import Gone, NotFound
 from daram.model import ROOT, Appended, Conversation, Message, Unset
+from daram.store import conflicts
 from daram.store.sqlite import rows
 from daram.store.sqlite.index import unindex
 from daram.store.sqlite.rows import Row, Stored, fetch, one, run, value
@@ -36,7 +37,7 @@ def create(
 ) -> Stored:
     """A new conversation in the place of none, of a deleted or of an expired one."""
     if rows.find(db, ref, now) is not None:
-        raise Conflict(f"conversation {ref.id!r} exists already; use another id, or get it")
+        raise conflicts.exists(ref.id)
     clear(db, ref)
     run(db, "delete_tombstone", (ref.key,))
     run(
@@ -140,8 +141,7 @@ def check_expectation(found: Stored, expect: int | str | None) -> None:
         return
     have = found.version if isinstance(expect, int) else found.etag
     if have != expect:
-        kind = "version" if isinstance(expect, int) else "etag"
-        raise Conflict(f"conversation {found.id!r} has {kind} {have!r}, not {expect!r}; read it again and decide anew")
+        raise conflicts.not_as_expected(found.id, have, expect)
 
 
 def resolve_parent(db: apsw.Connection, found: Stored, parent: str | None) -> int:
@@ -170,7 +170,7 @@ def find_repeated(db: apsw.Connection, found: Stored, spec: AppendSpec) -> Appen
     stored: list[Row] = []
     for message in spec.messages:
         if message.id in answering:
-            raise Conflict(f"message id {message.id!r} is the id of an answer that is being made; use another id")
+            raise conflicts.id_is_taken(message.id)
         row = one(db, "message_by_id", (key, message.id))
         if row is not None:
             if row[10]:
@@ -179,30 +179,37 @@ def find_repeated(db: apsw.Connection, found: Stored, spec: AppendSpec) -> Appen
     if not stored:
         return None
     if len(stored) < len(spec.messages):
-        raise Conflict(
-            f"message id {stored[0][1]!r} is stored already, but not the whole batch; "
-            "a retry must repeat the batch as it was, a new batch needs new ids"
-        )
+        raise conflicts.id_is_taken(stored[0][1])
     previous: Row | None = None
     for message, row in zip(spec.messages, stored, strict=True):
         mine = rows.to_message(row, None)
         if not mine.same_content(message) or message.created_at not in (None, mine.created_at):
-            raise Conflict(f"message id {message.id!r} is stored already with other content; use a new id")
+            raise conflicts.id_is_taken(message.id)
         if previous is not None and not row[0] == previous[0] + 1 == row[2] + 1:
-            raise Conflict(f"message id {message.id!r} is stored already in another place; use a new id")
+            raise conflicts.id_is_taken(message.id)
         previous = row
     parent = int(stored[0][2])
     wanted = spec.parent
     if wanted is not None and wanted != (rows.name_of(db, key, parent) or ROOT):
-        raise Conflict(f"message id {stored[0][1]!r} is stored already behind another parent than {wanted!r}")
+        raise conflicts.id_is_taken(stored[0][1])
     messages = rows.to_messages(db, key, stored)
     return appended(db, found, found.etag, messages, parent, stored[-1][0], spec.window)
 
 
 def insert(
-    db: apsw.Connection, found: Stored, now: int, messages: Sequence[Message], parent: int, *, make_head: bool
+    db: apsw.Connection,
+    found: Stored,
+    now: int,
+    messages: Sequence[Message],
+    parent: int,
+    *,
+    make_head: bool,
+    question: int | None = None,
 ) -> list[Message]:
-    """Store the messages behind ``parent``, keep the leaves, and the conversation's row (``found`` is changed too)."""
+    """Store the messages behind ``parent``, keep the leaves, and the conversation's row (``found`` is changed too).
+
+    ``question``: of an answer that does not follow its question directly.
+    """
     key, first = found.key, found.last_seq + 1
     parent_name = rows.name_of(db, key, parent)
     result: list[Message] = []
@@ -225,7 +232,7 @@ def insert(
             message.tokens,
             created_at,
         )
-        run(db, "insert_message", (key, *row, doc))
+        run(db, "insert_message", (key, *row, doc, question))
         result.append(rows.to_message((*row, 0), parent_name))
         parent_name, above, seq = message.id, seq, seq + 1
     last = seq - 1
@@ -306,10 +313,13 @@ def delete_owner(db: apsw.Connection, owner: str, now: int) -> int:
 
 
 def purge(db: apsw.Connection, now: int, oldest_tombstone: int, limit: int) -> int:
-    """Expired conversations (they leave a tombstone like any deleted one), old tombstones, expired records."""
+    """Expired conversations, old tombstones, expired records.
+
+    What has expired leaves no tombstone: its id may be used again, after the purge as before it.
+    """
     found = fetch(db, "expired_conversations", (now, limit))
     for key, owner, id in found:
-        delete(db, Ref(owner, id, key), now)
+        clear(db, Ref(owner, id, key))
     run(db, "delete_old_tombstones", (oldest_tombstone,))
     run(db, "delete_expired_records", (now,))
     return len(found)

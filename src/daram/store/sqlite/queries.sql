@@ -101,8 +101,15 @@ SELECT seq, id, parent, role, text, body, status, model, tokens, created_at, del
 FROM message WHERE conversation = ? AND parent = ? AND parent <> seq - 1 ORDER BY seq;
 
 -- name: insert_message
-INSERT INTO message (conversation, seq, id, parent, role, text, body, status, model, tokens, created_at, doc)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO message (conversation, seq, id, parent, role, text, body, status, model, tokens, created_at, doc, question)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: distant_answers
+SELECT seq, id, parent, role, text, body, status, model, tokens, created_at, deleted
+FROM message WHERE conversation = ? AND question = ? ORDER BY seq;
+
+-- name: distant_question
+SELECT question FROM message WHERE conversation = ? AND seq = ?;
 
 -- name: erase_message
 UPDATE message SET text = '', body = NULL, model = NULL, tokens = NULL, doc = NULL, deleted = 1
@@ -112,7 +119,7 @@ WHERE conversation = ? AND seq = ?;
 SELECT doc FROM message WHERE conversation = ? AND seq = ?;
 
 -- name: leaves
-SELECT seq, used FROM leaf WHERE conversation = ? ORDER BY used DESC;
+SELECT seq, used FROM leaf WHERE conversation = ? ORDER BY used DESC, seq DESC;
 
 -- name: delete_leaf
 DELETE FROM leaf WHERE conversation = ? AND seq = ? RETURNING used;

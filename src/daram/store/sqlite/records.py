@@ -12,8 +12,8 @@ import apsw
 
 from daram import ids
 from daram.codec import from_micros, to_micros
-from daram.errors import Conflict
 from daram.model import Record, Unset
+from daram.store import conflicts
 from daram.store.records import RecordsEngine
 from daram.store.sqlite.rows import fetch, one, run
 
@@ -92,4 +92,4 @@ def _find(db: apsw.Connection, owner: str, namespace: str, key: str, now: int) -
 def _check(found: Record | None, namespace: str, key: str, expect: str | None) -> None:
     have = None if found is None else found.etag
     if have != expect:
-        raise Conflict(f"record {namespace}/{key} has etag {have!r}, not {expect!r}; read it again and decide anew")
+        raise conflicts.record_not_as_expected(namespace, key)

@@ -6,11 +6,12 @@ import secrets
 
 import apsw
 
-from daram.errors import Conflict, ConversationBusy, Gone, LeaseLost, NotFound
+from daram.errors import ConversationBusy, Gone, LeaseLost, NotFound
 from daram.model import Answer, Appended, Message, Turn
+from daram.store import conflicts
 from daram.store.process import identity, is_dead
 from daram.store.sqlite import changes, rows
-from daram.store.sqlite.rows import Row, Stored, fetch, one, run
+from daram.store.sqlite.rows import Row, Stored, fetch, one, run, value
 from daram.store.template import AnswerSpec, AppendSpec, Ref
 
 _MICROS = 1_000_000
@@ -35,17 +36,19 @@ def begin(db: apsw.Connection, ref: Ref, now: int, spec: AppendSpec, new: Answer
     sibling = False
     if not spec.messages:
         appended, question = _again(db, found, spec)
+        for row in running:
+            if row[0] == new.id and row[1] == question and not _is_over(row, now):
+                return _begun(db, ref, found, row, appended)
         sibling = bool(rows.children(db, found.key, question))
     elif (repeated := changes.find_repeated(db, found, spec)) is not None:
         appended, question = repeated, repeated.messages[-1].seq
         for row in running:
             if row[1] == question and not _is_over(row, now):
+                if row[0] == new.id:
+                    return _begun(db, ref, found, row, appended)
                 return Turn(state="running", appended=appended, answer=_seen(ref, row, repeated.messages[-1].id))
-        answers = [row for row in rows.children(db, found.key, question) if row[3] == "assistant" and not row[10]]
-        for row in reversed(answers):
-            if row[6] in ("complete", "cancelled"):
-                message = rows.to_message(row, repeated.messages[-1].id)
-                return Turn(state="finished", appended=appended, message=message)
+        if done := _answer_to(db, found, question):
+            return Turn(state="finished", appended=appended, message=done)
         sibling = bool(rows.children(db, found.key, question))
     else:
         changes.check_expectation(found, spec.expect)
@@ -60,12 +63,33 @@ def begin(db: apsw.Connection, ref: Ref, now: int, spec: AppendSpec, new: Answer
     return Turn(state="started", appended=appended, answer=_open(db, ref, found, now, question, sibling, new))
 
 
+def _answer_to(db: apsw.Connection, found: Stored, question: int) -> Message | None:
+    """The newest answer to the question that came to its end, be it that a turn made it or that it was appended."""
+    answers = [
+        row
+        for row in rows.children(db, found.key, question)
+        if row[3] == "assistant" and value(db, "distant_question", (found.key, row[0])) is None
+    ]
+    answers += fetch(db, "distant_answers", (found.key, question))
+    done = [row for row in answers if row[6] in ("complete", "cancelled") and not row[10]]
+    return rows.to_messages(db, found.key, [max(done, key=lambda row: int(row[0]))])[0] if done else None
+
+
+def _begun(db: apsw.Connection, ref: Ref, found: Stored, row: Row, appended: Appended) -> Turn:
+    """A begin whose outcome its caller did not learn: who drew the answer's id is its maker."""
+    name = rows.name_of(db, found.key, row[1])
+    return Turn(state="started", appended=appended, answer=rows.to_answer(ref.owner, ref.id, row, name or "", row[4]))
+
+
 def _again(db: apsw.Connection, found: Stored, spec: AppendSpec) -> tuple[Appended, int]:
     """A stored question to answer anew; nothing is appended."""
     changes.check_expectation(found, spec.expect)
     question = changes.resolve_parent(db, found, spec.parent or None)
     if question == 0:
         raise NotFound("message", "(the conversation is empty)")
+    row = one(db, "message_by_seq", (found.key, question))
+    if row is not None and row[10]:
+        raise Gone("message", row[1])
     return changes.appended(db, found, found.etag, [], question, question, spec.window), question
 
 
@@ -76,7 +100,7 @@ def _open(
     if taken is not None and taken[10]:
         raise Gone("message", new.id)
     if taken is not None or any(row[0] == new.id for row in fetch(db, "answers", (found.key,))):
-        raise Conflict(f"answer id {new.id!r} is in use in this conversation already; draw a new one")
+        raise conflicts.answer_id_is_taken(new.id)
     token = secrets.token_hex(16)
     until = now + int(new.lease * _MICROS)
     run(db, "insert_answer", (found.key, new.id, question, int(sibling), new.model, token, identity(), now, until))
@@ -112,7 +136,9 @@ def finish(db: apsw.Connection, ref: Ref, now: int, token: str, message: Message
     end = found.head if in_use else rows.leaf_under(db, found, question)
     parent = question if sibling else end
     previous = found.etag
-    stored = changes.insert(db, found, now, [message], parent, make_head=in_use)
+    stored = changes.insert(
+        db, found, now, [message], parent, make_head=in_use, question=None if parent == question else question
+    )
     return changes.appended(db, found, previous, stored, parent, found.last_seq, window)
 
 

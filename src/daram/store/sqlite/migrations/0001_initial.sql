@@ -41,6 +41,7 @@ CREATE TABLE message (
     tokens       INTEGER,
     created_at   INTEGER NOT NULL,
     doc          INTEGER,                  -- its document in the search index, NULL when it has no text
+    question     INTEGER,                  -- of an answer that does not follow its question directly: that one's seq
     deleted      INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (conversation, seq)
 ) STRICT, WITHOUT ROWID;
@@ -51,6 +52,8 @@ CREATE UNIQUE INDEX message_id ON message (conversation, id);
 -- Few rows: only forks. One index finds the run that a seq is in, the other the siblings.
 CREATE INDEX message_fork ON message (conversation, seq, parent) WHERE parent <> seq - 1;
 CREATE INDEX message_sibling ON message (conversation, parent, seq) WHERE parent <> seq - 1;
+
+CREATE INDEX message_question ON message (conversation, question) WHERE question IS NOT NULL;
 
 -- The ends of the branches, only for conversations that have branched; used: the version at which it was the head last.
 CREATE TABLE leaf (

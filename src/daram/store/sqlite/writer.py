@@ -46,8 +46,8 @@ class _Write:
 class Writer:
     """Runs writes in the order of their submission; each is all or nothing, and none is answered before its commit.
 
-    ``connect`` opens a connection; ``chore`` is called in a transaction of its own when the queue has been silent, and
-    ``due`` tells whether there is something for it to do (with True: at once, without waiting for silence).
+    ``connect`` opens a connection; ``chore`` is called in a transaction of its own behind a batch or when the queue has
+    been silent; ``due`` tells whether there is something for it to do (True: while nobody waits).
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Writer:
         while True:
             with self._wake:
                 if not self._queue and not self._closing:
-                    self._wake.wait(IDLE if self._due(False) else None)
+                    self._wake.wait(IDLE if self._due(True) else None)
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
                 stop = self._closing and not batch
             if stop:

@@ -30,7 +30,7 @@ def chat(settings: Settings, conversation: str | None) -> None:
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_chatbot(settings)) as opened:
         session = Session(portal, *opened, owner=settings.owner, interactive=interactive)
         session.begin(conversation)
-        failed = _talk(session, _prompted() if interactive else _piped())
+        failed = _talk(session, _prompted(session) if interactive else _piped())
     if failed and not interactive:
         raise click.exceptions.Exit(1)
 
@@ -49,14 +49,15 @@ def _talk(session: Session, lines: Iterator[str]) -> bool:
     return failed
 
 
-def _prompted() -> Iterator[str]:
+def _prompted(session: Session) -> Iterator[str]:
+    """The lines that are typed. The second Ctrl-C in a row leaves; one that stopped an answer was the first."""
     with contextlib.suppress(ImportError):  # line editing and history, where the system has them
         import readline  # noqa: F401
     interrupted = False
     while True:
         try:
             yield input("you> ")
-            interrupted = False
+            interrupted = session.stopped
         except EOFError:
             click.echo(err=True)
             return

@@ -21,7 +21,7 @@ from daram.cli.common import STORE_FLAGS, with_settings
 from daram.config import make_model, open_memory
 from daram.errors import DaramError
 from daram.llm.absent import NoModel
-from daram.settings import Settings, mask, unknown_variables
+from daram.settings import OPENAI_URL, Settings, mask, unknown_variables
 
 SYNCS = 20
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -106,7 +106,8 @@ async def _model(settings: Settings) -> list[Finding]:
             findings = [Finding("missing", "model", model.reason)]
         else:
             problem = await model.ready()
-            findings = [Finding("missing" if problem else "ok", "model", problem or model.name)]
+            where = f" at {mask(settings.base_url or OPENAI_URL)}" if settings.endpoint_model else ""
+            findings = [Finding("missing" if problem else "ok", "model", problem or model.name + where)]
     finally:
         await model.close()
     if settings.model == "auto" and settings.endpoint_model is None and (settings.base_url or settings.api_key):

@@ -57,6 +57,7 @@ class Session:
         self.owner = owner
         self.interactive = interactive
         self.conversation = ids.conversation_id()
+        self.stopped = False  # whether Ctrl-C ended the last answer
         self._listed: list[str] = []
 
     def begin(self, name: str | None) -> None:
@@ -136,14 +137,14 @@ class Session:
         task = self.portal.start_task_soon(_follow, start, self.model, news)
         printed = _Printed(self.interactive)
         answer = ""
-        stopped = False
+        self.stopped = False
         while True:
             try:
                 item = _next(news)
             except KeyboardInterrupt:
-                if stopped or not answer:
+                if self.stopped or not answer:
                     raise
-                stopped = True
+                self.stopped = True
                 self.portal.call(self.chatbot.cancel, self.owner, self.conversation, answer)
                 continue
             if item is None:
@@ -156,9 +157,9 @@ class Session:
             if item.type in TERMINAL:
                 printed.end(item.message)
                 if item.type in ("cancelled", "incomplete"):
-                    click.echo("[stopped; what was said is kept]" if stopped else f"[{item.type}]", err=True)
+                    click.echo("[stopped; what was said is kept]" if self.stopped else f"[{item.type}]", err=True)
         running = task.result()
-        if stopped and not self.interactive:
+        if self.stopped and not self.interactive:
             raise KeyboardInterrupt  # in a pipe nobody is there to go on
         self.portal.call(running.message)  # raises the model's error, where it failed
 

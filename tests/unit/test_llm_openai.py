@@ -332,7 +332,7 @@ async def test_retry_after_is_waited_for(monkeypatch):
         await sleep(0, *rest)
 
     async with endpoint(failure(429, retry_after=7), failure(503), "ok") as (_, model):
-        monkeypatch.setattr("daram.llm.openai.asyncio.sleep", noted)
+        monkeypatch.setattr("daram.llm.endpoint.asyncio.sleep", noted)
         assert joined(await ask(model)) == "ok"
     waited = [pause for pause in pauses if pause > 0]
     assert waited[0] == 7

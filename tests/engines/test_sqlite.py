@@ -1,15 +1,16 @@
-"""The SQLite engine keeps the contract."""
+"""The SQLite engine keeps the contract, by itself and through the synchronous face."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import apsw
 
-from daram import ids
+from daram import ids, sync
 from daram.store.base import Store
 from daram.store.sqlite.engine import SqliteStore
-from daram.testing import StoreTests
+from daram.testing import AsyncOverSync, StoreTests
 from daram.testing.suite.base import RawMessage
 
 
@@ -29,3 +30,8 @@ class TestSqliteStore(StoreTests):
             return [RawMessage(*row) for row in rows]
         finally:
             connection.close()
+
+
+class TestSqliteStoreThroughSync(TestSqliteStore):
+    async def open_store(self, where: Path) -> Store:
+        return AsyncOverSync(await asyncio.to_thread(sync.open, f"sqlite:///{where}/daram.db"))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.unit.chat_script import OWNER, SAID, Gate, ScriptedModel, chatbot, check_events, collect, until
 
 from daram import errors, user
 from daram.chat import Chatbot, Event, MemoryEventLog
 from daram.llm.base import Delta, Options
-from daram.store.memory import MemoryData, MemoryStore
+from daram.store.memory import MemoryStore
 from daram.store.wrapper import StoreWrapper
-from tests.unit.chat_script import OWNER, SAID, Gate, ScriptedModel, chatbot, check_events, collect, until
-
-pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.fixture

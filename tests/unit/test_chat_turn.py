@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.unit.chat_script import OWNER, SAID, Gate, ScriptedModel, Usage, chatbot, check_events, collect, until
 
 from daram import assistant, errors, user
 from daram.chat import Chatbot
 from daram.llm.base import Delta, Options
 from daram.model import ROOT, Part
 from daram.store.memory import MemoryData, MemoryStore
-from tests.unit.chat_script import OWNER, SAID, Gate, ScriptedModel, Usage, chatbot, check_events, collect, until
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ async def bot(memory: MemoryStore, model: ScriptedModel) -> AsyncIterator[Chatbo
         yield bot
 
 
-async def test_a_turn_is_stored_streamed_and_ended_once(bot: Chatbot, memory: MemoryStore, model: ScriptedModel) -> None:
+async def test_a_turn_is_stored_streamed_and_ended_once(
+    bot: Chatbot, memory: MemoryStore, model: ScriptedModel
+) -> None:
     gate = Gate()
     model.script("a squirrel ", "is ", gate, "a tuna", Usage(input_tokens=7, output_tokens=5))
     running = await bot.start(OWNER, "c", "what is a squirrel?")
@@ -262,7 +264,9 @@ async def test_the_same_id_with_other_content_is_refused(bot: Chatbot) -> None:
         await bot.start(OWNER, "c", user("goodbye", id="m1"))
 
 
-async def test_a_failed_answer_is_made_anew_as_a_sibling(bot: Chatbot, memory: MemoryStore, model: ScriptedModel) -> None:
+async def test_a_failed_answer_is_made_anew_as_a_sibling(
+    bot: Chatbot, memory: MemoryStore, model: ScriptedModel
+) -> None:
     model.script(errors.ModelUnavailable("down"))
     message = user("hello")
     with pytest.raises(errors.ModelUnavailable):

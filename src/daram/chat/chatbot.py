@@ -273,7 +273,7 @@ class Chatbot:
     def _first_question(self, generation: Generation) -> Message | None:
         """The question, if this was the first turn of its branch to be answered."""
         answer, tail = generation.message, generation.tail
-        if answer is None or self._closed or len(tail) >= self._window > 1:
+        if answer is None or len(tail) >= self._window > 1:
             return None
         before = answered_question(tail)
         return generation.question if before is None and answer.status != "failed" else None

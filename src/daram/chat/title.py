@@ -46,7 +46,8 @@ _LABEL: Final = re.compile(
     r"\s*(?:is\b)?\s*[:：=-]\s*",
     re.IGNORECASE,
 )
-_MARKS: Final = " \t\"'`*_#~<>«»‹›“”„‟‘’‚「」『』《》〈〉【】[]|\u200b\ufeff"
+_ENDS: Final = ".。,;:："
+_MARKS: Final = " \t\"'`*_~<>«»‹›“”„‟‘’‚「」『』《》〈〉【】[]|\u200b\ufeff"
 _LIST_MARK: Final = re.compile(r"^(?:[-•–—]\s+|\d+[.)]\s+)")
 _LINK: Final = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffd]+")
@@ -93,8 +94,9 @@ def _strip(line: str) -> str:
     before = None
     while before != line:
         before = line
-        line = _LABEL.sub("", _LIST_MARK.sub("", line.strip(_MARKS)))
-    return line.rstrip(".。,;:： ")
+        line = line.lstrip(_MARKS + "#").rstrip(_MARKS + _ENDS)  # C# is a name
+        line = _LABEL.sub("", _LIST_MARK.sub("", line))
+    return line
 
 
 def _mostly_cjk(text: str) -> bool:
@@ -156,8 +158,10 @@ class Titler:
 
     async def settle(self, seconds: float) -> None:
         """Wait for the titles that are being made, then give up the others: a sweep finds what is missing."""
-        if self._tasks and seconds > 0:
-            await asyncio.wait(self._tasks, timeout=seconds)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        while self._tasks and (left_over := deadline - clock()) > 0:
+            await asyncio.wait(self._tasks, timeout=left_over)
         left = list(self._tasks)
         for task in left:
             task.cancel()
@@ -231,7 +235,7 @@ class Titler:
                 try:
                     async for delta in deltas:
                         said += delta.text
-                        if delta.finish is not None or "\n" in said.strip() or len(said) > 4 * MAX_CHARS:
+                        if delta.finish is not None or "\n" in said.lstrip() or len(said) > 4 * MAX_CHARS:
                             break
                 finally:
                     if (aclose := getattr(deltas, "aclose", None)) is not None:

@@ -139,7 +139,7 @@ class Turns:
         generation = self._generation(turn.answer, question, turn.appended.tail, called)
         self._began(owner, conversation)
         await generation.announce()
-        self._spawn(self._make(generation))
+        self._spawn(generation.run())
         return self._handle(generation, "started")
 
     async def _begin_turn(
@@ -186,14 +186,9 @@ class Turns:
         self.generations[generation.id] = generation
         return generation
 
-    async def _make(self, generation: Generation) -> None:
-        try:
-            await generation.run()
-        finally:
-            self._ended(generation)
-
     def _release(self, generation: Generation) -> None:
-        self.generations.pop(generation.id, None)
+        if self.generations.pop(generation.id, None) is not None:
+            self._ended(generation)
 
     # --- waiting ---
 

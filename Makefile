@@ -48,9 +48,9 @@ bench: dev ## Measure what a turn costs
 	@$(IN) $(BIN)/python -m bench $(ARGS)
 
 e2e: dev ## The story in a real browser with the local model (needs a Chromium)
-	@$(IN) scripts/chromium
+	@$(IN) scripts/chromium >/dev/null
 	@$(IN) $(BIN)/python -m daram model get
-	@$(IN) $(PYTEST) -m e2e --timeout 900 $(ARGS)
+	@$(IN) DARAM_CHROMIUM="$$(scripts/chromium)" $(PYTEST) -m e2e --timeout 900 $(ARGS)
 
 soak: dev ## The long runs
 	@$(IN) $(PYTEST) -m soak --timeout 7200 $(ARGS)

@@ -6,7 +6,6 @@ when it is asked for something that is not there.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -70,19 +69,15 @@ def make_model(settings: Settings) -> ChatModel:
 
 def _local_model(settings: Settings) -> ChatModel:
     from daram.llm import weights
+    from daram.llm.local import LocalModel, problem
 
     otherwise = "or set DARAM_MODEL=openai:NAME and OPENAI_BASE_URL (or OPENAI_API_KEY) to use an endpoint"
-    if importlib.util.find_spec("xllamacpp") is None:
-        return _no_model(
-            f'the local model is not installed: pip install "daram[local]", then daram model get; {otherwise}'
-        )
+    cannot = problem()
+    if cannot is not None:
+        return _no_model(f"{cannot}; {otherwise}")
     path = settings.local_model or weights.find(settings.data)
     if path is None:
         return _no_model(f"the weights of the local model are not there: fetch them with daram model get; {otherwise}")
-    if not path.is_file():
-        return _no_model(f"DARAM_LOCAL_MODEL: there is no file {path}; set it to a GGUF file, {otherwise}")
-    from daram.llm.local import LocalModel
-
     return LocalModel(path, context_tokens=settings.context_tokens, threads=settings.threads)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -277,6 +280,29 @@ def test_a_port_that_is_taken_is_named(run: Run) -> None:
     assert result.exit_code == 2
     assert f"port {port} of 127.0.0.1 cannot be had" in result.stderr
     assert "--port 0" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_serve_says_where_the_page_is_what_the_model_lacks_and_ends_by_ctrl_c(tmp_path: Path) -> None:
+    environ = {**os.environ, "DARAM_DATA": str(tmp_path), "DARAM_MODEL": "local"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "daram", "serve", "--port", "0"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+        assert found, line + process.stderr.read()
+        assert httpx.get(f"{found[0]}health", timeout=60).json() == {"status": "ok"}
+        assert "sqlite:///" in process.stderr.readline()
+        assert "daram model get" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert "Traceback" not in process.stderr.read()
 
 
 # --- doctor and config ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import daram
 from daram.config import make_model, open_chatbot, open_memory, prepare_data
 from daram.errors import ConfigError, ModelUnavailable
 from daram.llm.absent import NoModel
@@ -207,7 +208,6 @@ async def test_the_endpoint_gets_what_the_settings_say(tmp_path: Path) -> None:
     [
         ({"DARAM_MODEL": "openai:m"}, ["OPENAI_API_KEY", "OPENAI_BASE_URL"]),
         ({"DARAM_MODEL": "local"}, ["daram model get", "DARAM_MODEL=openai:NAME"]),
-        ({"DARAM_LOCAL_MODEL": "/not/there.gguf"}, ["DARAM_LOCAL_MODEL", "there.gguf"]),
     ],
 )
 async def test_a_missing_model_says_what_to_set_or_install(
@@ -220,6 +220,13 @@ async def test_a_missing_model_says_what_to_set_or_install(
     with pytest.raises(ModelUnavailable) as caught:
         await anext(model.stream([]))
     assert str(caught.value) == model.reason
+
+
+async def test_a_model_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    model = make_model(Settings(data=tmp_path, local_model=tmp_path / "there.gguf"))
+    with pytest.raises(ModelUnavailable, match="there.gguf.*DARAM_LOCAL_MODEL"):
+        await anext(model.stream([daram.user("hello")]))
+    await model.close()
 
 
 async def test_a_missing_runtime_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_FIGURES = re.compile(r"[\d.,]+")
 _METAVARS = {"data": "DIR", "store": "URL"}
 STORE_FLAGS = ("data", "store", "owner")
 
@@ -61,6 +63,34 @@ def one_line(text: str | None) -> str:
 def moment(time: datetime) -> str:
     """A time as the user's clock shows it."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+class StatusLine:
+    """What is going on, on stderr: one line that changes on a terminal; elsewhere a line when more than figures did."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._said = ""
+
+    def show(self, text: str) -> None:
+        """Say it, in the place of what was said before."""
+        if self._terminal:
+            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+        elif _FIGURES.sub("", text) != _FIGURES.sub("", self._said):
+            click.echo(text, err=True)
+        self._said = text
+
+    def clear(self) -> None:
+        """Nothing is going on any more."""
+        if self._terminal and self._said:
+            click.echo("\r\x1b[K", nl=False, err=True)
+        self._said = ""
+
+    def keep(self) -> None:
+        """Leave what was said, and begin a new line."""
+        if self._terminal and self._said:
+            click.echo(err=True)
+        self._said = ""
 
 
 async def find(memory: Memory, owner: str, name: str) -> Conversation:

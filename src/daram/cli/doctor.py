@@ -20,7 +20,8 @@ import msgspec
 from daram.cli.common import STORE_FLAGS, with_settings
 from daram.config import make_model, open_memory
 from daram.errors import DaramError
-from daram.llm.absent import NoModel
+from daram.llm.base import Options
+from daram.model import user
 from daram.settings import OPENAI_URL, Settings, mask, unknown_variables
 
 SYNCS = 20
@@ -102,12 +103,13 @@ def _fsync_cost(folder: Path) -> float:
 async def _model(settings: Settings) -> list[Finding]:
     model = make_model(settings)
     try:
-        if isinstance(model, NoModel):
-            findings = [Finding("missing", "model", model.reason)]
-        else:
-            problem = await model.ready()
-            where = f" at {mask(settings.base_url or OPENAI_URL)}" if settings.endpoint_model else ""
-            findings = [Finding("missing" if problem else "ok", "model", problem or model.name + where)]
+        # Whether it can answer shows in an answer alone: a list of models may know nothing of a key or a name.
+        async for _ in model.stream([user("Say yes.")], Options(max_tokens=16)):
+            pass
+        where = f" at {mask(settings.base_url or OPENAI_URL)}" if settings.endpoint_model else ""
+        findings = [Finding("ok", "model", f"{model.name}{where} answers")]
+    except DaramError as error:
+        findings = [Finding("missing", "model", str(error))]
     finally:
         await model.close()
     if settings.model == "auto" and settings.endpoint_model is None and (settings.base_url or settings.api_key):

@@ -14,7 +14,7 @@ import click
 
 from daram import ids
 from daram.chat.events import TERMINAL, Event
-from daram.cli.common import find, moment, one_line, printable
+from daram.cli.common import StatusLine, find, moment, one_line, printable
 from daram.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ class Session:
         news: queue.SimpleQueue[News] = queue.SimpleQueue()
         task = self.portal.start_task_soon(_follow, start, self.model, news)
         printed = _Printed(self.interactive)
+        status = StatusLine()
         answer = ""
         self.stopped = False
         while True:
@@ -148,10 +149,12 @@ class Session:
                 self.portal.call(self.chatbot.cancel, self.owner, self.conversation, answer)
                 continue
             if item is None:
+                status.clear()
                 break
             if isinstance(item, str):
-                click.echo(f"({item})", err=True)
+                status.show(item)
                 continue
+            status.clear()
             answer = item.answer
             printed.add(item.text)
             if item.type in TERMINAL:
@@ -215,10 +218,8 @@ async def _follow(start: Callable[[], Awaitable[Running]], model: ChatModel, new
 
 
 async def _watch(model: ChatModel, news: queue.SimpleQueue[News]) -> None:
-    said = None
     while True:
         await asyncio.sleep(0.5)
         doing = await model.ready()
-        if doing is not None and doing != said:
+        if doing is not None:
             news.put(doing)
-            said = doing

@@ -21,8 +21,10 @@ class NoModel:
 
     async def stream(self, messages: Sequence[Message], options: Options = Options()) -> AsyncIterator[Delta]:
         """Raises ``ModelUnavailable`` with the reason."""
+        nothing: tuple[Delta, ...] = ()
+        for delta in nothing:
+            yield delta
         raise ModelUnavailable(self.reason)
-        yield Delta()  # makes this an iterator
 
     def count_tokens(self, text: str) -> int | None:
         """None: nobody knows."""

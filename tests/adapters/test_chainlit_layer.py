@@ -16,7 +16,7 @@ import pytest
 
 import daram
 from daram.chat import Chatbot
-from daram.errors import TooLarge, Unsupported
+from daram.errors import NotFound, TooLarge, Unsupported
 from daram.llm.base import Delta, Options
 from daram.memory import Memory
 from daram.model import Message
@@ -35,6 +35,7 @@ from chainlit.session import WebsocketSession, ws_sessions_id, ws_sessions_sid  
 from chainlit.types import Feedback, Pagination, ThreadFilter  # noqa: E402
 from chainlit.user import PersistedUser, User  # noqa: E402
 
+from daram.adapters import chainlit as chainlit_adapter  # noqa: E402
 from daram.adapters import chainlit_records  # noqa: E402
 from daram.adapters.chainlit import DaramDataLayer  # noqa: E402
 
@@ -238,6 +239,17 @@ async def test_only_the_last_messages_are_shown(store: Memory) -> None:
     assert texts(await layer.get_thread("t1")) == ["7", "8", "9"]
 
 
+async def test_a_step_may_come_a_moment_before_its_thread(layer: DaramDataLayer, store: Memory) -> None:
+    enter()
+    run = asyncio.create_task(layer.create_step(step("", id="r1", type="run")))
+    await asyncio.sleep(0.05)
+    await layer.update_thread("t1", name="x", user_id="alice")
+    await run
+    await layer.create_step(step("yes", id="m1", type="assistant_message", parentId="r1"))
+    thread: Any = await layer.get_thread("t1")
+    assert [s["id"] for s in thread["steps"]] == ["r1", "m1"]
+
+
 async def test_answers_made_elsewhere_get_a_run_and_a_note(store: Memory) -> None:
     layer = DaramDataLayer(store, note=lambda message: f"[{message.status}]" if message.status != "complete" else "")
     turn = await store.begin_turn("alice", "t1", [daram.user("hi", id="m1")], answer_id="a1", create=True)
@@ -401,7 +413,8 @@ async def test_another_users_thread_looks_like_none(layer: DaramDataLayer, store
     assert await layer.get_thread("t1") is None
     assert await layer.get_thread_author("t1") == ""
     await layer.update_thread("t1", name="stolen")
-    await layer.upsert_feedback(Feedback(forId="m1", value=0, threadId="t1"))
+    with pytest.raises(NotFound):
+        await layer.upsert_feedback(Feedback(forId="m1", value=0, threadId="t1"))
     await layer.delete_thread("t1")
     page = await layer.list_threads(Pagination(first=20), ThreadFilter(userId="bob"))
     assert page.data == []
@@ -435,7 +448,7 @@ async def test_without_a_login_everything_is_one_owners(store: Memory) -> None:
 
 
 async def test_deleting_a_thread_leaves_nothing_and_nothing_brings_it_back(
-    layer: DaramDataLayer, store: Memory
+    layer: DaramDataLayer, store: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enter()
     await layer.update_thread("t1", name="x", user_id="alice", metadata={"chat_profile": "p"})
@@ -453,10 +466,22 @@ async def test_deleting_a_thread_leaves_nothing_and_nothing_brings_it_back(
     await layer.delete_thread("t1")
     assert await all_records(store) == []
     assert await layer.get_thread("t1") is None
+    monkeypatch.setattr(chainlit_adapter, "_PAUSES", (0.01,))
     await layer.update_thread("t1", metadata={"late": 1})
+    await layer.update_thread("t1", name="late")
     await layer.create_step(step("late", id="m3"))
+    await layer.create_step(step("", id="m4", type="assistant_message", parentId="r1"))
+    await layer.create_step(step("late", id="r2", type="run"))
+    await layer.create_element(Text(thread_id="t1", name="late", content="words", for_id="m3"))
+    for late in (
+        layer.upsert_feedback(Feedback(forId="m2", value=1, threadId="t1")),
+        layer.set_step_favorite(step("hi", id="m1"), True),
+    ):
+        with pytest.raises(NotFound):
+            await late
     assert await layer.get_thread("t1") is None
     assert (await store.list("alice")).items == []
+    assert await all_records(store) == []
 
 
 async def test_feedback_is_one_per_step_and_can_be_taken_back(layer: DaramDataLayer, store: Memory) -> None:

@@ -12,6 +12,7 @@ in records. Every list is paged in the store; opening a thread reads its last me
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -37,6 +38,7 @@ __all__ = ["DaramDataLayer"]
 
 _ANONYMOUS = "anonymous"
 _SIDE_STEPS = 1000
+_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds
 
 _until_first_message: Any = queue_until_user_message  # which has no types
 # In a request Chainlit asks for the user (``get_user``) before anything of theirs, but then names the thread only.
@@ -163,7 +165,7 @@ class DaramDataLayer(BaseDataLayer):
         """Rename a thread, or keep what Chainlit says of it; with ``user_id`` it begins, named after its start."""
         owner = self._fixed_owner or user_id or self._owner()
         conversation = await self._conversation(owner, thread_id)
-        begins = user_id is not None
+        begins = user_id is not None or owner == _ANONYMOUS  # whom Chainlit lets rename nothing
         if begins and self._messages and conversation is None:
             try:
                 conversation = await self._store.create(owner, id=thread_id, title=steps.title_of(name))
@@ -193,7 +195,7 @@ class DaramDataLayer(BaseDataLayer):
         owner, thread = self._owner(), step_dict["threadId"]
         if step_dict["type"] in steps.ROLES:
             await self._keep_message(owner, thread, step_dict)
-        else:
+        elif await self._appears(owner, thread):
             await self._put_step(owner, thread, step_dict, dict(step_dict))
 
     async def _drop_step(self, step_id: str) -> None:
@@ -220,10 +222,15 @@ class DaramDataLayer(BaseDataLayer):
         stored = await self._message(owner, thread, step["id"])
         if stored is None and self._messages:
             if not text:  # an answer that is about to be streamed, or one that holds elements only
-                await self._put_step(owner, thread, step, beside | {"id": step["id"], "output": ""})
+                if await self._appears(owner, thread):
+                    await self._put_step(owner, thread, step, beside | {"id": step["id"], "output": ""})
                 return
             if not await self._is_running(owner, thread, step["id"]):
                 stored = await self._append(owner, thread, step, text)
+                if stored is None:
+                    return
+        if stored is None and not await self._appears(owner, thread):
+            return
         if stored is not None and text and text != stored.text:
             beside["output"] = text
         if parent := step.get("parentId"):
@@ -291,10 +298,11 @@ class DaramDataLayer(BaseDataLayer):
     # --- feedback, favourites, elements ---
 
     async def upsert_feedback(self, feedback: Feedback) -> str:
-        """Keep a user's opinion of a step: one per step, the last one counts. Returns its id."""
-        ids = (feedback.threadId or _open_thread(), feedback.forId)
+        """Keep a user's opinion of a step: one per step, the last one counts. Returns its id. Raises ``NotFound``."""
+        owner, ids = self._owner(), (feedback.threadId or _open_thread(), feedback.forId)
+        await self._store.get(owner, ids[0])
         value = {"value": feedback.value, "comment": feedback.comment}
-        await self._side.put(self._owner(), side.FEEDBACK, ids, value)
+        await self._side.put(owner, side.FEEDBACK, ids, value)
         return steps.key(*ids)
 
     async def delete_feedback(self, feedback_id: str) -> bool:
@@ -302,8 +310,9 @@ class DaramDataLayer(BaseDataLayer):
         return await self._side.delete_key(self._owner(), side.FEEDBACK, feedback_id)
 
     async def set_step_favorite(self, step_dict: StepDict, favorite: bool) -> StepDict:
-        """Mark a message of the user as a favourite, or no longer."""
+        """Mark a message of the user as a favourite, or no longer. Raises ``NotFound``."""
         owner, ids = self._owner(), (step_dict["threadId"], step_dict["id"])
+        await self._store.get(owner, ids[0])
         step_dict["metadata"] = {**(step_dict.get("metadata") or {}), "favorite": favorite}
         if favorite:
             await self._side.put(owner, side.FAVORITE, ids, step_dict)
@@ -322,8 +331,9 @@ class DaramDataLayer(BaseDataLayer):
         return await self._side.element(self._owner(), thread_id, element_id)
 
     async def _keep_element(self, element: Element) -> None:
-        # TooLarge above 3 MiB: such an element needs a ``url`` of its own.
-        await self._side.put_element(self._owner(), element)
+        owner = self._owner()
+        if await self._appears(owner, element.thread_id):
+            await self._side.put_element(owner, element)  # TooLarge: such an element needs a ``url`` of its own
 
     async def _drop_element(self, element_id: str, thread_id: str | None = None) -> None:
         for namespace in (side.ELEMENT, side.CONTENT):
@@ -358,6 +368,17 @@ class DaramDataLayer(BaseDataLayer):
             return await self._store.get(owner, thread)
         except (NotFound, InvalidInput):  # an id that no conversation can have is one that none has
             return None
+
+    async def _appears(self, owner: str, thread: str) -> bool:
+        """Whether the thread is there, or appears in a moment: Chainlit makes it beside what it makes in it.
+
+        One that does not was deleted, and what comes late for it is dropped.
+        """
+        for pause in (*_PAUSES, 0.0):
+            if await self._conversation(owner, thread) is not None:
+                return True
+            await asyncio.sleep(pause)
+        return False
 
     async def _message(self, owner: str, thread: str, id: str) -> Message | None:
         try:

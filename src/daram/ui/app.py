@@ -13,8 +13,10 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daram.config import make_chatbot, make_model, open_memory, prepare_data
+from daram.errors import DaramError
 from daram.llm.base import ChatModel
 from daram.memory import Memory
 from daram.settings import Settings
@@ -59,10 +61,11 @@ def create_app(settings: Settings, *, memory: Memory | None = None, model: ChatM
     from daram.ui.page import Page  # imports Chainlit, which must have found its directory before this
 
     page = Page(settings.owner)
+    plainly = PlainFailure()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
+        async with plainly.watch(), AsyncExitStack() as stack:
             store = memory
             if store is None:
                 store = await stack.enter_async_context(await open_memory(settings))
@@ -91,16 +94,45 @@ def create_app(settings: Settings, *, memory: Memory | None = None, model: ChatM
     async def health(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Mount("/ws/socket.io", server.asgi_app),
             *(Route(path, server.app) for path in _DOORS),
             Route("/health", health),
             *(Route(path, html) for path in _PAGES),
         ],
-        middleware=[Middleware(Guard, script_hashes=script_hashes(page_html))],
+        middleware=[Middleware(plainly), Middleware(Guard, script_hashes=script_hashes(page_html))],
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a door that is not there is not there
+    return app
+
+
+class PlainFailure:
+    """Middleware: what is wrong at the start (a newer schema, a full disk) in Daram's words, without a traceback."""
+
+    def __init__(self) -> None:
+        self._error: DaramError | None = None
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[None]:
+        """Around what is done at the start."""
+        try:
+            yield
+        except DaramError as error:
+            self._error = error
+            raise
+
+    def __call__(self, app: ASGIApp) -> ASGIApp:
+        async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+            async def in_words(message: Message) -> None:
+                if message["type"] == "lifespan.startup.failed" and self._error is not None:
+                    message = {**message, "message": str(self._error)}
+                await send(message)
+
+            await app(scope, receive, in_words if scope["type"] == "lifespan" else send)
+
+        return wrapped
 
 
 def _wire(server: ModuleType, page: Page) -> None:
@@ -116,6 +148,8 @@ def _wire(server: ModuleType, page: Page) -> None:
     # Where Chainlit has asked before, it would go on with the data layer of an earlier page of this process.
     chainlit.data._data_layer = None
     chainlit.data._data_layer_initialized = False
+    # A message that is too large is to be answered by us, in words, not by a connection that breaks.
+    server.sio.eio.max_http_buffer_size = 4 << 20
     server.sio.on("connection_successful", page.connected)
     server.sio.on("client_message", page.said)
     server.sio.on("edit_message", page.edited)

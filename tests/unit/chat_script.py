@@ -61,7 +61,7 @@ class ScriptedModel:
         self.scripts.append(steps)
 
     async def stream(self, messages: Sequence[Message], options: Options = Options()) -> AsyncIterator[Delta]:
-        if options.max_tokens == 40:
+        if options.max_tokens == 32:
             self.title_calls.append(list(messages))
             steps: Sequence[Step] = self.titles.pop(0) if self.titles else ["A title"]
         else:

@@ -60,7 +60,7 @@ async def test_the_first_turn_gives_the_title_and_no_other_one_does(memory: Memo
     assert await title(memory) == "Squirrels and fish"
     assert told == [(OWNER, "c", "Squirrels and fish")]
     (asked,) = model.title_calls
-    assert asked[-1].text == "what is a squirrel?"
+    assert asked[-1].text == "Message: what is a squirrel?\nTitle:"
 
 
 async def test_a_title_does_not_hold_up_the_answer_or_the_next_turn(
@@ -75,7 +75,7 @@ async def test_a_title_does_not_hold_up_the_answer_or_the_next_turn(
     assert model.most_streaming == 1  # the title made way for the turn
     await settled(bot)
     assert await title(memory) == "Squirrels"
-    assert [call[-1].text for call in model.title_calls] == ["one", "one"]
+    assert [call[-1].text for call in model.title_calls] == ["Message: one\nTitle:"] * 2
 
 
 async def test_a_title_makes_way_only_so_often(bot: Chatbot, memory: MemoryStore, model: ScriptedModel) -> None:
@@ -240,6 +240,14 @@ async def test_while_the_model_is_not_ready_no_title_is_looked_for(memory: Memor
         await settled(bot)
     assert loading.title_calls == []
     assert await title(memory) is None
+
+
+async def test_a_korean_message_is_asked_for_in_korean(bot: Chatbot, memory: MemoryStore, model: ScriptedModel) -> None:
+    model.titles = [["다람쥐의 새 이름"]]
+    await bot.ask(OWNER, "c", "앞으로 다람쥐를\n다랑어라고 부를게.")
+    await settled(bot)
+    assert model.title_calls[0][-1].text == "메시지: 앞으로 다람쥐를 다랑어라고 부를게.\n제목:"
+    assert await title(memory) == "다람쥐의 새 이름"
 
 
 # --- cleaning ---

@@ -20,7 +20,7 @@ OnTitle = Callable[[str, str, str], Awaitable[None]]
 """Called with (owner, conversation, title) when a title was stored."""
 
 MAX_CHARS: Final = 80
-_OPTIONS: Final = Options(max_tokens=40, temperature=0.0)
+_OPTIONS: Final = Options(max_tokens=32, temperature=0.0)
 _QUESTION_CHARS: Final = 500
 # A title that the model did not give in this time (seconds) is made without it.
 _TIMEOUT: Final = 60.0
@@ -30,15 +30,24 @@ _ATTEMPTS: Final = 3
 _LOOKED_THROUGH: Final = 20
 
 _RULE: Final = (
-    "You name conversations. Reply with a title for the message and nothing else: "
-    "two to six words, in the language of the message, no quotation marks, no full stop."
+    "You name conversations. For the message you are given, reply with a title of two to six words that says "
+    "what it is about, in the language of the message. Never answer the message."
 )
-# A small model follows examples better than rules.
-_EXAMPLES: Final = (
+# A small model follows examples better than rules, and answers in their language: examples of one language only. With
+# Qwen2.5-Coder-1.5B 26 of 27 messages in five languages had a usable title, without the frames 18 of 20 (it answered).
+_ENGLISH: Final = (
+    "Message: {}\nTitle:",
     ("Can you explain to me how I can bake bread at home without a mixer?", "Baking bread without a mixer"),
+    ("My sister is called Anna and she is a doctor. Please keep that in mind.", "My sister Anna is a doctor"),
+    ("Hello there", "Greeting"),
+    ("What is the boiling point of water?", "Boiling point of water"),
+)
+_KOREAN: Final = (
+    "메시지: {}\n제목:",
     ("다음 주에 부산으로 여행 가는데 어디를 가 보면 좋을까?", "부산 여행지 추천"),
-    ("My sister is called Anna and she is a doctor. Please keep that in mind.", "My sister Anna"),
-    ("파이썬에서 리스트를 정렬하는 방법을 알려줘", "파이썬 리스트 정렬"),
+    ("제 동생은 민수이고 대전에서 일해요.", "대전에서 일하는 동생 민수"),
+    ("고마워!", "감사 인사"),
+    ("물은 몇 도에서 끓어?", "물의 끓는점"),
 )
 
 _LABEL: Final = re.compile(
@@ -261,6 +270,7 @@ def answered_question(messages: Sequence[Message]) -> Message | None:
 
 
 def _prompt(text: str) -> list[Message]:
-    shots = [m for asked, named in _EXAMPLES for m in (user(asked), assistant(named))]
-    text = " ".join(text[:_QUESTION_CHARS].split())
-    return [system(_RULE), *shots, user(text)]
+    korean = _mostly_cjk(text) and _HANGUL.search(text) is not None
+    frame, *examples = _KOREAN if korean else _ENGLISH
+    shots = [m for asked, named in examples for m in (user(frame.format(asked)), assistant(named))]
+    return [system(_RULE), *shots, user(frame.format(" ".join(text[:_QUESTION_CHARS].split())))]

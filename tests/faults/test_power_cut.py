@@ -1,8 +1,8 @@
 """P1 through a power cut: what was acknowledged is on the disk, whatever the disk did with what was not synced.
 
-Several tasks work on one store at once, each on a conversation of its own; after each of its operations a task notes the
-state of its conversation. On every disk that a power cut could have left, each conversation must be in the state of its
-last acknowledged operation, or in that of the one that was under way: nothing lost, nothing twice, nothing by halves.
+Several tasks work on one store at once, each on a conversation of its own; after each of its operations a task notes
+the state of its conversation. On every disk that a power cut could have left, each conversation must be in the state
+of its last acknowledged operation, or in that of the one that was under way: nothing lost, twice, or by halves.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 
 import apsw
 import pytest
+from tests.faults.checks import check_file
 
 import daram
 from daram.store.sqlite.engine import SqliteStore, Synchronous
 from daram.testing.power import Cut, Disk, Style
-from tests.faults.checks import check_file
 
 OWNER = "누구"
 State = Any
@@ -248,7 +248,7 @@ async def test_the_test_sees_what_is_lost_without_syncs(tmp_path: Path, disks: C
 
 
 async def test_normal_loses_the_last_messages_but_no_more(tmp_path: Path, disks: Callable[..., Disk]) -> None:
-    """``synchronous=NORMAL`` in WAL mode: the database stays sound, but what was acknowledged last is lost. Why FULL."""
+    """``synchronous=NORMAL`` with a log: the database stays sound, but what was acknowledged last is lost."""
     _, wrong = await prove(tmp_path, disks(), 4, rounds=3, styles=("lost", "torn"), synchronous="NORMAL")
     assert len(wrong) > 20
 

@@ -10,8 +10,8 @@ moment, makes disks on which what was not synced yet is missing, there in part, 
         cut.write_to(directory)   # open the database there: every one of cut.marks must be in it
 
 What is assumed of the disk: a sync (``fsync``) is kept; within one write each sector of 512 bytes is written whole or
-not at all, in any order; a new name in a directory is kept once the directory was synced, which SQLite does at the first
-sync of a journal or a log; bytes beside a write are left alone, unless ``powersafe_overwrite`` is False: then a
+not at all, in any order; a new name in a directory is kept once the directory was synced, which SQLite does at the
+first sync of a journal or a log; bytes beside a write are left alone, unless ``powersafe_overwrite`` is False: then a
 sector that was being written may be garbage as a whole (https://sqlite.org/psow.html).
 """
 

@@ -12,9 +12,13 @@ from daram.errors import Gone, NotFound
 from daram.model import ROOT, Appended, Conversation, Message, Unset
 from daram.store import conflicts
 from daram.store.sqlite import rows
-from daram.store.sqlite.index import unindex
+from daram.store.sqlite.index import unindex_conversation, unindex_message
 from daram.store.sqlite.rows import Row, Stored, fetch, one, run, value
 from daram.store.template import TOMBSTONE_SECONDS, AppendSpec, Changes, Ref
+
+# What one transaction deletes at most of many conversations: so many of them, or a few more messages than these.
+_STEP = 500
+_STEP_MESSAGES = 5000
 
 
 def require(db: apsw.Connection, ref: Ref, now: int) -> Stored:
@@ -38,7 +42,8 @@ def create(
     """A new conversation in the place of none, of a deleted or of an expired one."""
     if rows.find(db, ref, now) is not None:
         raise conflicts.exists(ref.id)
-    clear(db, ref)
+    if one(db, "find_conversation", (ref.key,)) is not None:
+        clear(db, ref)
     run(db, "delete_tombstone", (ref.key,))
     run(
         db,
@@ -62,7 +67,7 @@ def find_or_create(db: apsw.Connection, ref: Ref, now: int, may_create: bool) ->
 
 def clear(db: apsw.Connection, ref: Ref) -> None:
     """Remove everything of a conversation: rows, documents of the search index, running answers."""
-    unindex(db, ref, fetch(db, "conversation_docs", (ref.key,)))
+    unindex_conversation(db, ref.key)
     for name in ("delete_messages", "delete_leaves", "delete_answers", "delete_conversation"):
         run(db, name, (ref.key,))
 
@@ -275,7 +280,7 @@ def delete_message(db: apsw.Connection, ref: Ref, now: int, message_id: str) -> 
         raise NotFound("message", message_id)
     doc = value(db, "message_doc", (found.key, row[0]))
     if doc is not None:
-        unindex(db, ref, [(doc, row[4])])
+        unindex_message(db, doc)
     run(db, "erase_message", (found.key, row[0]))
     return _moved_head(db, found, found.head)
 
@@ -304,22 +309,36 @@ def _moved_head(db: apsw.Connection, found: Stored, head: int) -> Conversation:
 
 
 def delete_owner(db: apsw.Connection, owner: str, now: int) -> int:
-    """Everything of one owner, records included."""
-    found = fetch(db, "owner_conversations", (owner,))
-    for key, name, id in found:
-        delete(db, Ref(name, id, key), now)
-    run(db, "delete_owner_records", (owner,))
+    """Some conversations of one owner; once there are none, the records. Returns how many conversations."""
+    found = _few(fetch(db, "owner_conversations", (owner, _STEP)))
+    for ref in found:
+        delete(db, ref, now)
+    if not found:
+        run(db, "delete_owner_records", (owner,))
     return len(found)
 
 
-def purge(db: apsw.Connection, now: int, oldest_tombstone: int, limit: int) -> int:
-    """Expired conversations, old tombstones, expired records.
+def purge(db: apsw.Connection, now: int, limit: int) -> int:
+    """Some expired conversations; once there are none, old tombstones and expired records.
 
     What has expired leaves no tombstone: its id may be used again, after the purge as before it.
     """
-    found = fetch(db, "expired_conversations", (now, limit))
-    for key, owner, id in found:
-        clear(db, Ref(owner, id, key))
-    run(db, "delete_old_tombstones", (oldest_tombstone,))
-    run(db, "delete_expired_records", (now,))
+    found = _few(fetch(db, "expired_conversations", (now, min(limit, _STEP))))
+    for ref in found:
+        clear(db, ref)
+    if not found:
+        run(db, "delete_old_tombstones", (now - TOMBSTONE_SECONDS * 1_000_000,))
+        run(db, "delete_expired_records", (now,))
     return len(found)
+
+
+def _few(found: list[Row]) -> list[Ref]:
+    """As many of these conversations as one transaction may delete without holding up everybody else."""
+    few: list[Ref] = []
+    size = 0
+    for key, owner, id, messages in found:
+        few.append(Ref(owner, id, key))
+        size += messages
+        if size >= _STEP_MESSAGES:
+            break
+    return few

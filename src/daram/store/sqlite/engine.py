@@ -7,32 +7,29 @@ import builtins
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import apsw
 
 from daram.codec import to_micros
-from daram.errors import ConfigError, NotFound, StoreReadOnly, StoreUnavailable
+from daram.errors import ConfigError, NotFound, StoreClosed, StoreError, StoreReadOnly
 from daram.model import Answer, Appended, Conversation, Hit, Message, Turn
 from daram.store.base import Order
-from daram.store.sqlite import changes, index, reads, records, rows, turns
+from daram.store.sqlite import changes, forks, index, reads, records, rows, turns
+from daram.store.sqlite.connections import Connections, Synchronous
 from daram.store.sqlite.errors import translate
 from daram.store.sqlite.readers import Readers
-from daram.store.sqlite.rows import Q
 from daram.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_identity, migrate
+from daram.store.sqlite.upkeep import Upkeep
 from daram.store.sqlite.writer import Writer
-from daram.store.template import TOMBSTONE_SECONDS, AnswerSpec, AppendSpec, Changes, Ref
+from daram.store.template import AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.validate import Limits
 
 T = TypeVar("T")
-Synchronous = Literal["FULL", "NORMAL", "OFF"]
-
-# So many documents wait for the search index at most before a commit takes them along.
-_PENDING = 256
 
 
 class SqliteStore(records.SqliteRecords):
@@ -40,7 +37,9 @@ class SqliteStore(records.SqliteRecords):
 
     ``path``: the file, made if it is not there (its directory must be). ``synchronous``: FULL keeps P1 through a power
     cut; NORMAL and OFF do not, and are for measuring and testing. ``busy_timeout``: seconds to wait for another
-    process.     ``vfs``: the name of an apsw VFS (tests). ``clock``: gives microseconds since 1970 (tests).
+    process. ``vfs``: the name of an apsw VFS (tests). ``clock``: gives microseconds since 1970 (tests).
+
+    It may be used from several event loops and threads, and on both sides of a fork.
     """
 
     def __init__(
@@ -58,97 +57,89 @@ class SqliteStore(records.SqliteRecords):
         if synchronous not in ("FULL", "NORMAL", "OFF"):
             raise ConfigError(f"synchronous must be FULL, NORMAL or OFF, not {synchronous!r}")
         self.path = str(Path(path).absolute())
-        self._synchronous = synchronous
-        self._busy_timeout = busy_timeout
-        self._read_only = read_only
-        self._vfs = vfs
+        self._connections = Connections(
+            self.path, synchronous=synchronous, busy_timeout=busy_timeout, read_only=read_only, vfs=vfs
+        )
         self._clock = clock or (lambda: time.time_ns() // 1000)
         self._last_now = 0
-        self._unindexed = 0
+        self._upkeep = Upkeep()
         self._writer: Writer | None = None
         self._readers: Readers | None = None
+        # Held while the file is opened and closed, and across a fork.
+        self._opening = threading.Lock()
+        self._stopped = False
+        forks.register(self)
 
     # --- life ---
 
+    async def _open(self) -> None:
+        # Not as in the template, whose lock belongs to one event loop.
+        if self._closed:
+            raise StoreClosed("this store was closed; open it again with daram.open(…)")
+        if not self._is_set_up:
+            await self._set_up()
+
     async def _set_up(self) -> None:
         await asyncio.to_thread(self._prepare)
-        _forks.add(self)
 
     def _prepare(self) -> None:
-        if not Path(self.path).parent.is_dir():
-            raise StoreUnavailable(f"{self.path}: its directory does not exist; make it, or give another path")
-        try:
-            connection = self._connect(first=True)
+        with self._opening:
+            if self._is_set_up:
+                return  # another call was faster, or one whose caller was cancelled
+            if self._stopped:
+                raise StoreClosed("this store was closed while it was being opened")
             try:
-                if self._read_only:
-                    if check_identity(connection, self.path) != len(MIGRATIONS):
-                        raise StoreReadOnly(f"{self.path}: has an older schema; open it once without read_only")
-                else:
-                    migrate(connection, self.path)
-                    self._unindexed = int(str(connection.execute(Q["count_unindexed"]).get))
-            except BaseException:
-                connection.close(True)
-                raise
-        except apsw.Error as error:
-            raise translate(error, self.path) from error
-        self._readers = Readers(self.path, self._connect_reader)
-        if self._read_only:
-            connection.close()
-        else:
-            self._writer = Writer(self.path, self._connect, self._feed, self._feed_is_due)
-            self._writer.start(connection)
+                connection = self._connections.first()
+                try:
+                    self._look(connection)
+                except BaseException:
+                    connection.close(True)
+                    raise
+            except apsw.Error as error:
+                raise translate(error, self.path) from error
+            self._readers = Readers(self._connections)
+            if self._connections.read_only:
+                connection.close()
+            else:
+                self._writer = Writer(self._connections, self._upkeep.run, self._upkeep.is_due)
+                self._writer.start(connection)
+            self._is_set_up = True
 
-    def _connect(self, *, first: bool = False) -> apsw.Connection:
-        """A connection as the writer needs it. A new file is the owner's alone (0600)."""
-        if first and not self._read_only and self._vfs is None:
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        flags = apsw.SQLITE_OPEN_READONLY if self._read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-        connection = apsw.Connection(self.path, flags=flags, vfs=self._vfs, statementcachesize=200)
-        try:
-            connection.set_busy_timeout(int(self._busy_timeout * 1000))
-            if first:
-                check_identity(connection, self.path)  # before anything could be changed
-            if not self._read_only:
-                if connection.pragma("journal_mode", "wal") != "wal":
-                    raise StoreUnavailable(f"{self.path}: its file system cannot hold a WAL database; use a local disk")
-                connection.execute(f"PRAGMA synchronous = {self._synchronous}")  # a pragma takes no parameter
-                connection.pragma("secure_delete", True)
-                connection.pragma("wal_autocheckpoint", 2000)
-            connection.pragma("trusted_schema", False)
-        except BaseException:
-            connection.close(True)
-            raise
-        return connection
+    def _look(self, connection: apsw.Connection) -> None:
+        if not self._connections.read_only:
+            migrate(connection, self.path)
+            self._upkeep.look(connection)
+        elif check_identity(connection, self.path) != len(MIGRATIONS):
+            raise StoreReadOnly(f"{self.path}: has an older schema; open it once without read_only")
 
-    def _connect_reader(self) -> apsw.Connection:
-        flags = apsw.SQLITE_OPEN_READONLY if self._read_only else apsw.SQLITE_OPEN_READWRITE
-        connection = apsw.Connection(self.path, flags=flags, vfs=self._vfs, statementcachesize=100)
-        connection.set_busy_timeout(int(self._busy_timeout * 1000))
-        connection.pragma("query_only", True)
-        connection.pragma("trusted_schema", False)
-        return connection
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._tear_down()
 
     async def _tear_down(self) -> None:
-        _forks.discard(self)
         await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
-        if self._readers is not None:
-            self._readers.close()
-        if self._writer is not None:
-            self._writer.close()
+        with self._opening:
+            self._stopped = True
+            if self._readers is not None:
+                self._readers.close()
+            if self._writer is not None:
+                self._writer.close()
 
     async def describe(self) -> dict[str, str]:
         await self._open()
 
         def look(db: apsw.Connection) -> dict[str, str]:
+            synchronous = self._connections.synchronous
             return {
                 "engine": f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})",
                 "location": self.path,
                 "durability": "read only"
-                if self._read_only
-                else f"WAL, synchronous={self._synchronous}"
-                + ("" if self._synchronous == "FULL" else " (a power cut can lose what was acknowledged)"),
+                if self._connections.read_only
+                else f"WAL, synchronous={synchronous}"
+                + ("" if synchronous == "FULL" else " (a power cut can lose what was acknowledged)"),
                 "schema": str(db.execute("PRAGMA user_version").get),
                 "application_id": f"{APPLICATION_ID:#x}",
                 "size": f"{Path(self.path).stat().st_size:,} bytes",
@@ -172,13 +163,6 @@ class SqliteStore(records.SqliteRecords):
         assert self._readers is not None
         return await self._readers.run(work)
 
-    def _feed(self, db: apsw.Connection) -> None:
-        if index.feed(db) < index.GROUP:
-            self._unindexed = 0
-
-    def _feed_is_due(self, idle: bool) -> bool:
-        return self._unindexed > (0 if idle else _PENDING)
-
     # --- conversations ---
 
     async def _create(
@@ -201,21 +185,30 @@ class SqliteStore(records.SqliteRecords):
             if rows.find(db, ref, now) is None:
                 raise NotFound("conversation", ref.id)
             changes.delete(db, ref, now)
+            self._upkeep.removed()
 
         await self._write(work)
 
     async def _delete_owner(self, owner: str) -> int:
-        return await self._write(lambda db, now: changes.delete_owner(db, owner, now))
+        count = 0
+        while step := await self._write(lambda db, now: changes.delete_owner(db, owner, now)):
+            self._upkeep.removed()
+            count += step
+        return count
 
     async def _purge(self, limit: int) -> int:
-        return await self._write(lambda db, now: changes.purge(db, now, now - TOMBSTONE_SECONDS * 1_000_000, limit))
+        left = limit
+        while left and (step := await self._write(partial(changes.purge, limit=left))):
+            self._upkeep.removed()
+            left -= step
+        return limit - left
 
     # --- messages ---
 
     async def _append(self, ref: Ref, spec: AppendSpec) -> Appended:
         def work(db: apsw.Connection, now: int) -> Appended:
             done, _ = changes.append(db, ref, now, spec)
-            self._unindexed += len(spec.messages)
+            self._upkeep.added(len(spec.messages))
             return done
 
         return await self._write(work)
@@ -232,7 +225,11 @@ class SqliteStore(records.SqliteRecords):
         return await self._read(lambda db: reads.message(db, ref, message_id, self._clock()))
 
     async def _delete_message(self, ref: Ref, message_id: str) -> Conversation:
-        return await self._write(lambda db, now: changes.delete_message(db, ref, now, message_id))
+        def work(db: apsw.Connection, now: int) -> Conversation:
+            self._upkeep.removed()
+            return changes.delete_message(db, ref, now, message_id)
+
+        return await self._write(work)
 
     async def _branches(self, ref: Ref, message_id: str) -> builtins.list[Message]:
         return await self._read(lambda db: reads.branches(db, ref, message_id, self._clock()))
@@ -245,7 +242,7 @@ class SqliteStore(records.SqliteRecords):
     async def _begin_turn(self, ref: Ref, spec: AppendSpec, answer: AnswerSpec) -> Turn:
         def work(db: apsw.Connection, now: int) -> Turn:
             turn = turns.begin(db, ref, now, spec, answer)
-            self._unindexed += len(spec.messages)
+            self._upkeep.added(len(spec.messages))
             return turn
 
         return await self._write(work)
@@ -256,7 +253,7 @@ class SqliteStore(records.SqliteRecords):
     async def _finish_turn(self, ref: Ref, token: str, message: Message) -> Appended:
         def work(db: apsw.Connection, now: int) -> Appended:
             done = turns.finish(db, ref, now, token, message)
-            self._unindexed += 1
+            self._upkeep.added(1)
             return done
 
         return await self._write(work)
@@ -276,62 +273,34 @@ class SqliteStore(records.SqliteRecords):
     # --- search ---
 
     async def _search(self, owner: str, query: str, conversation: Ref | None, limit: int) -> builtins.list[Hit]:
-        while self._writer is not None and await self._read(reads.has_unindexed):
-            # What was appended last, here or by another process, is found too.
-            await self._write(lambda db, _: index.feed(db))
+        if self._writer is not None and await self._read(reads.has_unindexed):
+            try:
+                await self._write(lambda db, _: self._upkeep.feed(db))
+            except StoreError:
+                pass  # a full disk or a busy one: then what is not indexed is looked through
         return await self._read(lambda db: index.search(db, owner, query, conversation, self._clock(), limit))
 
-    # --- forks ---
+    # --- forks (see forks.py) ---
 
-    def _park(self) -> None:
+    def park(self) -> None:
+        """Close all connections and stand still."""
+        self._opening.acquire()
         if self._writer is not None:
-            self._writer.gate.acquire()
-            self._writer.drop_connection()
+            self._writer.park()
         if self._readers is not None:
-            self._readers.gate.acquire()
-            self._readers.drain()
+            self._readers.park()
 
-    def _unpark(self) -> None:
+    def unpark(self) -> None:
+        """Go on, in the parent."""
         if self._readers is not None:
-            self._readers.gate.release()
+            self._readers.unpark()
         if self._writer is not None:
-            self._writer.gate.release()
+            self._writer.unpark()
+        self._opening.release()
 
-    def _begin_anew(self) -> None:
-        # In the child: the threads stayed in the parent. What is queued there is the parent's to answer.
+    def begin_anew(self) -> None:
+        """In the child: the threads stayed in the parent. What is queued there is the parent's to answer."""
         self._is_set_up = False
-        self._ready = None
         self._writer = None
         self._readers = None
-
-
-# SQLite forbids to carry a connection across a fork (https://sqlite.org/howtocorrupt.html section 2.6), even to close
-# it in the child. So all of them are closed before every fork; parent and child open their own when they go on.
-_forks: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
-_parked: builtins.list[SqliteStore] = []
-_fork_lock = threading.Lock()
-
-
-def _before_fork() -> None:
-    _fork_lock.acquire()
-    _parked.extend(_forks)
-    for store in _parked:
-        store._park()
-
-
-def _after_in_parent() -> None:
-    for store in _parked:
-        store._unpark()
-    _parked.clear()
-    _fork_lock.release()
-
-
-def _after_in_child() -> None:
-    for store in _parked:
-        store._begin_anew()
-    _parked.clear()
-    _fork_lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+        self._opening = threading.Lock()

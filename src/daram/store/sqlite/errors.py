@@ -32,5 +32,7 @@ def translate(error: apsw.Error, path: str, *, committing: bool = False) -> Stor
     if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.FormatError):
         return StoreCorrupt(f"{path}: is damaged or no SQLite database ({said}); restore a backup, or check the path")
     if isinstance(error, apsw.CantOpenError):
-        return StoreUnavailable(f"{path}: cannot be opened ({said}); check that its directory exists and may be used")
+        return StoreUnavailable(
+            f"{path}: cannot be opened ({said}); check the path, and the permissions of the file and its directory"
+        )
     return StoreUnavailable(f"{path}: {type(error).__name__} ({said}); nothing of this call was stored")

@@ -48,14 +48,11 @@ DELETE FROM leaf WHERE conversation = ?;
 -- name: delete_answers
 DELETE FROM answer WHERE conversation = ?;
 
--- name: conversation_docs
-SELECT m.doc, m.text FROM message m WHERE m.conversation = ? AND m.doc IS NOT NULL;
-
 -- name: owner_conversations
-SELECT key, owner, id FROM conversation WHERE owner = ?;
+SELECT key, owner, id, last_seq FROM conversation WHERE owner = ? LIMIT ?;
 
 -- name: expired_conversations
-SELECT key, owner, id FROM conversation WHERE expires_at <= ? ORDER BY expires_at LIMIT ?;
+SELECT key, owner, id, last_seq FROM conversation WHERE expires_at <= ? ORDER BY expires_at LIMIT ?;
 
 -- name: find_tombstone
 SELECT 1 FROM tombstone WHERE key = ? AND deleted_at > ?;
@@ -150,7 +147,8 @@ DELETE FROM answer WHERE conversation = ? AND id = ?;
 UPDATE answer SET text = ?, lease_until = ? WHERE conversation = ? AND id = ? AND token = ? RETURNING cancel;
 
 -- name: claim_answer
-UPDATE answer SET token = ?, process = ?, lease_until = ? WHERE conversation = ? AND id = ?;
+UPDATE answer SET token = ?, process = ?, lease_until = ? WHERE conversation = ? AND id = ?
+RETURNING id, question, text, model, token, process, cancel, created_at, lease_until;
 
 -- name: cancel_answer
 UPDATE answer SET cancel = 1 WHERE conversation = ? AND id = ?;
@@ -164,14 +162,27 @@ INSERT INTO doc (conversation, seq) VALUES (?, ?);
 -- name: delete_doc
 DELETE FROM doc WHERE id = ?;
 
+-- name: delete_conversation_docs
+DELETE FROM doc WHERE id IN (SELECT m.doc FROM message m WHERE m.conversation = ? AND m.doc IS NOT NULL);
+
 -- name: mark
 SELECT mark FROM search_mark WHERE one = 1;
 
 -- name: set_mark
 UPDATE search_mark SET mark = ? WHERE one = 1;
 
--- name: lower_mark
-UPDATE search_mark SET mark = min(mark, (SELECT coalesce(max(id), 0) FROM doc)) WHERE one = 1;
+-- name: after_unindexing
+-- Numbers at the top are given again: what is given from now on must count as not indexed.
+UPDATE search_mark SET mark = min(mark, (SELECT coalesce(max(id), 0) FROM doc)), stale = 1 WHERE one = 1;
+
+-- name: stale
+SELECT stale FROM search_mark WHERE one = 1;
+
+-- name: set_stale
+UPDATE search_mark SET stale = ? WHERE one = 1;
+
+-- name: merge
+INSERT INTO search (search, rank) VALUES ('merge', ?);
 
 -- name: unindexed
 SELECT d.id, c.owner, c.key, m.text
@@ -179,14 +190,23 @@ FROM doc d JOIN message m ON m.conversation = d.conversation AND m.seq = d.seq
            JOIN conversation c ON c.key = d.conversation
 WHERE d.id > ? ORDER BY d.id LIMIT ?;
 
--- name: count_unindexed
-SELECT count(*) FROM doc WHERE id > (SELECT mark FROM search_mark WHERE one = 1);
+-- name: waiting
+SELECT d.conversation, d.seq, m.text
+FROM doc d JOIN message m ON m.conversation = d.conversation AND m.seq = d.seq
+           JOIN conversation c ON c.key = d.conversation
+WHERE d.id > (SELECT mark FROM search_mark WHERE one = 1) AND c.owner = ? ORDER BY d.id DESC;
+
+-- name: upkeep
+SELECT (SELECT count(*) FROM doc WHERE id > mark), stale FROM search_mark WHERE one = 1;
 
 -- name: index_doc
 INSERT INTO search (rowid, terms) VALUES (?, ?);
 
 -- name: unindex_doc
-INSERT INTO search (search, rowid, terms) VALUES ('delete', ?, ?);
+DELETE FROM search WHERE rowid = ?;
+
+-- name: unindex_conversation
+DELETE FROM search WHERE rowid IN (SELECT m.doc FROM message m WHERE m.conversation = ? AND m.doc IS NOT NULL);
 
 -- name: search
 SELECT d.conversation, d.seq, -bm25(search) AS score

@@ -37,11 +37,10 @@ class SqliteRecords(RecordsEngine):
     @abstractmethod
     async def _read(self, work: Callable[[apsw.Connection], T]) -> T: ...
 
-    @abstractmethod
-    def _now(self) -> int: ...
+    _clock: Callable[[], int]
 
     async def _get_record(self, owner: str, namespace: str, key: str) -> Record | None:
-        return await self._read(lambda db: _find(db, owner, namespace, key, self._now()))
+        return await self._read(lambda db: _find(db, owner, namespace, key, self._clock()))
 
     async def _put_record(
         self,
@@ -77,7 +76,7 @@ class SqliteRecords(RecordsEngine):
     ) -> builtins.list[Record]:
         def work(db: apsw.Connection) -> builtins.list[Record]:
             found = fetch(
-                db, "scan_records", (owner, namespace, after or "", prefix, prefix + _TOP, self._now(), limit)
+                db, "scan_records", (owner, namespace, after or "", prefix, prefix + _TOP, self._clock(), limit)
             )
             return [_record(row) for row in found]
 

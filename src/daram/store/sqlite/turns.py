@@ -178,8 +178,8 @@ def claim_dead(db: apsw.Connection, ref: Ref | None, now: int, limit: int, lease
         if found is None:
             continue  # it has expired and goes with the purge
         token = secrets.token_hex(16)
-        run(db, "claim_answer", (token, identity(), now + int(lease * _MICROS), whose.key, id))
-        row = next(r for r in fetch(db, "answers", (whose.key,)) if r[0] == id)
+        row = one(db, "claim_answer", (token, identity(), now + int(lease * _MICROS), whose.key, id))
+        assert row is not None
         question = rows.name_of(db, whose.key, row[1])
         claimed.append(rows.to_answer(whose.owner, whose.id, row, question or "", token))
     return claimed

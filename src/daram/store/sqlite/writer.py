@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import apsw
 
-from daram.errors import DaramError, StoreBusy, StoreClosed
+from daram.errors import StoreBusy, StoreClosed
+from daram.store.sqlite.connections import Connections
 from daram.store.sqlite.errors import translate
 
 T = TypeVar("T")
@@ -24,8 +26,10 @@ log = logging.getLogger("daram.sqlite")
 
 MAX_BATCH = 256
 MAX_QUEUE = 10_000
-# After so much silence the writer does what can wait (feeding the search index), in seconds.
+# After so much silence the writer does what can wait (feeding the search index); after so long again if it failed.
+# In seconds.
 IDLE = 0.5
+RETRY = 10.0
 # These may have ended the whole transaction, not only the statement: https://sqlite.org/lang_transaction.html
 _FATAL = (apsw.FullError, apsw.IOError, apsw.NoMemError, apsw.BusyError, apsw.InterruptError)
 
@@ -46,28 +50,23 @@ class _Write:
 class Writer:
     """Runs writes in the order of their submission; each is all or nothing, and none is answered before its commit.
 
-    ``connect`` opens a connection; ``chore`` is called in a transaction of its own behind a batch or when the queue has
-    been silent; ``due`` tells whether there is something for it to do (True: while nobody waits).
+    ``chore`` is called in a transaction of its own behind a batch or when the queue has been silent; ``due`` tells
+    whether there is something for it to do (True: while nobody waits).
     """
 
-    def __init__(
-        self,
-        path: str,
-        connect: Callable[[], apsw.Connection],
-        chore: Work[None],
-        due: Callable[[bool], bool],
-    ) -> None:
-        self._path = path
-        self._connect = connect
+    def __init__(self, connections: Connections, chore: Work[None], due: Callable[[bool], bool]) -> None:
+        self._connections = connections
+        self._path = connections.path
         self._chore = chore
-        self._due = due
+        self._chore_due = due
+        self._no_chore_before = 0.0
         self._connection: apsw.Connection | None = None
         self._queue: deque[_Write] = deque()
         self._wake = threading.Condition()
         self._closing = False
-        # Held while a batch runs; a fork takes it, so that no connection is ever carried into a child.
-        self.gate = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=f"daram-writer {path}", daemon=True)
+        # Held while a batch runs, and across a fork.
+        self._gate = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=f"daram-writer {self._path}", daemon=True)
 
     def start(self, connection: apsw.Connection) -> None:
         """Begin, with a connection that is open already."""
@@ -97,44 +96,56 @@ class Writer:
         if self._thread.is_alive():
             self._thread.join()
 
-    def drop_connection(self) -> None:
-        """Close the connection (before a fork; the gate is held); the next batch opens a new one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def park(self) -> None:
+        """Wait for the batch that runs, close the connection and run nothing until ``unpark`` (for a fork)."""
+        self._gate.acquire()
+        self._drop_connection()
+
+    def unpark(self) -> None:
+        """Go on with what was queued."""
+        self._gate.release()
 
     def _run(self) -> None:
         while True:
             with self._wake:
                 if not self._queue and not self._closing:
-                    self._wake.wait(IDLE if self._due(True) else None)
+                    self._wake.wait(self._patience())
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
-                stop = self._closing and not batch
-            if stop:
-                break
-            with self.gate:
+                closing = self._closing and not batch
+            with self._gate:
                 if batch:
                     self._commit(batch)
-                if self._due(not batch):
+                if self._is_due(idle=not batch):
                     self._do_chore()
-        with self.gate:
-            try:
-                self.drop_connection()
-            except apsw.Error as error:
-                log.warning("closing %s: %s", self._path, error)
+                if closing:
+                    self._drop_connection()
+                    return
+
+    def _is_due(self, *, idle: bool) -> bool:
+        return self._chore_due(idle) and time.monotonic() >= self._no_chore_before
+
+    def _patience(self) -> float | None:
+        """How long to wait for the next write: for ever while there is no chore."""
+        if not self._chore_due(True):
+            return None
+        return max(IDLE, self._no_chore_before - time.monotonic())
 
     def _do_chore(self) -> None:
         try:
             connection = self._open()
-            with connection:
-                self._chore(connection)
-        except (apsw.Error, DaramError) as error:
-            # It can wait: what it did not do is done at the next chance, or by the search that needs it.
-            log.warning("indexing %s: %s", self._path, error)
+            connection.execute("BEGIN IMMEDIATE")
+            self._chore(connection)
+            connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001  # nothing may end this thread, and nobody waits for the chore
+            # What it did not do is done at the next chance, or by the search that needs it.
+            log.warning("indexing %s, again in %g s: %s", self._path, RETRY, error)
+            self._no_chore_before = time.monotonic() + RETRY
+            self._drop_connection()
 
     def _open(self) -> apsw.Connection:
+        self._connections.check()
         if self._connection is None:
-            self._connection = self._connect()
+            self._connection = self._connections.writing()
         return self._connection
 
     def _commit(self, batch: list[_Write]) -> None:
@@ -145,7 +156,7 @@ class Writer:
             failure = translate(error, self._path) if isinstance(error, apsw.Error) else error
             for write in batch:
                 write.error = failure
-            self._reopen()
+            self._drop_connection()
             rerun = False
         if rerun:
             for write in batch:
@@ -183,17 +194,17 @@ class Writer:
             failure = translate(error, self._path, committing=True)
             for write in batch:
                 write.error = failure
-            self._reopen()
+            self._drop_connection()
         return False
 
-    def _reopen(self) -> None:
-        """Let go of a connection whose state is in doubt; closing it rolls back what it had not committed."""
+    def _drop_connection(self) -> None:
+        """Close the connection, which rolls back what it had not committed; the next batch opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
-                connection.close(True)
+                self._connections.close(connection)
             except apsw.Error as error:
-                log.warning("closing %s after an error: %s", self._path, error)
+                log.warning("closing %s: %s", self._path, error)
 
     def _answer(self, batch: list[_Write]) -> None:
         loops: dict[asyncio.AbstractEventLoop, list[_Write]] = {}

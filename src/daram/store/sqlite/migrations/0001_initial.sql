@@ -88,15 +88,15 @@ CREATE TABLE doc (
 ) STRICT;
 
 CREATE TABLE search_mark (
-    one  INTEGER PRIMARY KEY CHECK (one = 1),
-    mark INTEGER NOT NULL
+    one   INTEGER PRIMARY KEY CHECK (one = 1),
+    mark  INTEGER NOT NULL,
+    stale INTEGER NOT NULL                 -- 1: something was deleted since the index was merged; 2: it is being merged
 ) STRICT;
 
-INSERT INTO search_mark (one, mark) VALUES (1, 0);
+INSERT INTO search_mark (one, mark, stale) VALUES (1, 0, 0);
 
 -- Terms come from daram.text.analyzer, separated by spaces, with one term for the owner and one for the conversation.
-CREATE VIRTUAL TABLE search USING fts5 (terms, content = '', tokenize = 'ascii');
-INSERT INTO search (search, rank) VALUES ('secure-delete', 1);
+CREATE VIRTUAL TABLE search USING fts5 (terms, content = '', contentless_delete = 1, tokenize = 'ascii');
 
 CREATE TABLE record (
     owner      TEXT NOT NULL,

@@ -265,7 +265,7 @@ class MessageTooLong(InvalidInput):
 
 
 class ChatbotClosed(DaramError):
-    """The chatbot was closed; nothing was stored. Make another one."""
+    """The chatbot was closed before the turn began. Make another one; the same message id is safe to send again."""
 
     code = "chatbot_closed"
 

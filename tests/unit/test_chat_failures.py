@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from functools import partial
 
 import pytest
 from tests.unit.chat_script import OWNER, SAID, Gate, ScriptedModel, chatbot, check_events, collect, until
@@ -13,7 +13,7 @@ from daram import errors, user
 from daram.chat import Chatbot, Event, MemoryEventLog
 from daram.llm.base import Delta, Options
 from daram.store.memory import MemoryStore
-from daram.store.wrapper import StoreWrapper
+from daram.testing.faulty import Fault, FaultyStore
 
 
 @pytest.fixture
@@ -27,38 +27,18 @@ def model() -> ScriptedModel:
     return ScriptedModel()
 
 
-class Failing(StoreWrapper):
-    """Raises the errors that are listed for an operation, one per call; "after": the operation is done first."""
+def fails(*errors: Exception) -> list[Fault]:
+    """Calls that do nothing and raise these."""
+    return [Fault(kind="raise", error=partial(_same, error)) for error in errors]
 
-    def __init__(self, inner: MemoryStore) -> None:
-        super().__init__(inner)
-        self.before: dict[str, list[Exception]] = {}
-        self.after: dict[str, list[Exception]] = {}
-        self.calls: list[str] = []
 
-    async def _through(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        self.calls.append(name)
-        if self.before.get(name):
-            raise self.before[name].pop(0)
-        result = await getattr(self.inner, name)(*args, **kwargs)
-        if self.after.get(name):
-            raise self.after[name].pop(0)
-        return result
+def done_but(error: Exception) -> Fault:
+    """A call that is done, whose caller gets this."""
+    return Fault(kind="act then raise", error=partial(_same, error))
 
-    async def begin_turn(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._through("begin_turn", *args, **kwargs)
 
-    async def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._through("checkpoint", *args, **kwargs)
-
-    async def finish_turn(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._through("finish_turn", *args, **kwargs)
-
-    async def message(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._through("message", *args, **kwargs)
-
-    async def search(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._through("search", *args, **kwargs)
+def _same(error: Exception) -> Exception:
+    return error
 
 
 # --- the model ---
@@ -215,8 +195,8 @@ async def test_an_overflow_with_nothing_to_leave_out_fails_at_once(memory: Memor
 async def test_a_turn_that_cannot_be_stored_is_not_begun(
     memory: MemoryStore, model: ScriptedModel, error: errors.StoreError
 ) -> None:
-    store = Failing(memory)
-    store.before["begin_turn"] = [error]
+    store = FaultyStore(memory)
+    store.plan("begin_turn", *fails(error))
     message = user("hello")
     async with chatbot(store, model) as bot:
         with pytest.raises(type(error)):
@@ -226,33 +206,33 @@ async def test_a_turn_that_cannot_be_stored_is_not_begun(
 
 
 async def test_a_turn_whose_begin_is_unknown_is_asked_again(memory: MemoryStore, model: ScriptedModel) -> None:
-    store = Failing(memory)
-    store.before["begin_turn"] = [errors.OutcomeUnknown("lost before")]
-    store.after["begin_turn"] = [errors.OutcomeUnknown("lost behind")]
+    store = FaultyStore(memory)
+    store.plan("begin_turn", *fails(errors.OutcomeUnknown("lost before")))
+    store.plan("begin_turn", done_but(errors.OutcomeUnknown("lost behind")))
     async with chatbot(store, model) as bot:
         assert (await bot.ask(OWNER, "c", "hello")).text == SAID
-        again = Failing(memory)
-        again.after["begin_turn"] = [errors.OutcomeUnknown("lost behind")]
+        again = FaultyStore(memory)
+        again.plan("begin_turn", done_but(errors.OutcomeUnknown("lost behind")))
     async with chatbot(again, model) as bot:
         assert (await (await bot.regenerate(OWNER, "c")).message()).text == SAID
     assert [m.text for m in await memory.tail(OWNER, "c")] == ["hello", SAID]
 
 
 async def test_a_begin_that_stays_unknown_is_an_error(memory: MemoryStore, model: ScriptedModel) -> None:
-    store = Failing(memory)
-    store.before["begin_turn"] = [errors.OutcomeUnknown("lost")] * 5
+    store = FaultyStore(memory)
+    store.plan("begin_turn", *fails(*[errors.OutcomeUnknown("lost")] * 5))
     async with chatbot(store, model) as bot:
         with pytest.raises(errors.OutcomeUnknown):
             await bot.start(OWNER, "c", "hello")
 
 
 async def test_a_checkpoint_that_fails_does_not_stop_the_answer(memory: MemoryStore, model: ScriptedModel) -> None:
-    store, gate = Failing(memory), Gate()
-    store.before["checkpoint"] = [errors.StoreBusy("held"), errors.StoreFull("disk"), RuntimeError("a bug")]
+    store, gate = FaultyStore(memory), Gate()
+    store.plan("checkpoint", *fails(errors.StoreBusy("held"), errors.StoreFull("disk"), RuntimeError("a bug")))
     model.script("one ", gate, "two")
     async with chatbot(store, model) as bot:
         running = await bot.start(OWNER, "c", "hello")
-        await until(lambda: not store.before["checkpoint"])
+        await until(lambda: not store.pending)
         await until(lambda: _checkpointed(memory, "one "))
         gate.open()
         assert (await running.message()).text == "one two"
@@ -263,9 +243,9 @@ async def _checkpointed(memory: MemoryStore, text: str) -> bool:
 
 
 async def test_a_finish_is_tried_again_while_the_lease_lasts(memory: MemoryStore, model: ScriptedModel) -> None:
-    store = Failing(memory)
-    store.before["finish_turn"] = [errors.StoreBusy("held"), errors.StoreFull("disk")]
-    store.after["finish_turn"] = [errors.OutcomeUnknown("lost behind")]
+    store = FaultyStore(memory)
+    store.plan("finish_turn", *fails(errors.StoreBusy("held"), errors.StoreFull("disk")))
+    store.plan("finish_turn", done_but(errors.OutcomeUnknown("lost behind")))
     async with chatbot(store, model) as bot:
         running = await bot.start(OWNER, "c", "hello")
         answer = await running.message()
@@ -282,8 +262,8 @@ async def test_a_finish_is_tried_again_while_the_lease_lasts(memory: MemoryStore
 async def test_a_finish_that_cannot_be_stored_is_told_and_recovered_later(
     memory: MemoryStore, model: ScriptedModel, error: Exception, lease: float
 ) -> None:
-    store, gate = Failing(memory), Gate()
-    store.before["finish_turn"] = [error] * 1000
+    store, gate = FaultyStore(memory), Gate()
+    store.always("finish_turn", *fails(error))
     model.script("one ", gate, "two")
     async with chatbot(store, model, lease=lease) as bot:
         running = await bot.start(OWNER, "c", "hello")
@@ -295,7 +275,7 @@ async def test_a_finish_that_cannot_be_stored_is_told_and_recovered_later(
         assert (events[-1].type, events[-1].message) == ("failed", None)
         assert "".join(e.text for e in events) == "one two"
         # Later: the store is well again and the lease has ended. The log knows more than the last checkpoint.
-        store.before["finish_turn"].clear()
+        store.heal()
         memory._clock = lambda: _later()
         (message,) = await bot.recover()
         assert (message.text, message.status) == ("one two", "incomplete")
@@ -308,11 +288,48 @@ def _later() -> float:
     return time.time() + 1000
 
 
+async def test_a_store_that_hangs_holds_an_answer_no_longer_than_its_lease(
+    memory: MemoryStore, model: ScriptedModel
+) -> None:
+    store = FaultyStore(memory)
+    store.always("finish_turn", Fault(kind="hang"))
+    store.always("checkpoint", Fault(kind="hang"))
+    async with chatbot(store, model, lease=0.05) as bot:
+        running = await bot.start(OWNER, "c", "hello")
+        with pytest.raises(errors.OutcomeUnknown):
+            await running.message()
+        events = await collect(running)
+        assert (events[-1].type, events[-1].code) == ("failed", "outcome_unknown")
+
+
+async def test_a_store_that_hangs_does_not_keep_the_chatbot_from_closing(
+    memory: MemoryStore, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daram.chat.turn._LAST_WRITE", 0.01)
+    monkeypatch.setattr("daram.chat.turn._LAST_WAIT", 0.01)
+    store, gate = FaultyStore(memory), Gate()
+    store.plan("begin_turn", None)
+    store.always("begin_turn", Fault(kind="hang"))
+    store.always("finish_turn", Fault(kind="hang"))
+    model.script("one ", gate)
+    bot = chatbot(store, model, lease=1000.0)
+    first = await bot.start(OWNER, "c", "hello")
+    await gate.reached.wait()
+    beginning = asyncio.create_task(bot.start(OWNER, "d", "hello"))
+    await asyncio.sleep(0.01)
+    await bot.close(drain=0.01)
+    with pytest.raises(errors.ChatbotClosed):
+        await beginning
+    with pytest.raises(errors.OutcomeUnknown):
+        await first.message()
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
 async def test_an_answer_that_the_store_refuses_is_kept_as_far_as_it_went(
     memory: MemoryStore, model: ScriptedModel
 ) -> None:
-    store, gate = Failing(memory), Gate()
-    store.before["finish_turn"] = [errors.InvalidInput("answer", "this store takes short answers only")]
+    store, gate = FaultyStore(memory), Gate()
+    store.plan("finish_turn", *fails(errors.InvalidInput("answer", "this store takes short answers only")))
     model.script("one ", gate, "two")
     async with chatbot(store, model) as bot:
         running = await bot.start(OWNER, "c", "hello")
@@ -325,8 +342,8 @@ async def test_an_answer_that_the_store_refuses_is_kept_as_far_as_it_went(
 
 
 async def test_a_search_that_fails_costs_the_notes_only(memory: MemoryStore, model: ScriptedModel) -> None:
-    store = Failing(memory)
-    store.before["search"] = [errors.StoreBusy("held")]
+    store = FaultyStore(memory)
+    store.plan("search", *fails(errors.StoreBusy("held")))
     async with chatbot(store, model, window=1) as bot:
         assert (await bot.ask(OWNER, "c", "hello")).text == SAID
     assert store.calls.count("search") == 1
@@ -370,9 +387,9 @@ async def test_a_deleted_conversation_ends_its_answer(memory: MemoryStore, model
 
 
 async def test_a_lease_lost_at_the_finish(memory: MemoryStore, model: ScriptedModel) -> None:
-    store = Failing(memory)
-    store.before["finish_turn"] = [errors.LeaseLost("x")]
-    store.before["message"] = [errors.StoreBusy("held")]
+    store = FaultyStore(memory)
+    store.plan("finish_turn", *fails(errors.LeaseLost("x")))
+    store.plan("message", *fails(errors.StoreBusy("held")))
     async with chatbot(store, model) as bot:
         running = await bot.start(OWNER, "c", "hello")
         events = await collect(running)

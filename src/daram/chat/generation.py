@@ -28,6 +28,7 @@ from daram.errors import (
     ModelBroken,
     ModelError,
     NotFound,
+    OutcomeUnknown,
 )
 from daram.llm.base import ChatModel, Delta, Finish, Options
 from daram.model import Answer, Message, Part, Status
@@ -38,7 +39,8 @@ log = logging.getLogger(__name__)
 Why = Literal["cancelled", "closing", "lost"]
 """Who ends an answer early: its user, this process, or another process that took it for dead."""
 
-# How long a model may take to let go of a generation that was stopped, in seconds; then it is left to itself.
+# How long a model may take to let go of a generation that was stopped, and a store to read an answer that was lost, in
+# seconds; then they are left to themselves.
 _GRACE: Final = 5.0
 # Parts, usage and metadata share the message's limit with the text; this much is kept for what is not parts or text.
 _OVERHEAD: Final = 4096
@@ -277,9 +279,10 @@ class Generation:
             called = self._clock()
             text = "".join(self._pieces)
             try:
-                cancel = await setup.memory.checkpoint(
-                    self.owner, self.conversation, self.id, self._token, text, lease=setup.lease
-                )
+                async with asyncio.timeout(setup.lease):
+                    cancel = await setup.memory.checkpoint(
+                        self.owner, self.conversation, self.id, self._token, text, lease=setup.lease
+                    )
             except (LeaseLost, NotFound):
                 self.stop("lost")
                 return
@@ -315,7 +318,8 @@ class Generation:
         lost = LeaseLost(self.id)
         log.warning("%s", lost)
         try:
-            self.message = await self._setup.memory.message(self.owner, self.conversation, self.id)
+            async with asyncio.timeout(_GRACE):
+                self.message = await self._setup.memory.message(self.owner, self.conversation, self.id)
         except Exception as error:
             log.info("answer %s cannot be read: %s", self.id, error, exc_info=True)
             self.error = lost
@@ -350,20 +354,22 @@ class Generation:
         deadline = self._renewed + setup.lease
         pause = 0.05
         while True:
+            give_up = deadline if self._give_up is None else min(deadline, self._give_up)
             try:
-                done = await setup.memory.finish_turn(
-                    self.owner,
-                    self.conversation,
-                    self.id,
-                    self._token,
-                    text=text,
-                    status=status,
-                    parts=parts,
-                    model=self._model,
-                    tokens=tokens,
-                    usage=usage,
-                    metadata=metadata,
-                )
+                async with asyncio.timeout_at(give_up):
+                    done = await setup.memory.finish_turn(
+                        self.owner,
+                        self.conversation,
+                        self.id,
+                        self._token,
+                        text=text,
+                        status=status,
+                        parts=parts,
+                        model=self._model,
+                        tokens=tokens,
+                        usage=usage,
+                        metadata=metadata,
+                    )
                 return done.messages[0]
             except InvalidInput as error:  # a store with limits of its own: what it took before it will take again
                 if not parts and text == self._stored:
@@ -371,8 +377,9 @@ class Generation:
                 log.exception("the store refused answer %s; what it holds of it is kept", self.id)
                 text, parts, usage, tokens = self._stored, (), None, None
                 status, metadata = "failed", {"error": error.code}
+            except TimeoutError:
+                raise OutcomeUnknown("the store did not answer for as long as the answer's lease lasted") from None
             except DaramError as error:
-                give_up = deadline if self._give_up is None else min(deadline, self._give_up)
                 if not error.retryable or self._clock() + pause > give_up:
                     raise
                 log.warning("answer %s is not stored yet, trying again: %s", self.id, error)

@@ -74,7 +74,7 @@ class Turns:
                     try:
                         begin = self._begin(owner, conversation, question, new, answer_id, parent, create)
                         # A caller who leaves now must not leave an answer row behind that nobody fills.
-                        return await asyncio.shield(self._spawn(begin))
+                        return await self._protect(self._spawn(begin))
                     except ConversationBusy as busy:
                         if self._clock() >= deadline:
                             raise
@@ -209,7 +209,7 @@ class Turns:
 
     def _refuse_when_closing(self) -> None:
         if self._closing.is_set():
-            raise ChatbotClosed("this chatbot was closed; the message was not stored")
+            raise ChatbotClosed("this chatbot was closed while the turn had not begun")
 
     # --- helpers ---
 
@@ -239,6 +239,14 @@ class Turns:
         closing = Closing(self._setup.log)
         await self._memory.recover(owner=owner, id=conversation, partial=closing.partial)
         await end_dead(closing, self._memory, self._setup.log, self.generations)
+
+    async def _protect(self, task: asyncio.Task[_T]) -> _T:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by ``drain``, not by the caller
+                self._refuse_when_closing()
+            raise
 
     def _spawn(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,13 @@ settings.register_profile(
 settings.load_profile("daram")
 
 _OUTSIDE = dict(os.environ)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is in tests/e2e needs a browser or a model: `make test` leaves it out, whatever it is marked with."""
+    for item in items:
+        if "e2e" in item.path.relative_to(Path(__file__).parent).parts:
+            item.add_marker(pytest.mark.e2e)
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ soak: dev ## The long runs
 
 clean: ## Remove .venv and what tools left behind (never your conversations)
 	@$(IN) rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache test-results
-	@$(IN) find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	@$(IN) find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 dev:
 	@$(IN) scripts/venv dev serve,local,dev

@@ -44,7 +44,7 @@ class _Write:
         self.loop = loop
         self.future = future
         self.result: Any = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
 
 
 class Writer:
@@ -153,7 +153,7 @@ class Writer:
             rerun = self._transaction(batch)
         except Exception as error:  # noqa: BLE001
             # Nothing may end the writer thread: whoever waits for this batch would wait for ever.
-            failure = translate(error, self._path) if isinstance(error, apsw.Error) else error
+            failure = self._failure(error)
             for write in batch:
                 write.error = failure
             self._drop_connection()
@@ -176,7 +176,7 @@ class Writer:
             try:
                 write.result = write.work(connection)
             except Exception as error:  # noqa: BLE001  # whatever it is belongs to the waiter
-                write.error = translate(error, self._path) if isinstance(error, apsw.Error) else error
+                write.error = self._failure(error)
                 if not connection.in_transaction:
                     return not alone
                 if isinstance(error, _FATAL):
@@ -196,6 +196,14 @@ class Writer:
                 write.error = failure
             self._drop_connection()
         return False
+
+    def _failure(self, error: Exception) -> Exception:
+        """What the waiter gets."""
+        if isinstance(error, apsw.Error):
+            return translate(error, self._path)
+        if isinstance(error, StopIteration):
+            return RuntimeError(f"{error!r} in a write")  # no future takes it as it is
+        return error
 
     def _drop_connection(self) -> None:
         """Close the connection, which rolls back what it had not committed; the next batch opens another."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,13 @@ async def texts(store: SqliteStore, id: str = "c") -> list[str]:
 
 
 @contextmanager
-def held(store: SqliteStore) -> Iterator[None]:
+def held(store: SqliteStore, on_commit: Callable[[], bool] | None = None) -> Iterator[None]:
     """The writer is busy: what is written meanwhile waits in its queue, and becomes one group."""
     assert store._writer is not None
-    busy, go = threading.Event(), threading.Event()
+    go = threading.Event()
 
     def wait(db: apsw.Connection) -> None:
-        busy.set()
+        db.set_commit_hook(on_commit)
         go.wait(60)
 
     task = asyncio.ensure_future(store._writer.submit(wait))
@@ -61,15 +61,10 @@ async def in_one_group(store: SqliteStore, *calls: Any) -> tuple[list[Any], int]
         commits += 1
         return False
 
-    assert store._writer is not None
-    with held(store):
+    with held(store, committed):
         tasks = [asyncio.ensure_future(call) for call in calls]
         await asyncio.sleep(0.05)
-        connection = store._writer._connection
-        assert connection is not None
-        connection.set_commit_hook(committed)
     results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
-    connection.set_commit_hook(None)
     return results, commits  # the waiting itself wrote nothing
 
 

@@ -2,7 +2,10 @@
 
 from daram import sync
 from daram.chat.chatbot import Chatbot
+from daram.chat.events import Event, EventLog, MemoryEventLog
+from daram.chat.running import Running
 from daram.errors import (
+    ChatbotClosed,
     ConfigError,
     Conflict,
     ContextOverflow,
@@ -32,6 +35,7 @@ from daram.errors import (
     SyncInAsync,
     TooLarge,
     Unsupported,
+    WrongLoop,
 )
 from daram.memory import Memory, open
 from daram.model import (
@@ -60,17 +64,21 @@ __all__ = [
     "Answer",
     "Appended",
     "Chatbot",
+    "ChatbotClosed",
     "ConfigError",
     "Conflict",
     "ContextOverflow",
     "Conversation",
     "ConversationBusy",
     "DaramError",
+    "Event",
+    "EventLog",
     "Gone",
     "Hit",
     "InvalidInput",
     "LeaseLost",
     "Memory",
+    "MemoryEventLog",
     "Message",
     "MessageTooLong",
     "MissingExtra",
@@ -85,6 +93,7 @@ __all__ = [
     "Page",
     "Part",
     "Record",
+    "Running",
     "SchemaTooNew",
     "StoreBusy",
     "StoreClosed",
@@ -97,6 +106,7 @@ __all__ = [
     "TooLarge",
     "Turn",
     "Unsupported",
+    "WrongLoop",
     "assistant",
     "open",
     "sync",

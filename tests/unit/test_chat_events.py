@@ -91,16 +91,16 @@ async def test_finished_logs_are_forgotten_after_a_while() -> None:
 
 
 async def test_all_logs_together_are_bounded_but_running_ones_stay() -> None:
-    log = MemoryEventLog(limit=100)
-    await log.publish("running", event(1, text="x" * 90, answer="running"))
+    log = MemoryEventLog(limit=10_000)
+    await log.publish("running", event(1, text="x" * 9_000, answer="running"))
     for name in "abc":
-        await log.publish(name, event(1, text="x" * 40, answer=name))
-        await log.publish(name, Event(seq=2, type="completed", answer=name, message=assistant("x" * 40)))
+        await log.publish(name, event(1, text="x" * 4_000, answer=name))
+        await log.publish(name, Event(seq=2, type="completed", answer=name, message=assistant("x" * 4_000)))
     assert await log.text("running") is not None
     assert [await log.text(name) for name in "abc"] == [None, None, None]
     await log.publish("running", event(2, "completed", answer="running"))
     assert await log.text("running") is not None
-    assert log._bytes == 90
+    assert 9_000 < log._bytes < 10_000
 
 
 # --- text from a model ---

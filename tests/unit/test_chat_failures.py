@@ -414,6 +414,19 @@ async def test_a_log_that_fails_does_not_stop_the_answer(memory: MemoryStore, mo
         assert (event.type, event.message) == ("completed", answer)
 
 
+async def test_when_log_and_store_fail_the_client_is_told(memory: MemoryStore, model: ScriptedModel) -> None:
+    class Broken(MemoryEventLog):
+        async def publish(self, answer_id: str, event: Event) -> None:
+            raise errors.StoreUnavailable("the log's server is down")
+
+    store = FaultyStore(memory)
+    store.always("finish_turn", *fails(errors.StoreReadOnly("ro")))
+    async with chatbot(store, model, events=Broken()) as bot:
+        running = await bot.start(OWNER, "c", "hello")
+        (event,) = await collect(running)
+        assert (event.seq, event.type, event.code, event.message) == (1, "failed", "store_read_only", None)
+
+
 async def test_what_was_not_told_is_told_with_the_next_event(memory: MemoryStore, model: ScriptedModel) -> None:
     class Flaky(MemoryEventLog):
         failures = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -417,6 +418,22 @@ async def test_another_loop_is_refused_while_the_first_lives(bot: Chatbot) -> No
     await bot.ask(OWNER, "c", "hello")
     with pytest.raises(errors.WrongLoop):
         await asyncio.to_thread(lambda: asyncio.run(bot.ask(OWNER, "c", "hello")))
+
+
+async def test_a_fork_begins_anew(bot: Chatbot, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    model.script("one ", gate)
+    running = await bot.start(OWNER, "c", "hello")
+    await gate.reached.wait()
+    parent = os.getpid()
+    monkeypatch.setattr("os.getpid", lambda: parent + 1)  # as the child sees it: the same objects, another process
+    with pytest.raises(errors.ConversationBusy):
+        await bot.start(OWNER, "c", "from the child", wait=0)
+    assert (await bot.ask(OWNER, "d", "from the child")).text == SAID
+    await bot.close()
+    monkeypatch.undo()
+    gate.open()
+    assert (await running.message()).text == "one "
 
 
 def test_one_loop_after_the_other() -> None:

@@ -67,6 +67,10 @@ class EventLog(Protocol):
         """Let go of everything; followers end."""
 
 
+# What an event takes beside its text.
+_EVENT_BYTES: Final = 200
+
+
 class _Tape:
     """The events of one answer, and who waits for more of them."""
 
@@ -86,7 +90,7 @@ class MemoryEventLog:
     """An event log in the memory of one process, on one event loop.
 
     Logs of running answers are always kept; of finished ones those that ended less than ``keep`` seconds ago, the
-    oldest of them given up first where all together hold more than ``limit`` characters of text.
+    oldest of them given up first where all together hold more than about ``limit`` bytes.
     """
 
     def __init__(self, *, keep: float = 600.0, limit: int = 64 << 20) -> None:
@@ -110,7 +114,7 @@ class MemoryEventLog:
         if tape is None:
             tape = self._running[answer_id] = _Tape()
         tape.events.append(event)
-        size = len(event.text) + (len(event.message.text) if event.message else 0)
+        size = _EVENT_BYTES + len(event.text) + (len(event.message.text) if event.message else 0)
         tape.bytes += size
         self._bytes += size
         if event.type in TERMINAL:

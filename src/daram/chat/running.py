@@ -132,8 +132,11 @@ class Follower:
         if await self._log.text(generation.id) is not None:
             return  # all had been seen
         await generation.finished.wait()
+        error = generation.error
         if generation.message is not None:
             yield terminal(generation.message, seen + 1)
+        elif error is not None:
+            yield Event(seq=seen + 1, type="failed", answer=generation.id, error=str(error), code=error.code)
 
     async def stored(self, owner: str, conversation: str, answer_id: str, after: int) -> AsyncGenerator[Event, None]:
         """The events of any other answer: from the log where it knows them, else the terminal one alone.

@@ -1,6 +1,7 @@
 """Everything that Daram raises on purpose: one class per thing that a caller can act on.
 
-Every message says what was wrong, where, and what to do. ``code`` is a stable machine name (the HTTP doors use it as it is).
+Every message says what was wrong, where, and what to do. ``code`` is a stable machine name (the HTTP doors use it as
+it is).
 """
 
 from __future__ import annotations

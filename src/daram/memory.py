@@ -67,7 +67,8 @@ def open(url: str = DEFAULT_URL, cache: str | None = None, *, cache_key: bytes =
     """Open a store: ``memory = await daram.open(…)`` or ``async with daram.open(…) as memory``.
 
     ``cache``: where the ends of conversations are kept for turns (``memory://``, ``redis://…``, ``django:alias``,
-    several with a comma between; None: nowhere); ``cache_key``: at most 64 secret bytes that keep others from writing there.
+    several with a comma between; None: nowhere); ``cache_key``: at most 64 secret bytes that keep others from writing
+    there.
 
     ``url``: ``sqlite:///file.db`` (made if it is not there), ``memory://``. Raises ``ConfigError`` for a URL that
     cannot be used, and the children of ``StoreError`` for a store that cannot be opened.

@@ -12,7 +12,8 @@ from daram import ids
 
 Role = Literal["system", "user", "assistant", "tool"]
 Status = Literal["complete", "incomplete", "cancelled", "failed"]
-"""``incomplete``: a crash or a cut ended it; ``cancelled``: the user stopped it; ``failed``: the model gave an error."""
+"""``incomplete``: a crash or a cut ended it; ``cancelled``: the user stopped it; ``failed``: the model gave an
+error."""
 
 T = TypeVar("T")
 
@@ -51,7 +52,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
 
     def same_content(self, other: Message) -> bool:
-        """Whether two messages say the same (P3): all but what the store gives (``seq``, ``parent``, ``created_at``)."""
+        """Whether two messages say the same (P3): all but what the store gives (``seq``, ``parent``,
+        ``created_at``)."""
         return (
             self.id == other.id
             and self.role == other.role
@@ -98,8 +100,8 @@ class Appended(msgspec.Struct, frozen=True, kw_only=True):
     """What an append did and found.
 
     ``messages``: the batch as stored; ``tail``: the last ``window`` messages of the branch, the batch included, oldest
-    first; ``parent``: the id of the message that the batch follows; ``previous_etag`` equals ``etag`` where the batch was
-    stored already and nothing changed.
+    first; ``parent``: the id of the message that the batch follows; ``previous_etag`` equals ``etag`` where the batch
+    was stored already and nothing changed.
     """
 
     conversation: str
@@ -129,8 +131,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """What ``begin_turn`` found.
 
-    ``started``: ``answer`` is the caller's to make. ``running``: the same turn is being answered by somebody, ``answer``
-    is theirs. ``finished``: it was answered already, ``message`` is the answer.
+    ``started``: ``answer`` is the caller's to make. ``running``: the same turn is being answered by somebody,
+    ``answer`` is theirs. ``finished``: it was answered already, ``message`` is the answer.
     """
 
     state: Literal["started", "running", "finished"]

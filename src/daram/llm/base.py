@@ -13,7 +13,8 @@ Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
-    """One piece of a streamed answer. The last one of a whole answer has ``finish``; ``usage`` comes with it or never."""
+    """One piece of a streamed answer. The last one of a whole answer has ``finish``; ``usage`` comes with it or
+    never."""
 
     text: str = ""
     parts: tuple[Part, ...] = ()
@@ -23,7 +24,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How to generate. None leaves it to the model; ``temperature=0`` is greedy. ``extra`` goes to the endpoint as it is."""
+    """How to generate. None leaves it to the model; ``temperature=0`` is greedy. ``extra`` goes to the endpoint as it
+    is."""
 
     max_tokens: int | None = None
     temperature: float | None = None

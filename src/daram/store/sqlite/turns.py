@@ -115,6 +115,8 @@ def _seen(ref: Ref, row: Row, question: str) -> Answer:
 
 def checkpoint(db: apsw.Connection, ref: Ref, now: int, id: str, token: str, text: str, lease: float) -> bool:
     """Store the partial text while the token is still the holder's."""
+    if rows.find(db, ref, now) is None:
+        raise LeaseLost(id)  # it may be there still, but the conversation has expired
     until = now + int(lease * _MICROS)
     row = one(db, "checkpoint", (text, until, ref.key, id, token))
     if row is None:

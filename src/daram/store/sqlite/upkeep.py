@@ -45,11 +45,11 @@ class Upkeep:
 
     def run(self, db: apsw.Connection) -> None:
         """One step, in a transaction of its own that takes some tens of milliseconds at most."""
-        if self._unindexed:
-            self.feed(db)
-        else:
+        if self._stale and (not self._unindexed or time.monotonic() >= self._no_wipe_before):
             self._stale = index.wipe(db)
             self._no_wipe_before = time.monotonic() + _WIPE_EVERY
+        else:
+            self.feed(db)
 
     def feed(self, db: apsw.Connection) -> None:
         """Take some documents into the index."""

@@ -26,10 +26,11 @@ log = logging.getLogger("daram.sqlite")
 
 MAX_BATCH = 256
 MAX_QUEUE = 10_000
-# After so much silence the writer does what can wait (feeding the search index); after so long again if it failed.
-# In seconds.
+# After so much silence the writer does what can wait (feeding the search index); after so long again if it failed; and
+# so much time it takes for it before it closes. In seconds.
 IDLE = 0.5
 RETRY = 10.0
+LAST = 2.0
 # These may have ended the whole transaction, not only the statement: https://sqlite.org/lang_transaction.html
 _FATAL = (apsw.FullError, apsw.IOError, apsw.NoMemError, apsw.BusyError, apsw.InterruptError)
 
@@ -115,11 +116,17 @@ class Writer:
             with self._gate:
                 if batch:
                     self._commit(batch)
+                if closing:
+                    self._finish()
+                    return
                 if self._is_due(idle=not batch):
                     self._do_chore()
-                if closing:
-                    self._drop_connection()
-                    return
+
+    def _finish(self) -> None:
+        end = time.monotonic() + LAST
+        while self._is_due(idle=True) and time.monotonic() < end:
+            self._do_chore()
+        self._drop_connection()
 
     def _is_due(self, *, idle: bool) -> bool:
         return self._chore_due(idle) and time.monotonic() >= self._no_chore_before

@@ -266,7 +266,7 @@ class MemoryStore(RecordsEngine):
     async def _claim_dead(self, ref: Ref | None, limit: int, lease: float) -> builtins.list[Answer]:
         found = (self._find(key) for key in ([ref.key] if ref else self.data.threads))
         late = [row for thread in found if thread for row in thread.rows.values() if row.late(self._now())]
-        late.sort(key=lambda row: row.answer.created_at)
+        late.sort(key=lambda row: row.answer.created_at if ref else row.answer.lease_until)
         until = self._now() + timedelta(seconds=lease)
         for row in late[:limit]:
             row.answer = msgspec.structs.replace(row.answer, token=secrets.token_hex(16), lease_until=until)

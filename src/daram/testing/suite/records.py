@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from daram.errors import Conflict, InvalidInput, TooLarge
-from daram.model import Record
+from daram.model import Page, Record
 from daram.store.base import Store
 from daram.testing.suite.base import ANN, BEN, OpenMore, Suite, pages, say
 
@@ -95,9 +96,11 @@ class RecordTests(Suite):
         for key in keys:
             await records.put_record(ANN, "n", key, b"")
         for prefix in ("", "a", "ab", "ab%", "ab_", "🐿", "ab\uffff", "가"):
-            found = await pages(
-                lambda cursor, prefix=prefix: records.scan_records(ANN, "n", prefix, limit=limit, cursor=cursor)  # type: ignore[misc]
-            )
+
+            def scan(cursor: str | None, prefix: str = prefix) -> Awaitable[Page[Record]]:
+                return records.scan_records(ANN, "n", prefix, limit=limit, cursor=cursor)
+
+            found = await pages(scan)
             expected = sorted(k for k in keys if k.startswith(prefix))
             assert [r.key for page in found for r in page] == expected
             assert len(found) == max(1, -(-len(expected) // limit))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import get_args
 
 import pytest
@@ -107,6 +108,15 @@ class TurnTests(Suite):
                 await store.checkpoint(ANN, "c", answer.id, answer.token, "x")
         assert await store.tail(ANN, "c") == []
         assert await store.answers(ANN, "c") == []
+
+    async def test_an_answer_of_an_expired_conversation_is_lost(self, store: Store) -> None:
+        answer = await begin(store, "q")
+        await store.update(ANN, "c", expires_at=datetime(2001, 1, 1, tzinfo=UTC))
+        with pytest.raises(LeaseLost):
+            await store.checkpoint(ANN, "c", answer.id, answer.token, "x")
+        with pytest.raises(LeaseLost):
+            await finish(store, answer)
+        assert await store.recover() == []
 
     async def test_an_answer_that_was_finished_and_deleted_does_not_come_back(self, store: Store) -> None:
         answer = await begin(store, "q")
@@ -228,6 +238,21 @@ class TurnTests(Suite):
         assert turn.appended.etag == turn.appended.previous_etag == now.etag
         assert texts(turn.appended.tail) == ["q"]
         assert len(await store.answers(ANN, "c")) == 1
+
+    @pytest.mark.parametrize("anew", [False, True])
+    async def test_a_begin_whose_answer_was_lost_is_repeated(self, store: Store, anew: bool) -> None:
+        await exchange(store, "q0")
+        batch = [] if anew else [user("q", id="q")]
+        first = await store.begin_turn(ANN, "c", batch, parent="q0", answer_id="x", lease=LONG)
+        now = await store.get(ANN, "c")
+        again = await store.begin_turn(ANN, "c", batch, parent="q0", answer_id="x", lease=LONG)
+        assert started(again).token == started(first).token
+        assert started(again).question == ("q0" if anew else "q")
+        assert again.appended.etag == again.appended.previous_etag
+        assert await store.get(ANN, "c") == now
+        assert len(await store.answers(ANN, "c")) == 1
+        await finish(store, started(again))
+        await finish(store, started(first))
 
     @pytest.mark.parametrize("status", ["complete", "cancelled"])
     async def test_a_repeated_turn_finds_its_finished_answer(self, store: Store, status: Status) -> None:

@@ -101,7 +101,7 @@ class ScriptedModel:
 
 def chatbot(memory: Store, model: Any, **settings: Any) -> Chatbot:
     """A chatbot with short times and no titles, unless the test says otherwise."""
-    return Chatbot(memory, model, **{"titles": False, "checkpoint_every": 0.01, "lease": 5.0, "wait": 5.0} | settings)
+    return Chatbot(memory, model, **{"titles": False, "checkpoint_every": 0.01, "lease": 60.0, "wait": 60.0} | settings)
 
 
 async def collect(running: Running, after: int = 0) -> list[Event]:

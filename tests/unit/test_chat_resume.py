@@ -91,9 +91,9 @@ async def test_what_another_process_makes_comes_when_it_is_stored(memory: Memory
 
 
 async def test_an_answer_whose_maker_died_while_others_wait_is_closed(memory: MemoryStore) -> None:
-    turn = await memory.begin_turn(OWNER, "c", [user("hello")], create=True, lease=5.0)
+    turn = await memory.begin_turn(OWNER, "c", [user("hello")], create=True, lease=500.0)
     assert turn.answer is not None
-    await memory.checkpoint(OWNER, "c", turn.answer.id, turn.answer.token, "half an ", lease=5.0)
+    await memory.checkpoint(OWNER, "c", turn.answer.id, turn.answer.token, "half an ", lease=500.0)
     async with chatbot(memory, ScriptedModel()) as bot:
         waiting = asyncio.create_task(resumed(bot, turn.answer.id))
         await asyncio.sleep(0.01)
@@ -206,6 +206,26 @@ async def test_the_log_may_know_more_than_the_last_checkpoint(memory: MemoryStor
         assert await resumed(bot, answer.id, after=1) == events
 
 
+async def test_a_log_whose_maker_died_between_store_and_log_is_ended(memory: MemoryStore) -> None:
+    log = MemoryEventLog()
+    turn = await memory.begin_turn(OWNER, "c", [user("hello")], create=True)
+    answer = turn.answer
+    assert answer is not None
+    await log.publish(answer.id, Event(seq=1, type="created", answer=answer.id, question=answer.question))
+    await log.publish(answer.id, Event(seq=2, type="delta", answer=answer.id, text="all"))
+    async with (
+        chatbot(memory, ScriptedModel(), events=log) as bot,
+        chatbot(memory, ScriptedModel(), events=log) as other,
+    ):
+        early = asyncio.create_task(resumed(other, answer.id))
+        await asyncio.sleep(0.01)
+        await memory.finish_turn(OWNER, "c", answer.id, answer.token, text="all")
+        message = await memory.message(OWNER, "c", answer.id)
+        for events in (await resumed(bot, answer.id), await early):
+            check_events(events, message)
+            assert events[-1].type == "completed"
+
+
 async def test_a_turn_that_closes_a_dead_answer_ends_its_log(memory: MemoryStore) -> None:
     log = MemoryEventLog()
     answer = await abandoned(memory, "c", "")
@@ -234,7 +254,7 @@ async def test_a_process_that_takes_its_own_answer_for_dead_ends_it_once(
         assert (message.text, message.status) == ("one ", "incomplete")
         events = await collect(running)
         check_events(events, message)
-        assert events[-1].type == "incomplete"
+        assert (events[-1].type, events[-1].code) == ("incomplete", "lease_lost")
         assert await running.message() == message
         await until(lambda: model.streaming == 0)
     assert [m.text for m in await memory.tail(OWNER, "c")] == ["hello", "one "]

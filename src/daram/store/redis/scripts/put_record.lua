@@ -1,0 +1,18 @@
+-- KEYS: values, order. ARGV: clock's offset, key, expect ("-" any, "+" none, "+" and an etag), etag, expires, value.
+-- A record is kept as "etag\nexpires\nvalue"; expires is "" or microseconds.
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2]) + tonumber(ARGV[1])
+local old = redis.call('HGET', KEYS[1], ARGV[2])
+local have = ''
+if old then
+    local etag, expires = string.match(old, '^(%x+)\n(%d*)\n')
+    if expires == '' or tonumber(expires) > now then
+        have = etag
+    end
+end
+if ARGV[3] ~= '-' and ARGV[3] ~= '+' .. have then
+    return 0
+end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[4] .. '\n' .. ARGV[5] .. '\n' .. ARGV[6])
+redis.call('ZADD', KEYS[2], 0, ARGV[2])
+return 1

@@ -1,0 +1,121 @@
+"""Messages, conversations and answers as the scripts know them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from daram.codec import decode_strings, from_micros, to_micros
+from daram.errors import StoreCorrupt
+from daram.model import Answer, Appended, Conversation, Message, Part
+from daram.store.template import Ref
+
+
+class _Blob(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What no script looks at: x text, p parts, o model, t tokens, u usage, m metadata."""
+
+    x: str = ""
+    p: tuple[Part, ...] = ()
+    o: str | None = None
+    t: int | None = None
+    u: dict[str, int] | None = None
+    m: dict[str, str] = {}
+
+
+# Deterministic, so that equal messages have equal digests.
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(_Blob)
+
+
+def batch_args(messages: Sequence[Message]) -> list[str | bytes | int]:
+    """A batch as ``read_batch`` in ``_common.lua`` reads it."""
+    args: list[str | bytes | int] = [len(messages)]
+    for m in messages:
+        blob = _encoder.encode(_Blob(x=m.text, p=m.parts, o=m.model, t=m.tokens, u=m.usage, m=m.metadata))
+        said = f"{m.id}\n{m.role}\n{m.status}\n".encode()
+        digest = blake2b(said + blob, digest_size=16, person=b"daram.msg").hexdigest()
+        created = "" if m.created_at is None else str(to_micros(m.created_at))
+        args += [m.id, m.role, m.status, digest, created, blob]
+    return args
+
+
+def to_messages(triples: Sequence[bytes]) -> list[Message]:
+    """Triples of seq, stored value and the parent's id."""
+    return [to_message(*triples[n : n + 3]) for n in range(0, len(triples), 3)]
+
+
+def to_message(seq: bytes, value: bytes, parent: bytes) -> Message:
+    """One message; raises ``StoreCorrupt`` where the value is not one."""
+    try:
+        _, _, created, _, role, status, _, id, packed = value.split(b"\n", 8)
+        blob = _decoder.decode(packed)
+        return Message(
+            id=id.decode(),
+            role=role.decode(),  # type: ignore[arg-type]  # it was validated when it was stored
+            text=blob.x,
+            parts=blob.p,
+            status=status.decode(),  # type: ignore[arg-type]  # likewise
+            model=blob.o,
+            tokens=blob.t,
+            usage=blob.u,
+            metadata=blob.m,
+            created_at=from_micros(int(created)),
+            seq=int(seq),
+            parent=parent.decode() or None,
+        )
+    except (ValueError, msgspec.DecodeError) as error:
+        raise StoreCorrupt(f"message {int(seq)} of a conversation cannot be read: {error}") from None
+
+
+def to_conversation(values: Sequence[bytes]) -> Conversation:
+    """The reply of ``value_of`` in ``_common.lua``. A title is "+" and the title, or empty."""
+    owner, id, title, metadata, pinned, archived, version, etag, last_seq, _, _, created, updated, expires, head = values
+    return Conversation(
+        id=id.decode(),
+        owner=owner.decode(),
+        title=title[1:].decode() if title else None,
+        metadata=decode_strings(metadata or None),
+        pinned=pinned == b"1",
+        archived=archived == b"1",
+        version=int(version),
+        etag=etag.decode(),
+        last_seq=int(last_seq),
+        head=head.decode() or None,
+        created_at=from_micros(int(created)),
+        updated_at=from_micros(int(updated)),
+        expires_at=from_micros(int(expires)) if expires else None,
+    )
+
+
+def to_appended(ref: Ref, reply: Sequence[Any]) -> Appended:
+    """The reply of ``appended`` in ``_common.lua``; its tail comes newest first."""
+    version, etag, previous, parent, batch, tail = reply
+    return Appended(
+        conversation=ref.id,
+        version=int(version),
+        etag=etag.decode(),
+        previous_etag=previous.decode(),
+        parent=parent.decode() or None,
+        messages=to_messages(batch),
+        tail=to_messages(tail)[::-1],
+    )
+
+
+def to_answer(ref: Ref, row: Sequence[bytes]) -> Answer:
+    """The reply of ``row_value`` in ``_common.lua``."""
+    id, question, text, model, token, _, cancel, created, until = row
+    return Answer(
+        id=id.decode(),
+        owner=ref.owner,
+        conversation=ref.id,
+        question=question.decode(),
+        text=text.decode(),
+        model=model.decode() or None,
+        token=token.decode(),
+        cancel=cancel == b"1",
+        created_at=from_micros(int(created)),
+        lease_until=from_micros(int(until)),
+    )

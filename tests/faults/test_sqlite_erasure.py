@@ -79,8 +79,8 @@ async def test_deleted_messages_are_nowhere(tmp_path: Path, seed: int) -> None:
                 deleted.add(word)
     assert len(deleted) > 200
     assert deleted & contents(tmp_path / "daram.db") == set()
-    # SQLite overwrites what is deleted (secure_delete), but not the copies that lie in the unused middle of a page since
-    # it was split. They go when the page fills, and all at once with VACUUM.
+    # SQLite overwrites what is deleted (secure_delete), but not the copies that lie in the unused middle of a page
+    # since it was split. They go when the page fills, and all at once with VACUUM.
     assert len(deleted & remains(tmp_path)) < len(deleted) / 10
     vacuum(tmp_path / "daram.db")
     assert deleted & remains(tmp_path) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -46,6 +47,24 @@ async def test_turns_go_in_the_order_in_which_they_came(
     said = [m.text for m in await memory.tail(OWNER, "c") if m.role == "user"]
     assert said == [str(number) for number in range(8)]
     assert model.most_streaming == 1
+
+
+async def test_a_message_that_takes_long_to_measure_keeps_its_place(memory: MemoryStore) -> None:
+    second_is_measured = threading.Event()
+
+    class Measuring(ScriptedModel):
+        def count_tokens(self, text: str) -> int | None:
+            if text == "first":
+                second_is_measured.wait(10)
+            elif text == "second":
+                second_is_measured.set()
+            return len(text)
+
+    async with chatbot(memory, Measuring()) as bot:
+        first = asyncio.create_task(bot.ask(OWNER, "c", "first"))
+        await asyncio.sleep(0)
+        await asyncio.gather(first, bot.ask(OWNER, "c", "second"))
+    assert [m.text for m in await memory.tail(OWNER, "c")] == ["first", SAID, "second", SAID]
 
 
 async def test_a_waiter_holds_no_model_and_no_place_in_other_conversations(bot: Chatbot, model: ScriptedModel) -> None:

@@ -123,6 +123,8 @@ async def test_a_message_that_cannot_fit_is_refused_before_it_is_stored(memory: 
         ("lone \ud800", errors.InvalidInput),
         (assistant("an answer"), errors.InvalidInput),
         (user("x", id=""), errors.InvalidInput),
+        (user(7), errors.InvalidInput),  # type: ignore[arg-type]
+        ("x" * (1 << 21), errors.TooLarge),
     ],
 )
 async def test_bad_input_is_answered_not_stored(
@@ -132,6 +134,26 @@ async def test_bad_input_is_answered_not_stored(
         await bot.start(OWNER, "c", message)  # type: ignore[arg-type]  # that is the test
     with pytest.raises(errors.NotFound):
         await memory.get(OWNER, "c")
+
+
+@pytest.mark.parametrize(
+    ("owner", "conversation", "parent", "wait", "field"),
+    [
+        ("", "c", None, 0, "owner"),
+        (["a"], "c", None, 0, "owner"),
+        (OWNER, None, None, 0, "conversation"),
+        (OWNER, "c\n", None, 0, "conversation"),
+        (OWNER, "c", {}, 0, "message_id"),
+        (OWNER, "c", None, -1, "wait"),
+        (OWNER, "c", None, "soon", "wait"),
+    ],
+)
+async def test_bad_names_are_named(
+    bot: Chatbot, owner: object, conversation: object, parent: object, wait: object, field: str
+) -> None:
+    with pytest.raises(errors.InvalidInput) as caught:
+        await bot.start(owner, conversation, "x", parent=parent, wait=wait)  # type: ignore[arg-type]
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(

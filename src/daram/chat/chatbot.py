@@ -19,7 +19,7 @@ from daram.chat.title import OnTitle, Titler, answered_question
 from daram.chat.turn import Turns
 from daram.errors import ChatbotClosed, InvalidInput, NotFound, WrongLoop
 from daram.llm.base import ChatModel, Options
-from daram.model import Message, user
+from daram.model import ROOT, Message, user
 from daram.store import validate
 from daram.store.base import Store
 from daram.store.validate import Limits
@@ -75,6 +75,7 @@ class Chatbot:
     ) -> None:
         self.memory = memory
         self.model = model
+        self._limits = _limits(memory)
         self._system = system
         self._window = validate.whole(window, "window", 1, 1000)
         self._options = options
@@ -112,8 +113,8 @@ class Chatbot:
         seconds, and what ``Store.begin_turn`` raises.
         """
         home = self._here()
-        question = _question(message)
-        home.turns.prompter.check(question)
+        self._check_names(owner, conversation, parent)
+        question = _question(message, self._limits)
         self._remember(owner)
         return await home.turns.take(
             owner, conversation, question, new=True, parent=parent, create=create, wait=self._patience(wait)
@@ -127,8 +128,8 @@ class Chatbot:
         Raises ``NotFound``, ``ConversationBusy``.
         """
         home = self._here()
+        self._check_names(owner, conversation, question)
         asked = await self._stored_question(owner, conversation, question)
-        home.turns.prompter.check(asked)
         self._remember(owner)
         return await home.turns.take(
             owner, conversation, asked, new=False, parent=asked.id, create=False, wait=self._patience(wait)
@@ -255,7 +256,7 @@ class Chatbot:
             window=self._window,
             lease=self._lease,
             checkpoint_every=self._checkpoint_every,
-            limit=_message_limit(self.memory),
+            limit=self._limits.message_bytes,
         )
 
         def began(owner: str, conversation: str) -> None:
@@ -294,6 +295,12 @@ class Chatbot:
             if cursor is None:
                 raise NotFound("message of the user", conversation)
 
+    def _check_names(self, owner: str, conversation: str, message_id: str | None) -> None:
+        validate.name(owner, "owner", self._limits.owner_chars)
+        validate.name(conversation, "conversation", self._limits.conversation_id_chars)
+        if message_id not in (None, ROOT):
+            validate.name(message_id, "message_id", self._limits.message_id_chars)
+
     def _patience(self, wait: float | None) -> float:
         return self._wait if wait is None else _waiting_time(wait)
 
@@ -304,15 +311,13 @@ class Chatbot:
             del self._owners[next(iter(self._owners))]
 
 
-def _question(message: str | Message) -> Message:
+def _question(message: str | Message, limits: Limits) -> Message:
+    """What the caller said as a message that can be stored."""
     if isinstance(message, str):
         message = user(message)
-    if not isinstance(message, Message):
-        raise InvalidInput("message", f"must be a text or a daram.Message, not {type(message).__name__}")
+    message = validate.message(message, "message", limits)
     if message.role not in ("user", "tool"):
-        raise InvalidInput(
-            "message.role", f'must be "user" (or "tool": the result of a call), not {message.role!r:.40}'
-        )
+        raise InvalidInput("message.role", f'must be "user" (or "tool": the result of a call), not {message.role!r}')
     return message
 
 
@@ -320,12 +325,12 @@ def _waiting_time(wait: float) -> float:
     return 0.0 if wait == 0 else validate.seconds(wait, "wait")
 
 
-def _message_limit(memory: Store) -> int:
-    """The store's bound of a message in bytes, through its wrappers; stores without bounds get the default one."""
+def _limits(memory: Store) -> Limits:
+    """The store's bounds, through its wrappers; stores without bounds get the default ones."""
     store: object = memory
     while store is not None:
         limits = getattr(store, "limits", None)
         if isinstance(limits, Limits):
-            return limits.message_bytes
+            return limits
         store = getattr(store, "inner", None)
-    return Limits().message_bytes
+    return Limits()

@@ -18,7 +18,6 @@ import msgspec
 from daram.chat.clean import TextStream, clean_name, clean_parts, clean_usage
 from daram.chat.events import Event, EventLog, EventType, terminal_type
 from daram.chat.prompt import Prompter
-from daram.context.assemble import shrink
 from daram.errors import (
     Conflict,
     ContextOverflow,
@@ -176,7 +175,7 @@ class Generation:
             try:
                 await self._stream(context.messages)
             except ContextOverflow:
-                smaller = None if self._heard else shrink(context, prompter.counter())
+                smaller = None if self._heard else await prompter.halve(context)
                 if smaller is None:
                     raise
                 log.info("the context of answer %s was too long for the model; once more with half of it", self.id)
@@ -350,7 +349,7 @@ class Generation:
         parts, whole = clean_parts(self._parts, self._room - len(text.encode()))
         if not whole and status == "complete":
             status, metadata = "incomplete", {"finish": "length"}
-        usage, tokens = self._usage, self._tokens(text)
+        usage, tokens = self._usage, await self._tokens(text)
         deadline = self._renewed + setup.lease
         pause = 0.05
         while True:
@@ -386,11 +385,11 @@ class Generation:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # jitter, not a secret
                 pause = min(pause * 2, 2.0)
 
-    def _tokens(self, text: str) -> int | None:
+    async def _tokens(self, text: str) -> int | None:
         if self._usage and "output_tokens" in self._usage:
             return self._usage["output_tokens"]
         try:
-            return self._setup.model.count_tokens(text)
+            return await self._setup.prompter.count(text)
         except Exception:  # a figure for information only
             log.exception("the model %s cannot count the tokens of answer %s", self._model, self.id)
             return None

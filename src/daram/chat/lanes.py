@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 Lane = tuple[str, str, str | None]
 """(owner, conversation, parent): an edit opens a branch of its own, and does not wait for turns on others."""
@@ -14,33 +15,43 @@ class LaneTimeoutError(Exception):
     """The deadline came before the turn did."""
 
 
-class Lanes:
-    """One fair lock per lane, kept only while somebody holds it or waits for it."""
+class Place:
+    """A place in a queue, taken when it was made."""
 
     def __init__(self) -> None:
-        self._lanes: dict[Lane, tuple[asyncio.Lock, int]] = {}
+        self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    @asynccontextmanager
-    async def first(self, lane: Lane, deadline: float) -> AsyncIterator[None]:
+    def move_up(self) -> None:
+        """Nobody stands before this one any more."""
+        if not self._first.done():
+            self._first.set_result(None)
+
+    async def first(self, deadline: float) -> None:
         """Wait until nobody stands before; raises ``LaneTimeoutError`` at ``deadline`` (the loop's clock, seconds)."""
-        lock, waiting = self._lanes.get(lane, (asyncio.Lock(), 0))
-        self._lanes[lane] = lock, waiting + 1
+        if not self._first.done():
+            await asyncio.wait([self._first], timeout=max(deadline - asyncio.get_running_loop().time(), 0))
+        if not self._first.done():
+            raise LaneTimeoutError
+
+
+class Lanes:
+    """One queue per lane, kept only while somebody stands in it."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[Lane, deque[Place]] = {}
+
+    @contextmanager
+    def queue(self, lane: Lane) -> Iterator[Place]:
+        """Take a place at once, and leave it at the end."""
+        queue = self._lanes.setdefault(lane, deque())
+        place = Place()
+        queue.append(place)
+        queue[0].move_up()
         try:
-            if waiting:
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        await lock.acquire()
-                except TimeoutError:
-                    raise LaneTimeoutError from None
-            else:
-                await lock.acquire()  # free: granted at once, also where there is no time to wait
-            try:
-                yield
-            finally:
-                lock.release()
+            yield place
         finally:
-            lock, waiting = self._lanes[lane]
-            if waiting > 1:
-                self._lanes[lane] = lock, waiting - 1
+            queue.remove(place)
+            if queue:
+                queue[0].move_up()
             else:
                 del self._lanes[lane]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Iterable, Sequence
 
-from daram.context.assemble import SYSTEM, Budget, Context, assemble, check_fits
+from daram.context.assemble import SYSTEM, Budget, Context, assemble, check_fits, shrink
 from daram.context.recall import choose_notes
 from daram.errors import DaramError
 from daram.llm.base import ChatModel, Options
@@ -22,7 +23,10 @@ _QUERY_CHARS = 900
 
 
 class Prompter:
-    """Builds contexts for one model. ``system``: the system prompt (None: the default one, "": none)."""
+    """Builds contexts for one model. ``system``: the system prompt (None: the default one, "": none).
+
+    In threads: a local model's tokenizer takes about a millisecond for a text, and there are many texts in a context.
+    """
 
     def __init__(self, memory: Store, model: ChatModel, *, system: str | None, options: Options, window: int) -> None:
         self._memory = memory
@@ -31,10 +35,9 @@ class Prompter:
         self._options = options
         self._window = window
 
-    def check(self, question: Message) -> None:
+    async def check(self, question: Message) -> None:
         """Raise ``MessageTooLong`` where the question alone does not fit; nothing is read or stored."""
-        count, budget = self._measure()
-        check_fits(question, system=self._system, budget=budget, count=count)
+        await asyncio.to_thread(self._check, question)
 
     async def build(self, owner: str, conversation: str, question: Message, tail: Sequence[Message]) -> Context:
         """The context of an answer to ``question``; ``tail``: the recent messages of its branch, from begin_turn.
@@ -46,6 +49,21 @@ class Prompter:
         found: list[Message] = []
         if len(tail) >= self._window and question.role == "user":
             found = await self._search(owner, conversation, question.text)
+        return await asyncio.to_thread(self._assemble, question, recent, found)
+
+    async def halve(self, context: Context) -> Context | None:
+        """The context at half its size, after the model said that it is too long; None if nothing can be left out."""
+        return await asyncio.to_thread(lambda: shrink(context, TokenCounter(self._model.count_tokens)))
+
+    async def count(self, text: str) -> int | None:
+        """The tokens of a text if the model can tell."""
+        return await asyncio.to_thread(self._model.count_tokens, text)
+
+    def _check(self, question: Message) -> None:
+        count, budget = self._measure()
+        check_fits(question, system=self._system, budget=budget, count=count)
+
+    def _assemble(self, question: Message, recent: Sequence[Message], found: Sequence[Message]) -> Context:
         notes = choose_notes(question, _one_wording([*found, *recent], [*recent, question]))
         count, budget = self._measure()
         return assemble(
@@ -58,12 +76,9 @@ class Prompter:
             prefers_notes=self._model.prefers_notes,
         )
 
-    def counter(self) -> TokenCounter:
-        """Counts as the model does, where it can: a local one only once it is loaded, hence made anew each time."""
-        return TokenCounter(self._model.count_tokens)
-
     def _measure(self) -> tuple[TokenCounter, Budget]:
-        count = self.counter()
+        # Anew each time: a local model can count, and knows the length of its context, only once it is loaded.
+        count = TokenCounter(self._model.count_tokens)
         budget = Budget.of(self._model.context_tokens, answer=self._options.max_tokens, exact=count.exact)
         return count, budget
 

@@ -37,7 +37,6 @@ class Turns:
 
     def __init__(self, setup: Setup, *, began: Callable[[str, str], None], ended: Callable[[Generation], None]) -> None:
         self.generations: dict[str, Generation] = {}
-        self.prompter = setup.prompter
         self._setup = setup
         self._memory: Store = setup.memory
         self._began = began
@@ -68,7 +67,9 @@ class Turns:
         answer_id = ids.message_id()  # before the first try: a repeated one must be known for what it is
         pause = _FIRST_POLL
         try:
-            async with self._lanes.first((owner, conversation, parent), deadline):
+            with self._lanes.queue((owner, conversation, parent)) as place:
+                await self._setup.prompter.check(question)
+                await place.first(deadline)
                 while True:
                     self._refuse_when_closing()
                     try:

@@ -21,8 +21,8 @@ from daram.errors import Gone, LeaseLost, NotFound
 from daram.model import Answer, Appended, Conversation, Hit, Message, Record, Turn, Unset
 from daram.store import conflicts
 from daram.store.base import Order
+from daram.store.primitives import TOMBSTONE_SECONDS, AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.records import RecordsEngine
-from daram.store.template import TOMBSTONE_SECONDS, AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.thread import Row, Thread, own
 from daram.store.validate import Limits
 from daram.text.analyzer import index_terms, loose_terms, matches, parse_query

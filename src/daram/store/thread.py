@@ -13,7 +13,7 @@ from daram import ids
 from daram.errors import ConversationBusy, Gone, NotFound
 from daram.model import ROOT, Answer, Appended, Conversation, Message
 from daram.store import conflicts
-from daram.store.template import AppendSpec
+from daram.store.primitives import AppendSpec
 
 _Value = TypeVar("_Value", bound=msgspec.Struct)
 

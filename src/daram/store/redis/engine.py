@@ -20,11 +20,11 @@ from daram.errors import Conflict, ConversationBusy, Gone, LeaseLost, NotFound, 
 from daram.model import Answer, Appended, Conversation, Hit, Message, Turn, Unset
 from daram.store import conflicts
 from daram.store.base import Order
+from daram.store.primitives import TOMBSTONE_SECONDS, AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.process import identity, is_dead
 from daram.store.redis import keys, values
 from daram.store.redis.client import Server
 from daram.store.redis.records import RedisRecords
-from daram.store.template import TOMBSTONE_SECONDS, AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.validate import Limits
 from daram.text.analyzer import index_terms, matches, parse_query
 

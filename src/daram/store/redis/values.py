@@ -11,7 +11,7 @@ import msgspec
 from daram.codec import decode_strings, from_micros, to_micros
 from daram.errors import StoreCorrupt
 from daram.model import Answer, Appended, Conversation, Message, Part
-from daram.store.template import Ref
+from daram.store.primitives import Ref
 
 
 class _Blob(msgspec.Struct, frozen=True, omit_defaults=True):

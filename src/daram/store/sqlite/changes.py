@@ -11,10 +11,10 @@ from daram.codec import encode_body, encode_strings, to_micros
 from daram.errors import Gone, NotFound
 from daram.model import ROOT, Appended, Conversation, Message, Unset
 from daram.store import conflicts
+from daram.store.primitives import TOMBSTONE_SECONDS, AppendSpec, Changes, Ref
 from daram.store.sqlite import rows
 from daram.store.sqlite.index import unindex_conversation, unindex_message
 from daram.store.sqlite.rows import Row, Stored, fetch, one, run, value
-from daram.store.template import TOMBSTONE_SECONDS, AppendSpec, Changes, Ref
 
 # What one transaction deletes at most of many conversations: so many of them, or a few more messages than these.
 _STEP = 500

@@ -19,6 +19,7 @@ from daram.codec import to_micros
 from daram.errors import ConfigError, NotFound, StoreClosed, StoreError, StoreReadOnly
 from daram.model import Answer, Appended, Conversation, Hit, Message, Turn
 from daram.store.base import Order
+from daram.store.primitives import AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.sqlite import changes, forks, index, reads, records, rows, turns
 from daram.store.sqlite.connections import Connections, Synchronous
 from daram.store.sqlite.errors import translate
@@ -26,7 +27,6 @@ from daram.store.sqlite.readers import Readers
 from daram.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_identity, migrate
 from daram.store.sqlite.upkeep import Upkeep
 from daram.store.sqlite.writer import Writer
-from daram.store.template import AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.validate import Limits
 
 T = TypeVar("T")

@@ -11,9 +11,9 @@ import apsw
 
 from daram import ids
 from daram.model import Hit
+from daram.store.primitives import Ref
 from daram.store.sqlite import rows
 from daram.store.sqlite.rows import Q, Stored, fetch, one, run, value
-from daram.store.template import Ref
 from daram.text.analyzer import Query, fts5_match, index_terms, matches, parse_query
 
 # How many documents one transaction takes into the index, and how many characters of text (a few tens of milliseconds).

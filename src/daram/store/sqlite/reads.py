@@ -7,9 +7,9 @@ import apsw
 from daram.errors import NotFound
 from daram.model import Answer, Conversation, Message
 from daram.store.base import Order
+from daram.store.primitives import Ref
 from daram.store.sqlite import rows
 from daram.store.sqlite.rows import Row, Stored, fetch, one, value
-from daram.store.template import Ref
 
 
 def _require(db: apsw.Connection, ref: Ref, now: int) -> Stored:

@@ -10,8 +10,8 @@ import msgspec
 
 from daram.codec import decode_body, decode_strings, from_micros
 from daram.model import Answer, Conversation, Message
+from daram.store.primitives import Ref
 from daram.store.queries import load_queries
-from daram.store.template import Ref
 
 Q = load_queries("daram.store.sqlite")
 Row = tuple[Any, ...]

@@ -9,10 +9,10 @@ import apsw
 from daram.errors import ConversationBusy, Gone, LeaseLost, NotFound
 from daram.model import Answer, Appended, Message, Turn
 from daram.store import conflicts
+from daram.store.primitives import AnswerSpec, AppendSpec, Ref
 from daram.store.process import identity, is_dead
 from daram.store.sqlite import changes, rows
 from daram.store.sqlite.rows import Row, Stored, fetch, one, run, value
-from daram.store.template import AnswerSpec, AppendSpec, Ref
 
 _MICROS = 1_000_000
 

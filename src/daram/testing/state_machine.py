@@ -26,11 +26,10 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from daram.store.base import Store
 from daram.testing.machine.base import OpenStore
-from daram.testing.machine.messages import MessageRules
 from daram.testing.machine.turns import TurnRules
 
 
-class StoreMachine(MessageRules, TurnRules):
+class StoreMachine(TurnRules):
     """All rules; ``run_machine`` fills in ``new_place`` and ``open_model``."""
 
 

@@ -90,6 +90,19 @@ class MessageRules(Machine):
         assert found.value == len(self.oracle.expired)
         self.oracle.expired.clear()
 
+    @rule(handle=HANDLE, key=KEY, purge=st.booleans(), create=st.booleans())
+    def expire_and_go_on(self, handle: int, key: Key, purge: bool, create: bool) -> None:
+        if key == KEYS[0]:
+            return  # it would be the end of most examples
+        self.append_at_the_head(handle, key, [("new", "squirrel")], 1)
+        self.update(handle, key, "", True)
+        if purge:
+            self.purge(handle)
+        if create:
+            self.create(1 - handle, key, False)
+        self.append_at_the_head(handle, key, [("new", "squirrel")], 3)
+        self.page(handle, key, "asc", 6, True)
+
     @rule(handle=HANDLE, owner=OWNER, limit=LIMIT)
     def list_conversations(self, handle: int, owner: str, limit: int) -> None:
         found = self.on_every_page(handle, lambda s, cursor: s.list(owner, limit=limit, cursor=cursor))
@@ -222,6 +235,13 @@ class MessageRules(Machine):
         if real.value.next_cursor is not None:
             later = (real.value.next_cursor, model.value.next_cursor if model else None)
             self.places[key, order] = Place(living[limit - 1], leaf, later)
+
+    @rule(handle=HANDLE, order=ORDER, limit=LIMIT, pick=PICK)
+    def page_across_a_switch(self, handle: int, order: Order, limit: int, pick: int) -> None:
+        key = self.some_key(KEYS[0], False)
+        self.page(handle, key, order, limit, True)
+        self.use_branch(1 - handle, key, pick, False)
+        self.page(handle, key, order, limit, False)
 
     @rule(handle=HANDLE, owner=OWNER, word=WORD)
     def search(self, handle: int, owner: str, word: str) -> None:

@@ -26,17 +26,17 @@ from daram.testing.machine.base import (
     WORD,
     Expect,
     Held,
-    Machine,
     Plan,
     Sent,
     messages_of,
 )
+from daram.testing.machine.messages import MessageRules
 from daram.testing.machine.oracle import Key, Running
 
 STATUS: st.SearchStrategy[Status] = st.sampled_from(["complete", "complete", *get_args(Status)])
 
 
-class TurnRules(Machine):
+class TurnRules(MessageRules):
     """Begin, keep, finish, cancel, recover."""
 
     @rule(
@@ -73,12 +73,19 @@ class TurnRules(Machine):
         self._begin(handle, sent, Expect(), True, self.fresh("new"), late)
         self.sent.append(sent)
 
-    @rule(handle=HANDLE, key=KEY, word=WORD, status=STATUS)
-    def exchange(self, handle: int, key: Key, word: str, status: Status) -> None:
+    @rule(handle=HANDLE, key=KEY, word=WORD, status=STATUS, between=RARELY, again=RARELY)
+    def exchange(self, handle: int, key: Key, word: str, status: Status, between: bool, again: bool) -> None:
+        """A whole turn, perhaps with an append in the middle; perhaps the turn is sent again."""
         before = len(self.held)
         self.begin_turn_at_the_head(handle, key, [("new", word)], False)
-        if len(self.held) > before:  # nothing was in its way
-            self._finish(1 - handle, self.held[-1], word, status)
+        if len(self.held) == before:
+            return  # something was in its way
+        sent = self.sent[-1]
+        if between:
+            self._append(handle, Sent(key, self.plan([("new", word)]), None), Expect(), False, 3)
+        self._finish(1 - handle, self.held[-1], word, status)
+        if again:
+            self._begin(handle, sent, Expect(), False, self.fresh("new"), False)
 
     @rule(handle=HANDLE, key=KEY, pick=PICK, late=LATE)
     def answer_anew(self, handle: int, key: Key, pick: int, late: bool) -> None:

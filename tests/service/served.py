@@ -130,7 +130,8 @@ def _environment(*first: Path) -> dict[str, str]:
 
 def model_server(directory: Path, *arguments: str) -> Process:
     """The scripted model server; its URL ends in /v1."""
-    return Process([*_PYTHON, "-m", "daram.testing.model_server", "--port", "0", *arguments], _environment(), directory)
+    program = str(Path(__file__).with_name("naming_model.py"))
+    return Process([*_PYTHON, program, "--port", "0", *arguments], _environment(), directory)
 
 
 @contextmanager

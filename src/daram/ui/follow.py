@@ -15,8 +15,11 @@ from daram.ui.strings import Words
 Emit = Callable[[str, Any], Awaitable[None]]
 """Sends an event to one tab; where that tab has gone, into the void."""
 
-# Tokens that come faster than the eye go together, in seconds.
-_PAUSE = 0.03
+# Tokens that come faster than the eye go together. The page sets the whole text anew each time, so a long one goes less
+# often; else a slow browser would fall ever further behind. In seconds, and seconds per character.
+_PAUSE = 0.05
+_PAUSE_PER_CHARACTER = 1e-5
+_LONGEST_PAUSE = 1.0
 
 
 def now() -> str:
@@ -102,7 +105,8 @@ def _partial(conversation: str, answer_id: str, text: str) -> dict[str, Any]:
 
 
 async def _batches(events: AsyncIterator[Event]) -> AsyncIterator[list[Event]]:
-    """The events that have come meanwhile, together."""
+    """The events that have come meanwhile, together; the longer the text, the less often."""
+    length = 0
     queue: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def fill() -> None:
@@ -124,7 +128,8 @@ async def _batches(events: AsyncIterator[Event]) -> AsyncIterator[list[Event]]:
             yield batch
             if batch[-1].type in TERMINAL:
                 return
-            await asyncio.sleep(_PAUSE)
+            length += sum(len(event.text) for event in batch)
+            await asyncio.sleep(min(_PAUSE + length * _PAUSE_PER_CHARACTER, _LONGEST_PAUSE))
         await filling  # an error that ended the events ends the following too
     finally:
         filling.cancel()

@@ -39,6 +39,8 @@ latex = false
 # What the user typed is shown as it was typed.
 user_message_markdown = false
 edit_message = true
+# What was said before stays in sight.
+user_message_autoscroll = false
 
 [features.spontaneous_file_upload]
 enabled = false

@@ -1,0 +1,146 @@
+"""A real Chromium on the page, driven as a user drives it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page as BrowserPage
+from playwright.sync_api import expect, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+_WAIT = 120_000  # milliseconds: a small model on a busy machine takes its time
+_ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # What the page asks of others must fail, and be seen; not depend on the network of this machine.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+]
+
+
+def find_chromium(environ: Mapping[str, str]) -> str:
+    """The browser that the tests use; fails the test, with how to get one, where there is none."""
+    found = subprocess.run(
+        ["sh", str(ROOT / "scripts" / "chromium")], env=dict(environ), capture_output=True, text=True, check=False
+    )
+    if found.returncode != 0:
+        pytest.fail(found.stderr, pytrace=False)
+    return found.stdout.strip()
+
+
+class Browser:
+    """One browser. ``asked``: the URLs of all requests and sockets; ``complaints``: errors on its console."""
+
+    def __init__(self, context: Any, url: str, images: Path) -> None:
+        self.context = context
+        self.url = url
+        self.images = images
+        self.asked: list[str] = []
+        self.complaints: list[str] = []
+        context.set_default_timeout(_WAIT)
+        expect.set_options(timeout=_WAIT)
+        context.on("request", lambda request: self.asked.append(request.url))
+        context.on("page", self._watch)
+        self.page: BrowserPage = context.new_page()
+
+    def tab(self) -> Browser:
+        """Another tab of the same browser; what it asks is counted with the rest."""
+        other = object.__new__(Browser)
+        other.__dict__ |= self.__dict__
+        other.page = self.context.new_page()
+        return other
+
+    def _watch(self, page: BrowserPage) -> None:
+        page.on("websocket", lambda socket: self.asked.append(socket.url))
+        page.on("console", lambda message: self._hear(message.type, message.text))
+        page.on("pageerror", lambda error: self._hear("error", str(error)))
+
+    def _hear(self, kind: str, text: str) -> None:
+        # A server that is being restarted cannot be reached; the rest is ours to mend.
+        if kind == "error" and "ERR_CONNECTION" not in text and "WebSocket connection" not in text:
+            self.complaints.append(text)
+
+    def strangers(self) -> list[str]:
+        """What the page asked of other machines."""
+        own = urlsplit(self.url).netloc
+        return [url for url in self.asked if urlsplit(url).netloc != own and not url.startswith(("data:", "blob:"))]
+
+    # --- what a user does ---
+
+    def open(self, path: str = "/") -> None:
+        """Open the page and wait until it has said something."""
+        self.page.goto(self.url + path)
+        self.page.locator(".message-content").first.wait_for()
+
+    def reload(self) -> None:
+        """Press F5."""
+        self.page.reload()
+        self.page.locator(".message-content").first.wait_for()
+
+    def say(self, text: str) -> None:
+        """Type a message and press Enter."""
+        self.page.locator("#chat-input").click()
+        self.page.keyboard.insert_text(text)
+        self.page.locator("#chat-submit:not([disabled])").wait_for()
+        self.page.keyboard.press("Enter")
+
+    def answer(self, number: int) -> Any:
+        """The n-th answer (from 1; the greeting is not one), to be waited on."""
+        return self.page.locator('[data-step-type="assistant_message"]:not(:has(#step-greeting)) .message-content').nth(
+            number - 1
+        )
+
+    def finished(self) -> None:
+        """Wait until no answer is being made."""
+        self.page.locator("#stop-button").wait_for(state="detached")
+        self.page.locator("#chat-submit").wait_for()
+
+    def conversations(self) -> Any:
+        """The entries of the list."""
+        return self.page.locator('#thread-history a[href^="/thread/"]')
+
+    def open_conversation(self, name: str) -> None:
+        """Click a conversation of the list."""
+        self.conversations().filter(has_text=name).first.click()
+
+    def menu(self, name: str, item: re.Pattern[str] | str) -> None:
+        """Choose from the menu of a conversation."""
+        entry = self.conversations().filter(has_text=name).first
+        entry.hover()
+        entry.locator("button[aria-haspopup=menu], #thread-options").last.click()
+        self.page.get_by_role("menuitem", name=item).click()
+
+    def picture(self, name: str) -> None:
+        """A picture of the page, for the documentation and for whoever looks at a failure."""
+        self.page.mouse.move(0, 0)
+        self.page.screenshot(path=self.images / f"{name}.png", animations="disabled")
+
+
+@contextmanager
+def browse(executable: str, url: str, directory: Path, images: Path, *, language: str = "en-US") -> Iterator[Browser]:
+    """A new browser with a profile of its own."""
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            directory,
+            executable_path=executable,
+            args=_ARGUMENTS,
+            locale=language,
+            viewport={"width": 1200, "height": 760},
+            color_scheme="light",
+        )
+        try:
+            yield Browser(context, url, images)
+        finally:
+            context.close()

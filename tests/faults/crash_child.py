@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from random import Random
@@ -32,8 +33,9 @@ def message_text(id: str) -> str:
 
 
 def answer_text(question: str) -> str:
-    """The whole answer to that question."""
-    return " ".join(f"word{i}-{question[8:20]}" for i in range(60))
+    """The whole answer to that question (or to what a prompt makes of it, with notes around it)."""
+    id = re.findall(r"message (\S+) 다람쥐", question)[-1]
+    return " ".join(f"word{i}-{id}" for i in range(60))
 
 
 def say(**line: Any) -> None:

@@ -12,18 +12,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-
-from daram.model import Message
-from daram.store.sqlite.engine import SqliteStore
 from tests.faults.checks import check_file
 from tests.faults.children import environment
 from tests.faults.crash_child import OWNER, answer_text, message_text
+
+from daram.model import Message
+from daram.store.sqlite.engine import SqliteStore
 
 CHILD = Path(__file__).with_name("crash_child.py")
 
@@ -155,24 +154,27 @@ async def check_search(store: SqliteStore, account: Account, random: Random) -> 
 
 async def crash(path: Path, seed: int, processes: int, kills: int) -> dict[str, int]:
     """Kill so many processes one after another, then the rest at once; what was checked."""
-    random = Random(seed)
-    names = (f"p{n}" for n in range(1000))
-    account = Account()
     running: list[Child] = []
+    try:
+        return await _crash(path, Random(seed), processes, kills, running)
+    finally:
+        for child in running:
+            child.kill()
 
-    def start() -> Iterator[Child]:
-        while len(running) < processes:
-            child = Child(path, next(names), random.randrange(1 << 30))
-            running.append(child)
-            yield child
 
-    recovered = 0
+async def _crash(path: Path, random: Random, processes: int, kills: int, running: list[Child]) -> dict[str, int]:
+    account = Account()
+    recovered = started = 0
     for n in range(kills):
-        for child in start():
+        while len(running) < processes:
+            running.append(Child(path, f"p{started}", random.randrange(1 << 30)))
+            started += 1
+        for child in running:
             child.wait_until_ready()
         await asyncio.sleep(random.uniform(0.01, 0.4))
-        last = n == kills - 1
-        for victim in list(running) if last else [running.pop(random.randrange(len(running)))]:
+        is_last = n == kills - 1
+        while len(running) == processes or (is_last and running):
+            victim = running.pop(random.randrange(len(running)))
             victim.kill()
             mine = Account()
             for line in victim.lines:
@@ -188,7 +190,7 @@ async def crash(path: Path, seed: int, processes: int, kills: int) -> dict[str, 
         await check_search(store, account, random)
     check_file(path)
     return {
-        "kills": kills - 1 + processes,
+        "kills": started,
         "acknowledged batches": sum(account.batches.values()),
         "acknowledged messages": sum(len(ids) for ids, done in account.batches.items() if done),
         "answers": len(account.turns),

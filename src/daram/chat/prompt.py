@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Iterable, Sequence
 
 from daram.context.assemble import SYSTEM, Budget, Context, assemble, check_fits, shrink
@@ -86,11 +85,8 @@ class Prompter:
         text = text.strip()[:_QUERY_CHARS]
         if not text:
             return []
-        # A search gives what has all words of the query, and only where nothing has them what has any. The question is
-        # stored, so it would find itself and nothing else, but for a word that is nowhere.
-        query = f"{text} {secrets.token_hex(10)}"
         try:
-            hits = await self._memory.search(owner, query, conversation=conversation, limit=_HITS)
+            hits = await self._memory.search(owner, text, conversation=conversation, limit=_HITS, any_word=True)
         except DaramError as error:  # a poorer answer is better than none
             log.warning("the search for notes failed, the turn goes on without: %s", error)
             return []

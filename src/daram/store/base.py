@@ -233,9 +233,19 @@ class Store(ABC):
 
     @abstractmethod
     async def search(
-        self, owner: str, query: str, *, conversation: str | None = None, limit: int = 20
+        self,
+        owner: str,
+        query: str,
+        *,
+        conversation: str | None = None,
+        limit: int = 20,
+        any_word: bool = False,
     ) -> builtins.list[Hit]:
-        """Lexical search in the owner's messages, or in one conversation; best first. It sees every finished append."""
+        """Lexical search in the owner's messages, or in one conversation; best first. It sees every finished append.
+
+        Messages that have every word of the query; where there is none, those that have any. ``any_word``: those that
+        have any in the first place, ranked by how much they have (for a question in natural language).
+        """
 
     # --- life ---
 

@@ -274,7 +274,9 @@ class MemoryStore(RecordsEngine):
 
     # --- search ---
 
-    async def _search(self, owner: str, query: str, conversation: Ref | None, limit: int) -> builtins.list[Hit]:
+    async def _search(
+        self, owner: str, query: str, conversation: Ref | None, limit: int, any_word: bool
+    ) -> builtins.list[Hit]:
         parsed = parse_query(query)
         threads = [
             thread
@@ -286,7 +288,7 @@ class MemoryStore(RecordsEngine):
             for thread in threads
             for m in thread.living(thread.messages.values())
         ]
-        for all_words in (True, False):
+        for all_words in (False,) if any_word else (True, False):
             hits = []
             for thread, m, terms in documents:
                 if matches(parsed, terms, all_words=all_words):

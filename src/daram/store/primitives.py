@@ -133,4 +133,6 @@ class Primitives(ABC):
         """Take over answers whose maker is dead or late: a new token (returned) and a lease of ``lease`` seconds."""
 
     @abstractmethod
-    async def _search(self, owner: str, query: str, conversation: Ref | None, limit: int) -> builtins.list[Hit]: ...
+    async def _search(
+        self, owner: str, query: str, conversation: Ref | None, limit: int, any_word: bool
+    ) -> builtins.list[Hit]: ...

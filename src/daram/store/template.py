@@ -297,7 +297,13 @@ class Engine(Primitives, Store):
         return recovered
 
     async def search(
-        self, owner: str, query: str, *, conversation: str | None = None, limit: int = 20
+        self,
+        owner: str,
+        query: str,
+        *,
+        conversation: str | None = None,
+        limit: int = 20,
+        any_word: bool = False,
     ) -> builtins.list[Hit]:
         self._owner(owner)
         validate.text(query, "query", self.limits.query_chars, "characters")
@@ -305,8 +311,9 @@ class Engine(Primitives, Store):
             raise InvalidInput("query", "must not be empty")
         limit = validate.whole(limit, "limit", 1, self.limits.page_items)
         ref = None if conversation is None else self._ref(owner, conversation, "conversation")
+        any_word = validate.flag(any_word, "any_word")
         await self._open()
-        return await self._search(owner, query, ref, limit)
+        return await self._search(owner, query, ref, limit, any_word)
 
     async def close(self) -> None:
         if self._closed:

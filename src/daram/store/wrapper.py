@@ -182,9 +182,15 @@ class StoreWrapper(Store):
     # --- search ---
 
     async def search(
-        self, owner: str, query: str, *, conversation: str | None = None, limit: int = 20
+        self,
+        owner: str,
+        query: str,
+        *,
+        conversation: str | None = None,
+        limit: int = 20,
+        any_word: bool = False,
     ) -> builtins.list[Hit]:
-        return await self.inner.search(owner, query, conversation=conversation, limit=limit)
+        return await self.inner.search(owner, query, conversation=conversation, limit=limit, any_word=any_word)
 
     # --- records ---
 

@@ -319,16 +319,16 @@ class RedisStore(RedisRecords):
             if len(claimed) < limit and (until <= int(now) or is_dead(process)):
                 token = secrets.token_hex(16)
                 await self._watch_lease(ref, int(now) + int(lease * _MICROS))
-                taken = await self._run(
-                    "claim", ref, row[0], process, until, token, identity(), int(lease * _MICROS)
-                )
+                taken = await self._run("claim", ref, row[0], process, until, token, identity(), int(lease * _MICROS))
                 if taken:
                     claimed.append(values.to_answer(ref, taken))
         return claimed
 
     # --- search ---
 
-    async def _search(self, owner: str, query: str, conversation: Ref | None, limit: int) -> builtins.list[Hit]:
+    async def _search(
+        self, owner: str, query: str, conversation: Ref | None, limit: int, any_word: bool
+    ) -> builtins.list[Hit]:
         if conversation is None:
             raise Unsupported(
                 "Redis has no search over all conversations; search in one (conversation=…), "
@@ -344,7 +344,7 @@ class RedisStore(RedisRecords):
             if len(page) < 500:
                 break
             after = (page[-1].seq, leaf)
-        for all_words in (True, False):
+        for all_words in (False,) if any_word else (True, False):
             hits = [message for message, terms in texts if matches(parsed, terms, all_words=all_words)]
             if hits:
                 return [

@@ -272,13 +272,15 @@ class SqliteStore(records.SqliteRecords):
 
     # --- search ---
 
-    async def _search(self, owner: str, query: str, conversation: Ref | None, limit: int) -> builtins.list[Hit]:
+    async def _search(
+        self, owner: str, query: str, conversation: Ref | None, limit: int, any_word: bool
+    ) -> builtins.list[Hit]:
         if self._writer is not None and await self._read(reads.has_unindexed):
             try:
                 await self._write(lambda db, _: self._upkeep.feed(db))
             except StoreError:
                 pass  # a full disk or a busy one: then what is not indexed is looked through
-        return await self._read(lambda db: index.search(db, owner, query, conversation, self._clock(), limit))
+        return await self._read(lambda db: index.search(db, owner, query, conversation, self._clock(), limit, any_word))
 
     # --- forks (see forks.py) ---
 

@@ -80,13 +80,15 @@ def wipe(db: apsw.Connection) -> bool:
     return not is_done
 
 
-def search(db: apsw.Connection, owner: str, query: str, within: Ref | None, now: int, limit: int) -> list[Hit]:
+def search(
+    db: apsw.Connection, owner: str, query: str, within: Ref | None, now: int, limit: int, any_word: bool
+) -> list[Hit]:
     """All words first; any word where nothing has all (Korean endings differ, questions hold words of their own)."""
     scope = [_owner_term(owner)]
     if within is not None:
         scope.append(_conversation_term(within.key))
     parsed = parse_query(query)
-    for all_words in (True, False):
+    for all_words in (False,) if any_word else (True, False):
         match = fts5_match(query, all_words=all_words, scope=scope)
         if match is None:
             return []

@@ -58,6 +58,17 @@ class SearchTests(Suite):
         hits = await store.search(ANN, query)
         assert hits[0].id == found
 
+    async def test_any_word_finds_more_than_what_has_every_word(self, store: Store) -> None:
+        await _tell(store)
+        question = "What is the squirrel called?"
+        await store.append(ANN, "c", [user(question, id="question")])
+        assert names([hit.message for hit in await store.search(ANN, question)]) == ["question"]
+        found = names([hit.message for hit in await store.search(ANN, question, any_word=True)])
+        assert found[0] == "question"
+        assert "tuna" in found
+        with pytest.raises(InvalidInput):
+            await store.search(ANN, question, any_word="yes")  # type: ignore[arg-type]  # that is what is tested
+
     @pytest.mark.parametrize("query", ["elephant", "uirrel", "코끼리", "elephant zebra", "🐘"])
     async def test_does_not_find(self, store: Store, query: str) -> None:
         await _tell(store)

@@ -11,10 +11,9 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from daram import errors
-from daram.llm import _refusals, _sse, wire
 from daram.llm.base import ChatModel, Options
 from daram.llm.openai import OpenAIModel
-from daram.model import Message, Part, assistant, system, tool, user
+from daram.model import Message, system, user
 from daram.testing.model_server import Reply, ScriptedModelServer, call, cut, failure, html, overflow, stall
 
 KEY = "sk-very-secret-0123456789"
@@ -73,41 +72,6 @@ async def test_tool_call_is_joined_from_its_fragments():
     assert deltas[0].finish == "tool_calls"
     assert (part.type, part.data["call_id"], part.data["name"]) == ("tool_call", "call_0", "find")
     assert json.loads(part.data["arguments"]) == {"what": "다람쥐", "deep": [1, 2, 3]}
-
-
-def test_messages_on_the_wire():
-    tool_call = Part(type="tool_call", data={"call_id": "c1", "name": "find", "arguments": '{"a":1}'})
-    image = Part(type="image", data={"url": "https://example.org/a.png"})
-    inline = Part(type="image", data={"data": "QUJD", "media_type": "image/jpeg"})
-    file = Part(type="file", data={"name": "notes.txt"})
-    messages = [
-        user("Look", parts=[image, inline, file]),
-        assistant("", parts=[tool_call]),
-        tool("found", call_id="c1"),
-        assistant(""),  # was cut before its first word
-        user("Thanks"),
-    ]
-    wired = wire.body("m", messages, Options(extra={"seed": 7, "model": "other"}))
-    assert wired["seed"] == 7
-    assert wired["model"] == "other"
-    assert wired["messages"] == [
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "Look"},
-                {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
-                {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,QUJD"}},
-                {"type": "text", "text": "[file: notes.txt]"},
-            ],
-        },
-        {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"a":1}'}}],
-        },
-        {"role": "tool", "tool_call_id": "c1", "content": "found"},
-        {"role": "user", "content": "Thanks"},
-    ]
 
 
 async def test_a_body_without_streaming_is_taken_too():
@@ -248,41 +212,6 @@ async def test_context_overflow_in_each_dialect(dialect):
         assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens",
-        "'max_tokens' or 'max_completion_tokens' is too large: 2000. This model's maximum context length is 4096",
-        "The decoder prompt (length 9000) is longer than the maximum model length of 4096.",
-        "The input (9000 tokens) is longer than the model's context length (4096 tokens).",
-        "request (9030 tokens) exceeds the available context size (8192 tokens), try increasing it",
-        "The number of tokens to keep from the initial prompt is greater than the context length",
-        "Trying to keep the first 9000 tokens when context the overflows.",
-        "Your input exceeds the context window of this model. Please adjust your input and try again.",
-        "Please reduce the length of the messages or completion.",
-        "prompt is too long: 213462 tokens > 200000 maximum",
-        "The input token count (1196265) exceeds the maximum number of tokens allowed (1048575).",
-        "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length",
-        "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens",
-    ],
-)
-def test_the_words_of_other_servers(words):
-    assert _refusals.read(400, json.dumps({"error": {"message": words}})).is_overflow
-
-
-@pytest.mark.parametrize(
-    ("status", "words"),
-    [
-        (400, "Invalid value for temperature"),
-        (429, "Rate limit reached: please reduce the length of the messages"),
-        (401, "Incorrect API key"),
-        (500, "out of memory"),
-    ],
-)
-def test_other_refusals_are_no_overflow(status, words):
-    assert not _refusals.read(status, json.dumps({"error": {"message": words}})).is_overflow
-
-
 async def test_overflow_reported_inside_the_stream():
     event = json.dumps({"error": {"message": "exceeds the available context size", "code": 400}})
     async with endpoint(Reply(body=f"data: {event}\n\n", content_type="text/event-stream")) as (_, model):
@@ -345,14 +274,6 @@ async def test_a_long_retry_after_is_reported_at_once():
             await ask(model)
         assert caught.value.retry_after == 3600
         assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [("3", 3), ("0.5", 0.5), ("-1", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("x", None), (None, None)],
-)
-def test_retry_after_header(header, seconds):
-    assert _refusals.seconds(header) == seconds
 
 
 async def test_an_unknown_stream_options_is_left_out_from_then_on():
@@ -457,29 +378,3 @@ async def test_many_answers_at_once_do_not_mix():
     async with endpoint(server={"delay": 0.001, "default": lambda r: r["messages"][-1]["content"] * 20}) as (_, model):
         answers = await asyncio.gather(*(ask(model, user(f"n{number} ")) for number in range(40)))
     assert [joined(answer) for answer in answers] == [f"n{number} " * 20 for number in range(40)]
-
-
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-async def test_events_are_the_same_however_they_are_cut():
-    raw = ": ping\r\n\r\nevent: x\r\ndata: 다람쥐\r\ndata: two\r\n\r\ndata:three\n\nid: 4\ndata: last".encode()
-    expected = [None, "다람쥐\ntwo", "three", "last"]
-    for size in (1, 2, 3, 7, len(raw)):
-
-        async def pieces(size=size):
-            for start in range(0, len(raw), size):
-                yield raw[start : start + size]
-
-        assert [event async for event in _sse.events(pieces())] == expected
-
-
-async def test_an_endless_line_is_refused(monkeypatch):
-    monkeypatch.setattr(_sse, "MAX_LINE", 1000)
-
-    async def endless():
-        while True:
-            yield b"data: " + b"x" * 100
-
-    with pytest.raises(_sse.NotEventsError):
-        [event async for event in _sse.events(endless())]

@@ -272,7 +272,7 @@ class Endpoint:
         return adapted
 
 
-class _Failure(Exception):  # noqa: N818 - carries the error that will be raised
+class _Failure(Exception):
     """Why an attempt failed, and whether the same request may succeed a moment later."""
 
     def __init__(self, error: ModelError, refusal: _refusals.Refusal | None = None, *, transient: bool = False) -> None:

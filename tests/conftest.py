@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.postgres import databases, postgres_server, postgres_template  # noqa: F401  # fixtures
+
 # Machines differ in speed: how long an example took says nothing here.
 settings.register_profile(
     "daram", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, unquote, urlsplit
+from importlib.util import find_spec
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
-from daram.errors import ConfigError
+from daram.errors import ConfigError, MissingExtra
 from daram.store.base import Store
 
-_KNOWN = "sqlite:///path/to/file.db and memory://"
+_KNOWN = "sqlite:///path/to/file.db, postgresql://user:password@host/database and memory://"
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -15,8 +16,11 @@ def store_from_url(url: str) -> Store:
     """The engine for a URL, not opened yet.
 
     ``sqlite:///relative/or////absolute.db`` (as in SQLAlchemy; options ``?synchronous=FULL|NORMAL|OFF``,
-    ``busy_timeout=SECONDS``, ``read_only=true``); ``memory://`` keeps nothing beyond the process. A plain path that
-    ends in ``.db`` or ``.sqlite`` is an SQLite file too. Raises ``ConfigError``.
+    ``busy_timeout=SECONDS``, ``read_only=true``); ``postgresql://user:password@host:port/database`` (options
+    ``?schema=NAME``, ``pool_size=N``, ``pool_wait=SECONDS``, ``timeout=SECONDS``, ``statement_timeout=SECONDS``, and
+    all that libpq has); ``memory://`` keeps nothing beyond the process. A plain path that ends in ``.db`` or
+    ``.sqlite`` is an SQLite file too. Raises ``ConfigError``, and ``MissingExtra`` where the engine's driver is not
+    installed.
     """
     if not url:
         raise ConfigError(f"the store's URL must be a string such as {_KNOWN}, not {url!r}")
@@ -34,6 +38,8 @@ def store_from_url(url: str) -> Store:
         return MemoryStore()
     if parts.scheme == "sqlite":
         return _sqlite(parts.netloc, parts.path, options, url)
+    if parts.scheme in ("postgresql", "postgres"):
+        return _postgres(parts, options)
     raise ConfigError(f"no engine for the store's URL {_masked(url)!r}: this Daram knows {_KNOWN}")
 
 
@@ -49,18 +55,44 @@ def _sqlite(host: str, path: str, options: dict[str, str], url: str) -> Store:
     synchronous = options.pop("synchronous", "FULL").upper()
     if synchronous not in ("FULL", "NORMAL", "OFF"):
         raise ConfigError(f"synchronous={synchronous} in the store's URL must be FULL, NORMAL or OFF")
-    waiting = options.pop("busy_timeout", "10")
-    try:
-        busy_timeout = float(waiting)
-    except ValueError:
-        busy_timeout = -1.0
-    if not 0 <= busy_timeout <= 3600:
-        raise ConfigError(f"busy_timeout={waiting} in the store's URL must be seconds from 0 to 3600")
+    busy_timeout = _number(options, "busy_timeout", 10, 0, 3600)
     flag = options.pop("read_only", "false").lower()
     if flag not in _FLAGS:
         raise ConfigError(f"read_only={flag} in the store's URL must be true or false")
     _no_more(options, url)
     return SqliteStore(path, synchronous=synchronous, busy_timeout=busy_timeout, read_only=_FLAGS[flag])  # type: ignore[arg-type]  # checked above
+
+
+def _postgres(parts: SplitResult, options: dict[str, str]) -> Store:
+    if find_spec("psycopg") is None or find_spec("psycopg_pool") is None:
+        raise MissingExtra("PostgreSQL", "postgres")
+    from daram.store.postgres.engine import PostgresStore
+
+    schema = options.pop("schema", "daram")
+    if not 0 < len(schema.encode()) <= 63 or schema.startswith("pg_"):
+        raise ConfigError(f"schema={schema} in the store's URL must have 1 to 63 bytes and not begin with pg_")
+    size = int(_number(options, "pool_size", 10, 1, 1000))
+    wait = _number(options, "pool_wait", 10, 0, 3600)
+    timeout = _number(options, "timeout", 30, 0.001, 86_400)
+    if "statement_timeout" in options:
+        # Sent when a connection is made; a pooler must be told to let it pass.
+        limit = _number(options, "statement_timeout", 0, 0, 86_400)
+        options["options"] = f"{options.get('options', '')} -c statement_timeout={int(limit * 1000)}".strip()
+    conninfo = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(options, quote_via=quote), ""))
+    return PostgresStore(conninfo, schema=schema, pool_size=size, pool_wait=wait, timeout=timeout)
+
+
+def _number(options: dict[str, str], name: str, default: float, low: float, high: float) -> float:
+    given = options.pop(name, None)
+    if given is None:
+        return default
+    try:
+        value = float(given)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise ConfigError(f"{name}={given} in the store's URL must be a number from {low:g} to {high:g}")
+    return value
 
 
 def _no_more(options: dict[str, str], url: str) -> None:

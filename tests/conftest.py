@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-
 from tests.postgres import databases, postgres_server, postgres_template  # noqa: F401  # fixtures
 
 # Machines differ in speed: how long an example took says nothing here.

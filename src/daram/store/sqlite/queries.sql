@@ -94,8 +94,9 @@ SELECT seq, id, parent, role, text, body, status, model, tokens, created_at, del
 FROM message WHERE conversation = ? AND seq = ? AND parent = seq - 1;
 
 -- name: later_children
+-- (INDEXED BY: left to itself, SQLite takes the primary key and reads the whole conversation.)
 SELECT seq, id, parent, role, text, body, status, model, tokens, created_at, deleted
-FROM message WHERE conversation = ? AND parent = ? AND parent <> seq - 1 ORDER BY seq;
+FROM message INDEXED BY message_sibling WHERE conversation = ? AND parent = ? AND parent <> seq - 1 ORDER BY seq;
 
 -- name: insert_message
 INSERT INTO message (conversation, seq, id, parent, role, text, body, status, model, tokens, created_at, doc, question)
@@ -103,7 +104,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: distant_answers
 SELECT seq, id, parent, role, text, body, status, model, tokens, created_at, deleted
-FROM message WHERE conversation = ? AND question = ? ORDER BY seq;
+FROM message INDEXED BY message_question WHERE conversation = ? AND question = ? ORDER BY seq;
 
 -- name: distant_question
 SELECT question FROM message WHERE conversation = ? AND seq = ?;

@@ -93,8 +93,7 @@ class FaultyStore(StoreWrapper):
         raise StoreUnavailable("a planned fault: nothing was done")
 
     def _records(self) -> SupportsRecords:
-        if not isinstance(self.real, SupportsRecords):
-            return super()._records()
+        StoreWrapper(self.real)._records()  # refuses where there are none
         return cast(SupportsRecords, self.inner)
 
 

@@ -123,7 +123,7 @@ class Browser:
         self.page.get_by_role("menuitem", name=item).click()
 
     def picture(self, name: str) -> None:
-        """A picture of the page, for the documentation and for whoever looks at a failure."""
+        """A picture of the page."""
         self.page.mouse.move(0, 0)
         self.page.screenshot(path=self.images / f"{name}.png", animations="disabled")
 

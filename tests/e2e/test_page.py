@@ -46,7 +46,7 @@ STORIES = [
 
 @pytest.fixture
 def images(tmp_path: Path, outside_environment: Mapping[str, str]) -> Path:
-    """Where pictures go: ``DARAM_SCREENSHOTS``, else where pytest keeps the last runs."""
+    """Where the pictures of the story go: ``DARAM_SCREENSHOTS`` (``docs/images``), else where pytest keeps its runs."""
     directory = Path(outside_environment.get("DARAM_SCREENSHOTS") or tmp_path / "images").absolute()
     directory.mkdir(parents=True, exist_ok=True)
     return directory
@@ -82,7 +82,7 @@ def local_page(tmp_path: Path, outside_environment: Mapping[str, str]) -> Iterat
         yield page
 
 
-def tell_the_story(story: Story, page: Page, browser: Open, picture: str) -> None:
+def tell_the_story(story: Story, page: Page, browser: Open, picture: str = "") -> None:
     """Tell it, kill -9 the server, start it, find the conversation in the list, open it, ask."""
     with browser(page, language=story.language) as chat:
         chat.open()
@@ -102,14 +102,15 @@ def tell_the_story(story: Story, page: Page, browser: Open, picture: str) -> Non
         chat.say(story.asked)
         expect(chat.answer(2)).to_contain_text(re.compile(story.name, re.IGNORECASE))
         chat.finished()
-        chat.picture(f"{picture}-{story.language[:2]}")
+        if picture:
+            chat.picture(f"{picture}-{story.language[:2]}")
     assert page.strangers() == []
 
 
 @pytest.mark.parametrize("story", STORIES, ids=[story.language for story in STORIES])
 def test_the_story_with_a_scripted_model(story: Story, tmp_path: Path, browser: Open) -> None:
     with scripted_page(tmp_path, delay=0.02) as page:
-        tell_the_story(story, page, browser, "scripted-after-the-restart")
+        tell_the_story(story, page, browser)
 
 
 @pytest.mark.parametrize("story", STORIES, ids=[story.language for story in STORIES])
@@ -149,7 +150,6 @@ def test_stop_keeps_what_was_said(page: Page, browser: Open) -> None:
         chat.open()
         chat.say("[[delay 0.1]] [[tokens 9000]]")
         expect(chat.answer(1)).to_contain_text("word5")
-        chat.picture("streaming")
         chat.page.locator("#stop-button").click()
         expect(chat.answer(1)).to_contain_text(KOREAN.cancelled)
         chat.finished()
@@ -198,7 +198,6 @@ def test_the_list_is_searched_renamed_and_deleted_from(page: Page, browser: Open
         expect(chat.page.get_by_role("option")).to_have_text(["도토리 이야기"])
         chat.page.get_by_placeholder("Search by title").fill("wood OWN")
         expect(chat.page.get_by_role("option")).to_have_text(["A wood of my own"])
-        chat.picture("search")
         chat.page.get_by_role("option").click()
         expect(chat.answer(1)).to_have_text("Oak and beech")
 
@@ -257,7 +256,6 @@ def test_a_half_finished_answer_is_shown_as_such_after_a_crash(tmp_path: Path, b
         # The tab was open all the time: it comes back by itself.
         expect(chat.answer(1)).to_contain_text(KOREAN.incomplete)
         expect(chat.answer(1)).to_contain_text("word1 word2")
-        chat.picture("after-a-crash")
         chat.page.get_by_role("button", name=KOREAN.retry).click()
         expect(chat.page.locator("#stop-button")).to_be_visible()
         expect(chat.page.locator('[data-step-type="user_message"]')).to_have_count(1)
@@ -272,7 +270,6 @@ def test_an_error_is_told_and_can_be_tried_again(tmp_path: Path, browser: Open) 
         expect(chat.page.locator(".message-content").nth(1)).to_contain_text("not ready yet")
         chat.say("Are you there?")
         expect(chat.page.get_by_text(ENGLISH.problems["model_unavailable"])).to_be_visible()
-        chat.picture("no-model")
         chat.page.get_by_role("button", name=ENGLISH.retry).click()
         expect(chat.page.get_by_role("button", name=ENGLISH.retry)).to_have_count(1)
         expect(chat.page.locator('[data-step-type="user_message"]')).to_have_count(1)

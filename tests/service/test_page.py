@@ -237,10 +237,15 @@ def test_the_korean_page_speaks_korean(browser: httpx.Client) -> None:
     assert english["threadHistory"]["sidebar"]["title"] == "Conversations"
 
 
+def test_the_pages_language_is_the_browsers(browser: httpx.Client) -> None:
+    for accepted, language in [("ko-KR,ko;q=0.9", "ko"), ("en-US", "en"), ("de", "en")]:
+        assert f'<html lang="{language}">' in browser.get("/", headers={"accept-language": accepted}).text
+
+
 def test_both_languages_say_everything() -> None:
     assert set(strings.CHROME["ko"]) == set(strings.CHROME["en-US"])
     assert set(strings.KOREAN.problems) == set(strings.ENGLISH.problems)
-    fields = [field.name for field in dataclasses.fields(strings.Words) if field.name != "problems"]
+    fields = [field.name for field in dataclasses.fields(strings.Words) if field.name not in ("language", "problems")]
     pairs = [(getattr(strings.ENGLISH, name), getattr(strings.KOREAN, name)) for name in fields]
     pairs += [(text, strings.KOREAN.problems[code]) for code, text in strings.ENGLISH.problems.items()]
     pairs += [(text, strings.CHROME["ko"][key]) for key, text in strings.CHROME["en-US"].items()]

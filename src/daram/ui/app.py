@@ -23,6 +23,7 @@ from daram.settings import Settings
 from daram.ui import home
 from daram.ui.guard import Guard
 from daram.ui.html import at_home, script_hashes
+from daram.ui.strings import words
 
 if TYPE_CHECKING:
     from daram.ui.page import Page
@@ -87,7 +88,9 @@ def create_app(settings: Settings, *, memory: Memory | None = None, model: ChatM
         from chainlit.auth import create_jwt
         from chainlit.auth.cookie import set_auth_cookie
 
-        response = HTMLResponse(page_html, headers={"cache-control": "no-store"})
+        spoken = words(request.headers.get("accept-language")).language
+        said = page_html.replace('<html lang="en">', f'<html lang="{spoken}">', 1)
+        response = HTMLResponse(said, headers={"cache-control": "no-store"})
         set_auth_cookie(request, response, create_jwt(await page.user()))
         return response
 

@@ -108,11 +108,14 @@ class Page:
         tab = Tab(session)
         await tab.emit("task_end", {})
         began = session.thread_id_to_resume or session.has_first_interaction
-        if not (began and await self._show(tab)):
-            if session.thread_id_to_resume:
-                await tab.emit("resume_thread_error", tab.words.not_found)
-                return
-            await tab.say("greeting", tab.words.greeting)
+        try:
+            if not (began and await self._show(tab)):
+                if session.thread_id_to_resume:
+                    await tab.emit("resume_thread_error", tab.words.not_found)
+                    return
+                await tab.say("greeting", tab.words.greeting)
+        except DaramError as error:
+            await self._explain(tab, error, "problem-open")
         self._spawn(self._tell_of_model(tab))
 
     async def said(self, sid: str, payload: dict[str, Any]) -> None:
@@ -157,7 +160,8 @@ class Page:
         await tab.emit("task_start", {})
         try:
             running = await self.chatbot.regenerate(self.owner, tab.conversation, given["question"])
-        except DaramError as error:
+        except Exception as error:
+            log.exception("an answer could not be made anew")
             await self._explain(tab, error, f"problem-{given['question']}", given)
             return
         if "answer" in given:
@@ -176,9 +180,10 @@ class Page:
         await tab.emit("task_start", {})
         try:
             running = await self.chatbot.start(self.owner, tab.conversation, message, parent=parent)
-        except DaramError as error:
+        except Exception as error:
+            log.exception("a turn could not begin")
             again = {"id": message.id, "text": message.text, "parent": parent}
-            await self._explain(tab, error, f"problem-{message.id}", again if error.retryable else None)
+            await self._explain(tab, error, f"problem-{message.id}", again)
             return
         await tab.reread_list(running.question.id)
         await self._watch_all(tab, running, new_message=parent is None)
@@ -195,10 +200,11 @@ class Page:
             else:  # another branch is in use now
                 await self._show(other)
 
-    async def _explain(self, tab: Tab, error: DaramError, id: str, again: dict[str, Any] | None) -> None:
-        log.warning("a turn could not begin: %s", error)
-        await tab.say(id, tab.words.explain(error.code, str(error)), isError=True)
-        if again is not None:
+    async def _explain(self, tab: Tab, error: Exception, id: str, again: dict[str, Any] | None = None) -> None:
+        """Say what went wrong; with a button to try again where that may help."""
+        code = error.code if isinstance(error, DaramError) else ""
+        await tab.say(id, tab.words.explain(code, str(error) or type(error).__name__), isError=True)
+        if again is not None and (not isinstance(error, DaramError) or error.retryable):
             await offer_retry(tab.emit, id, again, tab.words)
         await tab.emit("task_end", {})
 

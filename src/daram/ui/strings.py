@@ -13,6 +13,7 @@ from daram.model import Message
 class Words:
     """What Daram itself says on the page, in one language. ``problems``: by the ``code`` of a DaramError."""
 
+    language: str
     greeting: str
     incomplete: str
     too_long: str
@@ -41,6 +42,7 @@ class Words:
 
 
 ENGLISH: Final = Words(
+    language="en",
     greeting="I am a chatbot that answers with the whole conversation in mind. Type a message.",
     incomplete="This answer is incomplete: it was interrupted before its end.",
     too_long="This answer is incomplete: it reached the greatest length that is allowed.",
@@ -73,6 +75,7 @@ ENGLISH: Final = Words(
 )
 
 KOREAN: Final = Words(
+    language="ko",
     greeting="저는 대화의 맥락을 고려해 답변할 수 있는 채팅봇입니다. 메시지를 입력하세요.",
     incomplete="이 답변은 완성되지 않았습니다. 도중에 중단되었습니다.",
     too_long="이 답변은 완성되지 않았습니다. 허용된 최대 길이에 이르렀습니다.",

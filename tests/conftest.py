@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.postgres import databases, postgres_server, postgres_template  # noqa: F401  # fixtures
+from tests.redis_servers import redis_cluster, redis_server, valkey_server  # noqa: F401  # fixtures
 
 # Machines differ in speed: how long an example took says nothing here.
 settings.register_profile(

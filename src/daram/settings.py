@@ -162,7 +162,8 @@ class Settings:
         "DARAM_STORE",
         Kind(
             _read_printable,
-            "`sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, `memory://` (kept until the program ends)",
+            "`sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, `postgresql://USER:PASSWORD@HOST/DATABASE`, "
+            "`redis://HOST:6379/0`, `memory://` (kept until the program ends)",
         ),
         "Where conversations are kept.",
         default="",

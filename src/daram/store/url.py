@@ -8,7 +8,8 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 from daram.errors import ConfigError, MissingExtra
 from daram.store.base import Store
 
-_KNOWN = "sqlite:///path/to/file.db, postgresql://user:password@host/database and memory://"
+_KNOWN = "sqlite:///path/to/file.db, postgresql://user:password@host/database, redis://host:6379/0 and memory://"
+_REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel")
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -18,9 +19,11 @@ def store_from_url(url: str) -> Store:
     ``sqlite:///relative/or////absolute.db`` (as in SQLAlchemy; options ``?synchronous=FULL|NORMAL|OFF``,
     ``busy_timeout=SECONDS``, ``read_only=true``); ``postgresql://user:password@host:port/database`` (options
     ``?schema=NAME``, ``pool_size=N``, ``pool_wait=SECONDS``, ``timeout=SECONDS``, ``statement_timeout=SECONDS``, and
-    all that libpq has); ``memory://`` keeps nothing beyond the process. A plain path that ends in ``.db`` or
-    ``.sqlite`` is an SQLite file too. Raises ``ConfigError``, and ``MissingExtra`` where the engine's driver is not
-    installed.
+    all that libpq has); ``redis://user:password@host:6379/0`` (Redis or Valkey; ``rediss://`` with TLS, ``unix://`` and
+    the path of a socket, ``redis+cluster://host:port``, ``rediss+cluster://``,
+    ``redis+sentinel://host:26379,host2:26379/service``; options ``?timeout=SECONDS``, ``wait=REPLICAS``);
+    ``memory://`` keeps nothing beyond the process. A plain path that ends in ``.db`` or ``.sqlite`` is an SQLite file
+    too. Raises ``ConfigError``, and ``MissingExtra`` where the engine's driver is not installed.
     """
     if not url:
         raise ConfigError(f"the store's URL must be a string such as {_KNOWN}, not {url!r}")
@@ -40,6 +43,8 @@ def store_from_url(url: str) -> Store:
         return _sqlite(parts.netloc, parts.path, options, url)
     if parts.scheme in ("postgresql", "postgres"):
         return _postgres(parts, options)
+    if parts.scheme in _REDIS:
+        return _redis(parts, options, url)
     raise ConfigError(f"no engine for the store's URL {_masked(url)!r}: this Daram knows {_KNOWN}")
 
 
@@ -80,6 +85,19 @@ def _postgres(parts: SplitResult, options: dict[str, str]) -> Store:
         options["options"] = f"{options.get('options', '')} -c statement_timeout={int(limit * 1000)}".strip()
     conninfo = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(options, quote_via=quote), ""))
     return PostgresStore(conninfo, schema=schema, pool_size=size, pool_wait=wait, timeout=timeout)
+
+
+def _redis(parts: SplitResult, options: dict[str, str], url: str) -> Store:
+    if find_spec("redis") is None:
+        raise MissingExtra("Redis", "redis")
+    from daram.store.redis.engine import RedisStore
+
+    timeout = _number(options, "timeout", 10, 0.001, 3600)
+    wait = int(_number(options, "wait", 0, 0, 100))
+    database = f"?db={int(_number(options, 'db', 0, 0, 1_000_000))}" if parts.scheme == "unix" else ""
+    _no_more(options, url)
+    place = f"{parts.scheme}://{parts.netloc}{parts.path}{database}"
+    return RedisStore(place, timeout=timeout, wait=wait)
 
 
 def _number(options: dict[str, str], name: str, default: float, low: float, high: float) -> float:

@@ -12,8 +12,9 @@ A third party's engine proves itself with a few lines in a test file::
 processes have them) and after a close (what was acknowledged is there again). An engine that keeps its data elsewhere
 uses ``where`` as a name.
 
-Two hooks are optional. ``raw_messages`` looks behind the store, so that an engine that writes and reads wrong alike
-cannot pass. ``records``: False for an engine that refuses the operations of ``SupportsRecords``.
+Three hooks are optional. ``raw_messages`` looks behind the store, so that an engine that writes and reads wrong alike
+cannot pass. ``records``: False for an engine that refuses the operations of ``SupportsRecords``;
+``searches_everywhere``: False for one that searches within one conversation only.
 
 Needs pytest and pytest-asyncio, in any of its modes. No test asserts a duration.
 """

@@ -1,44 +1,41 @@
-"""The connection: one client per event loop, scripts by their digests, and what the server says in Daram's words."""
+"""The connection: one client per event loop, scripts by their digests, one retry where that is safe."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from collections.abc import Sequence
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import redis.asyncio as aioredis
 from redis import exceptions as said
 from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import ConstantBackoff, NoBackoff
 
-from daram.errors import (
-    ConfigError,
-    OutcomeUnknown,
-    StoreBusy,
-    StoreCorrupt,
-    StoreError,
-    StoreFull,
-    StoreReadOnly,
-    StoreUnavailable,
-)
+from daram.errors import ConfigError, OutcomeUnknown
+from daram.store.redis.errors import translate, was_not_sent
 
-log = logging.getLogger("daram.redis")
 _SCRIPTS = files("daram.store.redis").joinpath("scripts")
-_COMMON = _SCRIPTS.joinpath("_common.lua").read_text("utf-8")
-_ALONE = frozenset({"forget", "put_record", "delete_record"})
+# These are not about a conversation.
+_ALONE = frozenset({"forget", "settle", "put_record", "delete_record", "drop_records"})
+_CONNECTIONS = 64
+# A replica that takes over is waited for once, this long, in seconds.
+_PAUSE = 0.1
 
 
 def _load() -> dict[str, tuple[str, str]]:
     found = {}
+    common = _SCRIPTS.joinpath("_common.lua").read_text("utf-8")
     for entry in _SCRIPTS.iterdir():
         name = entry.name.removesuffix(".lua")
         if not name.startswith("_") and entry.name.endswith(".lua"):
-            text = entry.read_text("utf-8") if name in _ALONE else _COMMON + entry.read_text("utf-8")
+            text = entry.read_text("utf-8") if name in _ALONE else common + entry.read_text("utf-8")
             # Redis names scripts by their SHA-1: an address, not a safeguard.
             found[name] = (sha1(text.encode(), usedforsecurity=False).hexdigest(), text)
     return found
@@ -57,128 +54,179 @@ class Server:
         self._url = url
         self._timeout = timeout
         self._wait = wait
-        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
-        self._client: Any = None
-        self._sentinel: Any = None
+        self._pid = os.getpid()
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         parts = urlsplit(url)
+        self._parts = parts
         self.where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self.is_cluster = parts.scheme in ("redis+cluster", "rediss+cluster")
+        if self.is_cluster and wait:
+            raise ConfigError("wait=… (WAIT) is not supported on a cluster; use its min-replicas-to-write")
+        if self.is_cluster and parts.path not in ("", "/", "/0"):
+            raise ConfigError(f"a cluster has database 0 only, not {parts.path!r}")
+        if parts.scheme == "redis+sentinel":
+            self._places(parts)
 
     def client(self) -> Any:
         """The client of the running loop."""
-        home = (os.getpid(), asyncio.get_running_loop())
-        if self._client is None or self._home != home:
-            # Sockets of another loop or of the parent process are not ours to use, nor to close.
-            self._client = self._make(urlsplit(self._url))
-            self._home = home
-        return self._client
+        if self._pid != os.getpid():
+            # Sockets of the parent process are not ours to use, nor to close.
+            self._clients = weakref.WeakKeyDictionary()
+            self._pid = os.getpid()
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            self._clients[loop] = self._make(self._parts)
+        return self._clients[loop]
 
     def _make(self, parts: SplitResult) -> Any:
         options: dict[str, Any] = {
             "socket_timeout": self._timeout,
             "socket_connect_timeout": self._timeout,
-            "decode_responses": False,
-            "retry": None,
+            "protocol": 2,  # replies of one shape, whatever the release of the driver
         }
         try:
             if self.is_cluster:
-                scheme = parts.scheme.removesuffix("+cluster")
-                del options["retry"]
-                return RedisCluster.from_url(urlunsplit(parts._replace(scheme=scheme)), **options)
+                url = urlunsplit(parts._replace(scheme=parts.scheme.removesuffix("+cluster"), path="", query=""))
+                # Redirections and the search for the new map after a failover are the driver's work.
+                retry = Retry(ConstantBackoff(_PAUSE), 3)
+                return RedisCluster.from_url(url, **options, retry=retry, max_connections=10 * _CONNECTIONS)
+            options["retry"] = Retry(NoBackoff(), 0)
             if parts.scheme == "redis+sentinel":
                 return self._by_sentinel(parts, options)
-            return aioredis.Redis.from_url(self._url, **options)
+            pool = aioredis.BlockingConnectionPool.from_url(
+                self._url, max_connections=_CONNECTIONS, timeout=self._timeout, **options
+            )
+            return aioredis.Redis.from_pool(pool)
         except ValueError as error:
             raise ConfigError(f"the store's URL for {self.where} cannot be used: {error}") from None
 
-    def _by_sentinel(self, parts: SplitResult, options: dict[str, Any]) -> Any:
+    @staticmethod
+    def _places(parts: SplitResult) -> tuple[list[tuple[str, int]], str, int]:
+        """The Sentinels, the service and the number of the database."""
         service, _, database = parts.path.strip("/").partition("/")
-        login, _, hosts = parts.netloc.rpartition("@")
-        if not service:
-            raise ConfigError("a Sentinel URL names its service: redis+sentinel://host:26379,host2:26379/service")
         places = []
-        for host in hosts.split(","):
-            at, _, port = host.rpartition(":") if ":" in host else (host, "", "26379")
-            places.append((at, int(port)))
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            at, sep, port = host.rpartition(":")
+            if not (at if sep else host) or (sep and not port.isdecimal()):
+                raise ConfigError(f"{host!r} is not the host:port of a Sentinel")
+            places.append((at, int(port)) if sep else (host, 26379))
+        if not service or (database and not database.isdecimal()):
+            raise ConfigError("a Sentinel URL names its service: redis+sentinel://host:26379,host2:26379/service")
+        return places, unquote(service), int(database or 0)
+
+    def _by_sentinel(self, parts: SplitResult, options: dict[str, Any]) -> Any:
+        places, service, database = self._places(parts)
+        login = parts.netloc.rpartition("@")[0]
         if login:
             user, _, password = login.partition(":")
-            options |= {"username": user or None, "password": password or None}
-        self._sentinel = Sentinel(places, socket_timeout=self._timeout)
-        return self._sentinel.master_for(service, db=int(database or 0), **options)
+            options |= {"username": unquote(user) or None, "password": unquote(password) or None}
+        asked = {"socket_timeout": self._timeout, "socket_connect_timeout": self._timeout, "protocol": 2}
+        sentinel: Any = Sentinel(places, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]  # it has no types
+        return sentinel.master_for(service, db=database, max_connections=10 * _CONNECTIONS, **options)
+
+    # --- scripts ---
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Any], *, writes: bool = True) -> Any:
-        """Run a script: by its digest, sent whole where the server does not know it (after a restart, a failover)."""
+        """Run a script: by its digest, sent whole where the server does not know it (after a restart, a failover).
+
+        Raises the errors of ``daram.store.redis.errors``. It is run once more where its reply was lost: a script that
+        writes must take a repetition for what it is.
+        """
         digest, text = SCRIPTS[name]
-        client = self.client()
+        wait = self._wait if writes else 0
 
         async def work() -> Any:
             try:
-                return await client.evalsha(digest, len(keys), *keys, *args)
+                return await self._evaluate("EVALSHA", digest, keys, args, wait)
             except said.NoScriptError:
-                return await client.eval(text, len(keys), *keys, *args)
+                return await self._evaluate("EVAL", text, keys, args, wait)
 
         return await self.call(work, writes=writes)
 
-    async def call(self, work: Any, *, writes: bool = True) -> Any:
-        """Await ``work()``; once more where the connection broke (every write can be repeated: its ids are drawn)."""
-        for attempt in range(2):
-            try:
-                result = await work()
-                if writes and self._wait and not self.is_cluster:
-                    await self._replicated()
-                return result
-            except (said.ConnectionError, said.TimeoutError, OSError) as error:
-                refused = isinstance(error, said.AuthenticationError | said.AuthorizationError)
-                if attempt == 0 and not refused and not isinstance(error, said.TimeoutError):
-                    continue
-                raise self._translate(error, writes) from error
-            except said.RedisError as error:
-                raise self._translate(error, writes) from error
-        raise AssertionError
-
-    async def _replicated(self) -> None:
-        have = await self.client().wait(self._wait, int(self._timeout * 1000))
-        if have < self._wait:
+    async def _evaluate(self, how: str, script: str, keys: Sequence[str], args: Sequence[Any], wait: int) -> Any:
+        client = self.client()
+        if not wait:
+            return await client.execute_command(how, script, len(keys), *keys, *args)
+        # WAIT is about the writes of its own connection: both go over the same one, in one round trip.
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.execute_command(how, script, len(keys), *keys, *args)
+            pipe.execute_command("WAIT", wait, max(1, int(self._timeout * 500)))
+            reply, have = await pipe.execute(raise_on_error=False)
+        for each in (reply, have):
+            if isinstance(each, Exception):
+                raise each
+        if have < wait:
             raise OutcomeUnknown(
-                f"{self.where}: only {have} of {self._wait} replicas have the write so far; "
-                "it is on the primary. Repeat it with the same message ids: nothing is stored twice"
-            )
-
-    def _translate(self, error: Exception, writes: bool) -> StoreError:
-        text = str(error) or type(error).__name__
-        where = self.where
-        if isinstance(error, said.AuthenticationError | said.AuthorizationError | said.NoPermissionError):
-            return StoreUnavailable(f"{where}: the server refuses the login ({text}); check user and password")
-        if isinstance(error, said.OutOfMemoryError):
-            return StoreFull(f"{where}: the server's memory is full ({text}); nothing of this call was stored")
-        if isinstance(error, said.ReadOnlyError):
-            return StoreReadOnly(f"{where}: is a replica and cannot be written ({text})")
-        busy = ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS")
-        if isinstance(error, said.BusyLoadingError | said.ClusterDownError | said.TryAgainError) or text.startswith(busy):
-            return StoreBusy(f"{where}: is not ready ({text}); nothing was stored, try again")
-        if "WRONGTYPE" in text or "MISCONF" in text:
-            if "MISCONF" in text:
-                return StoreFull(f"{where}: cannot write its data to disk ({text}); nothing was stored")
-            return StoreCorrupt(f"{where}: a key of Daram's holds something else ({text})")
-        if isinstance(error, said.TimeoutError) and writes:
-            return OutcomeUnknown(
-                f"{where}: did not answer within {self._timeout:g} s; the write may or may not be there. "
+                f"{self.where}: only {have} of {wait} replicas have the write so far; it is on the primary. "
                 "Repeat it with the same message ids: nothing is stored twice"
             )
-        if isinstance(error, said.ConnectionError | said.TimeoutError | OSError):
-            return StoreUnavailable(f"{where}: cannot be reached ({text}); check that the server runs")
-        return StoreUnavailable(f"{where}: {type(error).__name__} ({text})")
+        return reply
+
+    async def run_many(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """Run a script that only reads for many keys: one round trip, on a cluster many at once."""
+        if self.is_cluster:
+            return await asyncio.gather(*(self.run(name, keys, args, writes=False) for keys, args in calls))
+        digest, text = SCRIPTS[name]
+
+        async def work() -> list[Any]:
+            client = self.client()
+            for known in (False, True):
+                async with client.pipeline(transaction=False) as pipe:
+                    for keys, args in calls:
+                        pipe.execute_command("EVALSHA", digest, len(keys), *keys, *args)
+                    replies: list[Any] = await pipe.execute(raise_on_error=False)
+                wrong = [reply for reply in replies if isinstance(reply, Exception)]
+                if not wrong:
+                    return replies
+                if known or not isinstance(wrong[0], said.NoScriptError):
+                    raise wrong[0]
+                await client.script_load(text)
+            raise AssertionError
+
+        found: list[Any] = await self.call(work, writes=False)
+        return found
+
+    async def do(self, *command: Any, writes: bool = True) -> Any:
+        """Send one plain command."""
+        return await self.call(lambda: self.client().execute_command(*command), writes=writes)
+
+    async def call(self, work: Callable[[], Awaitable[Any]], *, writes: bool = True) -> Any:
+        """Await ``work()``; once more where the connection broke."""
+        unknown: Exception | None = None
+        for last in (False, True):
+            try:
+                return await work()
+            except (said.AuthenticationError, said.AuthorizationError, said.BusyLoadingError) as error:
+                raise translate(error, self.where, writes=False) from error
+            except (said.ConnectionError, said.TimeoutError, OSError) as error:
+                unknown = unknown or (None if was_not_sent(error) else error)
+                if last or isinstance(error, said.TimeoutError | TimeoutError):
+                    raise translate(unknown or error, self.where, writes=writes) from error
+            except said.RedisError as error:
+                raise translate(unknown or error, self.where, writes=writes) from error
+        raise AssertionError
+
+    # --- what the server is ---
+
+    async def facts(self) -> dict[str, Any]:
+        """``INFO server`` (of any node)."""
+        options: dict[str, Any] = {"target_nodes": "random"} if self.is_cluster else {}
+        found: dict[str, Any] = await self.call(lambda: self.client().info("server", **options), writes=False)
+        return found
 
     async def durability(self) -> tuple[str, list[str]]:
         """What a crash of the server can lose, by its own settings: one line, and warnings."""
+        info: dict[str, str] = {}
+        options: dict[str, Any] = {"target_nodes": "random"} if self.is_cluster else {}
         try:
-            info: dict[str, str] = {}
             for name in ("appendonly", "appendfsync", "maxmemory-policy"):
-                options: dict[str, Any] = {"target_nodes": "random"} if self.is_cluster else {}
                 found = await self.client().config_get(name, **options)
-                info |= {_text(k): _text(v) for k, v in found.items()}
-        except said.RedisError as error:
-            return f"unknown: the server does not tell its settings ({error})", []
+                info |= {_text(key): _text(value) for key, value in found.items()}
+        except said.ResponseError as error:
+            line = f"not known: the server does not tell its settings ({error})"
+            return line, [line]
+        except (said.RedisError, OSError) as error:
+            raise translate(error, self.where, writes=False) from error
         warnings = []
         if info.get("appendonly") != "yes":
             line = "appendonly no: what came after the last snapshot is lost when the server stops"
@@ -186,18 +234,22 @@ class Server:
         elif info.get("appendfsync") == "always":
             line = "appendonly yes, appendfsync always"
         else:
-            line = f"appendonly yes, appendfsync {info.get('appendfsync')}: a crash loses about the last second"
+            line = f"appendonly yes, appendfsync {info.get('appendfsync')}: a crash of its machine loses about a second"
             warnings.append(line)
         policy = info.get("maxmemory-policy", "noeviction")
         if policy != "noeviction":
             warnings.append(f"maxmemory-policy {policy}: the server may throw conversations away; set noeviction")
-        return line + ("" if policy == "noeviction" else f"; maxmemory-policy {policy}"), warnings
+            line = f"{line}; {warnings[-1]}"
+        return line, warnings
 
     async def close(self) -> None:
-        """Close the running loop's client."""
-        if self._client is not None and self._home == (os.getpid(), asyncio.get_running_loop()):
-            await self._client.aclose()
-        self._client = None
+        """Close the running loop's client, and let go of the others."""
+        client = self._clients.pop(asyncio.get_running_loop(), None) if self._pid == os.getpid() else None
+        self._clients.clear()
+        if client is not None:
+            await client.aclose()
+            if not self.is_cluster:
+                await client.connection_pool.disconnect()
 
 
 def _text(value: object) -> str:

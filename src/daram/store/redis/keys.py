@@ -1,4 +1,4 @@
-"""The names of the keys. Everything of one conversation carries one hash tag, so that it is in one slot of a cluster."""
+"""The names of the keys. Everything of a conversation carries one hash tag, so that it is in one slot of a cluster."""
 
 from __future__ import annotations
 

@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import builtins
-from abc import abstractmethod
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from daram import ids
 from daram.codec import from_micros, to_micros
+from daram.errors import StoreCorrupt
 from daram.model import Record, Unset
 from daram.store import conflicts
-from daram.store.records import RecordsEngine
 from daram.store.redis import keys
-from daram.store.redis.client import Server
+from daram.store.redis.core import RedisCore
 
 
-class RedisRecords(RecordsEngine):
+class RedisRecords(RedisCore):
     """The part of ``RedisStore`` that keeps records."""
 
-    server: Server
-    _offset: Callable[[], int]
-
-    @abstractmethod
-    def _now(self) -> int: ...
+    def _record_keys(self, owner: str, namespace: str) -> list[str]:
+        own = keys.records(owner, namespace)
+        return own if self.server.is_cluster else [*own, keys.namespaces(owner)]
 
     async def _get_record(self, owner: str, namespace: str, key: str) -> Record | None:
-        name = keys.records(owner, namespace)[0]
-        value = await self.server.call(lambda: self.server.client().hget(name, key), writes=False)
+        value = await self.server.do("HGET", keys.records(owner, namespace)[0], key, writes=False)
         return self._record(namespace, key, value)
 
     def _record(self, namespace: str, key: str, value: bytes | None) -> Record | None:
         if value is None:
             return None
-        etag, expires, data = value.split(b"\n", 2)
-        if expires and int(expires) <= self._now():
-            return None
-        end = from_micros(int(expires)) if expires else None
-        return Record(namespace=namespace, key=key, value=data, etag=etag.decode(), expires_at=end)
+        try:
+            etag, expires, data = value.split(b"\n", 2)
+            if expires and int(expires) <= self._clock():
+                return None
+            end = from_micros(int(expires)) if expires else None
+            return Record(namespace=namespace, key=key, value=data, etag=etag.decode(), expires_at=end)
+        except ValueError as error:
+            raise StoreCorrupt(f"record {key!r} in {namespace!r} cannot be read: {error}") from None
 
     async def _put_record(
         self,
@@ -46,23 +44,23 @@ class RedisRecords(RecordsEngine):
         namespace: str,
         key: str,
         value: bytes,
-        expect: str | None | Unset,
+        expect: str | Unset | None,
         expires_at: datetime | None,
     ) -> Record:
-        client = self.server.client()
-        await self.server.call(lambda: client.sadd(keys.namespaces(owner), namespace))
+        if self.server.is_cluster:  # another slot: written before, so that none is ever missing from it
+            await self.server.do("SADD", keys.namespaces(owner), namespace)
         etag = ids.etag()
         end = "" if expires_at is None else str(to_micros(expires_at))
         wanted = "-" if isinstance(expect, Unset) else f"+{expect or ''}"
-        args: builtins.list[Any] = [self._offset(), key, wanted, etag, end, value]
-        if not await self.server.run("put_record", keys.records(owner, namespace), args):
+        args: builtins.list[Any] = [self._offset(), key, wanted, etag, end, value, namespace]
+        if not await self.server.run("put_record", self._record_keys(owner, namespace), args):
             raise conflicts.record_not_as_expected(namespace, key)
         return Record(namespace=namespace, key=key, value=value, etag=etag, expires_at=expires_at)
 
     async def _delete_record(self, owner: str, namespace: str, key: str, expect: str | Unset) -> bool:
         wanted = "-" if isinstance(expect, Unset) else f"+{expect}"
         args: builtins.list[Any] = [self._offset(), key, wanted]
-        done = await self.server.run("delete_record", keys.records(owner, namespace), args)
+        done = await self.server.run("delete_record", self._record_keys(owner, namespace), args)
         if done < 0:
             raise conflicts.record_not_as_expected(namespace, key)
         return bool(done)
@@ -71,30 +69,23 @@ class RedisRecords(RecordsEngine):
         self, owner: str, namespace: str, prefix: str, limit: int, after: str | None
     ) -> builtins.list[Record]:
         values, order = keys.records(owner, namespace)
-        client = self.server.client()
-        low = f"[{prefix}" if after is None else f"({after}"
-        # UTF-8 has no byte above 0xF4: this is behind every key that begins with the prefix.
-        high = b"(" + prefix.encode() + b"\xff"
+        # No byte of UTF-8 is 0xFF: this is behind every key that begins with the prefix.
+        low, high = f"[{prefix}".encode(), b"(" + prefix.encode() + b"\xff"
+        if after is not None:
+            low = b"(" + after.encode()
         found: builtins.list[Record] = []
-        start = 0
         while len(found) < limit:
-            page = await self.server.call(
-                lambda start=start: client.zrangebylex(order, low, high, start=start, num=limit), writes=False
-            )
+            page = await self.server.do("ZRANGEBYLEX", order, low, high, "LIMIT", 0, limit, writes=False)
             if not page:
                 break
-            data = await self.server.call(lambda page=page: client.hmget(values, page), writes=False)
-            for key, value in zip(page, data, strict=True):
-                record = self._record(namespace, key.decode(), value)
-                if record is not None:
-                    found.append(record)
-            start += len(page)
+            data = await self.server.do("HMGET", values, *page, writes=False)
+            records = (self._record(namespace, name.decode(), value) for name, value in zip(page, data, strict=True))
+            found += [record for record in records if record is not None]
+            low = b"(" + page[-1]
         return found[:limit]
 
     async def _delete_owner_records(self, owner: str) -> None:
-        client = self.server.client()
-        name = keys.namespaces(owner)
-        for namespace in await self.server.call(lambda: client.smembers(name), writes=False):
-            for key in keys.records(owner, namespace.decode()):
-                await self.server.call(lambda key=key: client.unlink(key))
-        await self.server.call(lambda: client.unlink(name, keys.index(owner)))
+        for namespace in await self.server.do("SMEMBERS", keys.namespaces(owner), writes=False):
+            await self.server.run("drop_records", self._record_keys(owner, namespace.decode()), [namespace])
+            if self.server.is_cluster:
+                await self.server.do("SREM", keys.namespaces(owner), namespace)

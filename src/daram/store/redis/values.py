@@ -72,7 +72,9 @@ def to_message(seq: bytes, value: bytes, parent: bytes) -> Message:
 
 def to_conversation(values: Sequence[bytes]) -> Conversation:
     """The reply of ``value_of`` in ``_common.lua``. A title is "+" and the title, or empty."""
-    owner, id, title, metadata, pinned, archived, version, etag, last_seq, _, _, created, updated, expires, head = values
+    owner, id, title, metadata, pinned, archived, version, etag, last_seq, _, _, created, updated, expires, head = (
+        values
+    )
     return Conversation(
         id=id.decode(),
         owner=owner.decode(),
@@ -92,7 +94,7 @@ def to_conversation(values: Sequence[bytes]) -> Conversation:
 
 def to_appended(ref: Ref, reply: Sequence[Any]) -> Appended:
     """The reply of ``appended`` in ``_common.lua``; its tail comes newest first."""
-    version, etag, previous, parent, batch, tail = reply
+    version, etag, previous, parent, batch, tail, _ = reply
     return Appended(
         conversation=ref.id,
         version=int(version),

@@ -32,6 +32,7 @@ from daram.testing.machine.base import (
     messages_of,
 )
 from daram.testing.machine.oracle import Key
+from daram.testing.suite.base import search
 
 
 class MessageRules(Machine):
@@ -245,7 +246,7 @@ class MessageRules(Machine):
 
     @rule(handle=HANDLE, owner=OWNER, word=WORD)
     def search(self, handle: int, owner: str, word: str) -> None:
-        found, _ = self.both(handle, lambda s, _: s.search(owner, word, limit=1000))
+        found, _ = self.both(handle, lambda s, _: search(s, word, owner=owner, limit=1000))
         assert sorted((hit.conversation, hit.id) for hit in found.value) == sorted(
             (key[1], line.id)
             for key, story in self.oracle.stories.items()

@@ -13,5 +13,6 @@ from __future__ import annotations
 
 from daram.testing.servers.base import Server, free_port
 from daram.testing.servers.postgres import PostgresServer
+from daram.testing.servers.redis import DURABLE, RedisCluster, RedisServer, Replicated
 
-__all__ = ["PostgresServer", "Server", "free_port"]
+__all__ = ["DURABLE", "PostgresServer", "RedisCluster", "RedisServer", "Replicated", "Server", "free_port"]

@@ -80,6 +80,10 @@ class RedisServer(Server):
         with self.connect() as client:
             return client.execute_command(*command)
 
+    def flush(self) -> None:
+        """Forget all data."""
+        self.run("FLUSHALL")
+
     def wait_for(self, section: str, name: str, value: str) -> None:
         """Wait until ``INFO`` says so."""
         deadline = time.monotonic() + START_SECONDS

@@ -10,7 +10,8 @@ from typing import ClassVar, NamedTuple, TypeVar
 import pytest
 import pytest_asyncio
 
-from daram.model import Answer, Appended, Message, Page, Turn, user
+from daram.errors import Unsupported
+from daram.model import Answer, Appended, Hit, Message, Page, Turn, user
 from daram.store.base import Store, SupportsRecords
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ class Suite:
 
     records: ClassVar[bool] = True
     """Whether the engine has records."""
+    searches_everywhere: ClassVar[bool] = True
+    """Whether the engine searches all conversations of an owner, or else in one conversation only."""
     writers: ClassVar[int] = 32
     """How many tasks write at once in the tests of concurrency."""
     appends: ClassVar[int] = 10
@@ -79,6 +82,11 @@ class Suite:
         if rows is None:
             pytest.skip(f"{type(self).__name__} does not define raw_messages")
         return rows
+
+    def needs_search_everywhere(self) -> None:
+        """Skips a test about several conversations where the engine says that it searches one at a time."""
+        if not self.searches_everywhere:
+            pytest.skip(f"{type(self).__name__} says that it searches one conversation at a time")
 
     def with_records(self, store: Store) -> SupportsRecords:
         """The store's records; skips the test where the engine says that it has none."""
@@ -127,6 +135,17 @@ def started(turn: Turn) -> Answer:
     assert turn.answer is not None
     assert turn.answer.token
     return turn.answer
+
+
+async def search(store: Store, query: str, *, owner: str = ANN, limit: int = 20, any_word: bool = False) -> list[Hit]:
+    """Search all conversations of an owner; where the engine searches one at a time, in each of them."""
+    try:
+        return await store.search(owner, query, limit=limit, any_word=any_word)
+    except Unsupported:
+        found: list[Hit] = []
+        for each in (await store.list(owner, limit=100)).items:
+            found += await store.search(owner, query, conversation=each.id, limit=limit, any_word=any_word)
+        return sorted(found, key=lambda hit: hit.score, reverse=True)[:limit]
 
 
 async def expire() -> None:

@@ -11,7 +11,7 @@ import pytest
 from daram.errors import Conflict, Gone, InvalidInput, NotFound
 from daram.model import Conversation, user
 from daram.store.base import Store
-from daram.testing.suite.base import ANN, BEN, Suite, begin, pages, say, texts
+from daram.testing.suite.base import ANN, BEN, Suite, begin, pages, say, search, texts
 
 PAST = datetime(2001, 1, 1, tzinfo=UTC)
 FUTURE = datetime(2201, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -203,7 +203,7 @@ class ConversationTests(Suite):
         await begin(store, "a")
         await store.delete(ANN, "c")
         assert await _titles(store) == []
-        assert await store.search(ANN, "a") == []
+        assert await search(store, "a") == []
         with pytest.raises(NotFound) as caught:
             await _ON_A_MISSING_ONE[name](store)
         assert type(caught.value) is NotFound
@@ -244,20 +244,20 @@ class ConversationTests(Suite):
         assert await store.delete_owner(ANN) == 3
         assert await store.delete_owner(ANN) == 0
         assert await _titles(store) == []
-        assert await store.search(ANN, "squirrel") == []
+        assert await search(store, "squirrel") == []
         with pytest.raises(NotFound):
             await store.tail(ANN, "c0")
         with pytest.raises(Gone):
             await say(store, "late", id="c0")
         assert len(await _titles(store, BEN)) == 3
-        assert len(await store.search(BEN, "squirrel")) == 3
+        assert len(await search(store, "squirrel", owner=BEN)) == 3
 
     @pytest.mark.parametrize("name", _ON_A_MISSING_ONE)
     async def test_an_expired_conversation_is_not_found(self, store: Store, name: str) -> None:
         await begin(store, "a")
         await store.update(ANN, "c", expires_at=PAST)
         assert await _titles(store) == []
-        assert await store.search(ANN, "a") == []
+        assert await search(store, "a") == []
         with pytest.raises(NotFound) as caught:
             await _ON_A_MISSING_ONE[name](store)
         assert type(caught.value) is NotFound
@@ -272,7 +272,7 @@ class ConversationTests(Suite):
         done = await say(store, "old", id="b")
         assert (done.version, done.messages[0].seq) == (1, 1)
         assert texts(await store.tail(ANN, "b")) == ["old"]
-        assert [hit.conversation for hit in await store.search(ANN, "older")] == []
+        assert [hit.conversation for hit in await search(store, "older")] == []
 
     async def test_purge_deletes_the_expired_at_most_limit(self, store: Store) -> None:
         for i in range(5):

@@ -11,7 +11,7 @@ import pytest
 from daram.errors import InvalidInput, TooLarge
 from daram.model import Message, Part, assistant, user
 from daram.store.base import Store
-from daram.testing.suite.base import ANN, Suite, begin, texts
+from daram.testing.suite.base import ANN, Suite, begin, search, texts
 
 Call = Callable[[Store, Any], Awaitable[object]]
 
@@ -271,4 +271,4 @@ class InputTests(Suite):
         await store.append(ANN, "c", [user("x" * (1 << 20), id="m" * 128)])
         await store.append(ANN, "c", [user(str(i)) for i in range(100)], window=1000)
         assert len(await store.tail(ANN, "c", 1000)) == 101
-        assert await store.search(ANN, "y" * 1000) == []
+        assert await search(store, "y" * 1000) == []

@@ -10,7 +10,7 @@ import pytest
 from daram.errors import ConversationBusy, StoreClosed
 from daram.model import ROOT, user
 from daram.store.base import Store
-from daram.testing.suite.base import ANN, BEN, LONG, OpenMore, Suite, begin, exchange, finish, say, texts
+from daram.testing.suite.base import ANN, BEN, LONG, OpenMore, Suite, begin, exchange, finish, say, search, texts
 
 _OPERATIONS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "create": lambda s: s.create(ANN),
@@ -49,7 +49,7 @@ async def _see(store: Store) -> list[object]:
             found = await store.messages(owner, id, limit=1000)
             seen += [await store.get(owner, id), found, await store.answers(owner, id)]
             seen += [await store.branches(owner, id, m.id) for m in found.items]
-        seen.append(sorted(hit.id for hit in await store.search(owner, "squirrel")))
+        seen.append(sorted(hit.id for hit in await search(store, "squirrel", owner=owner)))
     return seen
 
 

@@ -12,7 +12,7 @@ import pytest
 from daram.errors import Conflict, Gone, NotFound
 from daram.model import Message, Part, Role, assistant, system, tool, user
 from daram.store.base import Store
-from daram.testing.suite.base import ANN, RawMessage, Suite, names, say, texts
+from daram.testing.suite.base import ANN, RawMessage, Suite, names, say, search, texts
 
 _FULL = Message(
     id="full",
@@ -194,7 +194,7 @@ class MessageTests(Suite):
         assert names(await store.tail(ANN, "c", 2)) == rest
         assert names((await store.messages(ANN, "c")).items) == rest
         assert names((await store.messages(ANN, "c", order="desc")).items) == rest[::-1]
-        assert sorted(hit.id for hit in await store.search(ANN, "squirrel")) == rest
+        assert sorted(hit.id for hit in await search(store, "squirrel")) == rest
         for call in (store.message, store.delete_message, store.branches, store.use_branch):
             with pytest.raises(NotFound) as caught:
                 await call(ANN, "c", victim)

@@ -11,7 +11,7 @@ import pytest
 from daram.errors import DaramError
 from daram.model import ROOT, user
 from daram.store.base import Store
-from daram.testing.suite.base import ANN, BEN, LONG, SHORT, Suite, begin, exchange, expire, say, texts
+from daram.testing.suite.base import ANN, BEN, LONG, SHORT, Suite, begin, exchange, expire, say, search, texts
 
 # Ann's conversation "c" holds the messages q, q! and r, and the running answer r!; here Ben asks for them.
 _ASK: dict[str, Callable[[Store, str], Awaitable[object]]] = {
@@ -118,10 +118,10 @@ class OwnerTests(Suite):
         await store.append(*other, [user("other", id="m")], create=True)
         assert texts(await store.tail(*one)) == ["one"]
         assert texts(await store.tail(*other)) == ["other"]
-        assert [h.text for h in await store.search(one[0], "one")] == ["one"]
-        assert await store.search(one[0], "other") == []
+        assert [h.text for h in await search(store, "one", owner=one[0])] == ["one"]
+        assert await search(store, "other", owner=one[0]) == []
 
     async def test_a_value_tells_its_owner_alone(self, store: Store) -> None:
         await say(store, "secret of ann")
-        for value in (await store.list(BEN), await store.search(BEN, "secret"), await store.recover()):
+        for value in (await store.list(BEN), await search(store, "secret", owner=BEN), await store.recover()):
             assert b"ann" not in msgspec.json.encode(value)

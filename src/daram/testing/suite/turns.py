@@ -10,7 +10,7 @@ import pytest
 from daram.errors import Conflict, ConversationBusy, Gone, InvalidInput, LeaseLost, NotFound
 from daram.model import Part, Status, assistant, user
 from daram.store.base import Store
-from daram.testing.suite.base import ANN, LONG, Suite, begin, exchange, finish, names, say, started, texts
+from daram.testing.suite.base import ANN, LONG, Suite, begin, exchange, finish, names, say, search, started, texts
 
 
 class TurnTests(Suite):
@@ -135,7 +135,7 @@ class TurnTests(Suite):
         assert (await store.answers(ANN, "c"))[0].lease_until > answer.lease_until
         assert await store.get(ANN, "c") == now
         assert texts(await store.tail(ANN, "c")) == ["q"]
-        assert await store.search(ANN, "다람쥐") == []
+        assert await search(store, "다람쥐") == []
         with pytest.raises(NotFound):
             await store.message(ANN, "c", answer.id)
 

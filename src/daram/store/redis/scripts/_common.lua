@@ -4,10 +4,14 @@
 --   s ZSET the same by parent: score parent, member seq
 --   l ZSET leaf -> version at which it was the head last (only once it has branched)
 --   a HASH answer id -> row            q ZSET answers that do not follow their question: score question, member seq
---   d the tombstone of a deleted conversation
+--   d the tombstone of a deleted conversation: who deleted it
+-- On a single server also what is in other slots of a cluster, so that all of it changes at once:
+--   index ZSET the owner's conversations: score updated, member "key:id"
+--   expiries, leases ZSET what the sweeps look at: score in microseconds, member "owner", line break, "id"
 -- A message is kept as eight lines and a blob: parent, deleted, created, question, role, status, digest, id.
 local c, m, i, f, s, l, a, q, d =
     KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local index, expiries, leases = KEYS[10], KEYS[11], KEYS[12]
 local FIELDS = { 'owner', 'id', 'title', 'metadata', 'pinned', 'archived', 'version', 'etag', 'last_seq', 'head',
     'branched', 'created', 'updated', 'expires' }
 local next_arg = 1
@@ -171,8 +175,44 @@ local function value_of(found)
     return out
 end
 
+-- How a conversation stands in the index of its owner.
+local function index_member(id)
+    return string.match(c, '{(%x+)}') .. ':' .. id
+end
+
+local function enlist(found)
+    if index then
+        redis.call('ZADD', index, found.updated, index_member(found.id))
+    end
+end
+
+local function watch_expiry(found)
+    if expiries and found.expires ~= '' then
+        redis.call('ZADD', expiries, found.expires, found.owner .. '\n' .. found.id)
+    elseif expiries then
+        redis.call('ZREM', expiries, found.owner .. '\n' .. found.id)
+    end
+end
+
+local function watch_lease(found, till)
+    if leases then
+        redis.call('ZADD', leases, num(till), found.owner .. '\n' .. found.id)
+    end
+end
+
+-- Where nothing is left to write nothing is: a first command that frees memory would let the rest of the script through
+-- on a server whose memory is full.
 local function clear()
+    local owner, id = unpack(redis.call('HMGET', c, 'owner', 'id'))
+    if not owner then
+        return
+    end
     redis.call('UNLINK', c, m, i, f, s, l, a, q)
+    if index then
+        redis.call('ZREM', index, index_member(id))
+        redis.call('ZREM', expiries, owner .. '\n' .. id)
+        redis.call('ZREM', leases, owner .. '\n' .. id)
+    end
 end
 
 local function is_tombstoned()
@@ -181,12 +221,15 @@ end
 
 local function make(owner, id, title, metadata, expires, etag, updated)
     clear()
-    redis.call('DEL', d)
     redis.call('HSET', c, 'owner', owner, 'id', id, 'title', title, 'metadata', metadata, 'pinned', '0', 'archived', '0',
         'version', '0', 'etag', etag, 'last_seq', '0', 'head', '0', 'branched', '0', 'created', updated,
         'updated', updated, 'expires', expires)
-    return { owner = owner, id = id, title = title, metadata = metadata, pinned = '0', archived = '0', version = 0,
+    redis.call('DEL', d)
+    local found = { owner = owner, id = id, title = title, metadata = metadata, pinned = '0', archived = '0', version = 0,
         etag = etag, last_seq = 0, head = 0, branched = 0, created = updated, updated = updated, expires = expires }
+    enlist(found)
+    watch_expiry(found)
+    return found
 end
 
 -- What is missing and why: an error to return.
@@ -307,6 +350,7 @@ local function insert(found, batch, parent, make_head, question, etag, updated)
     end
     redis.call('HSET', c, 'version', num(found.version), 'etag', etag, 'last_seq', num(seq), 'head', num(found.head),
         'branched', num(found.branched), 'updated', found.updated)
+    enlist(found)
 end
 
 -- The answer to an append: the numbers of the batch, and the leaf where the tail ends.
@@ -316,7 +360,8 @@ local function appended(found, previous, first, last, parent, leaf, window)
         batch[#batch + 1] = num(seq)
         batch[#batch + 1] = raw(seq)
     end
-    return { num(found.version), found.etag, previous, name(parent), with_parents(batch), tail(found, leaf, window) }
+    return { num(found.version), found.etag, previous, name(parent), with_parents(batch), tail(found, leaf, window),
+        found.updated }
 end
 
 local function change(found, etag)

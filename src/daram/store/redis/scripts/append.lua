@@ -8,13 +8,12 @@ if not found then
     if create ~= '1' or is_tombstoned() then
         return missing(id)
     end
-    if string.len(wanted) > 1 then
-        return fail('not found', 'message', string.sub(wanted, 2))
-    end
-    found = { version = 0, etag = first_etag }
-    local wrong = unexpected(found, expect)
+    local wrong = unexpected({ version = 0, etag = first_etag }, expect)
     if wrong then
         return wrong
+    end
+    if string.len(wanted) > 1 then
+        return fail('not found', 'message', string.sub(wanted, 2))
     end
     found = make(owner, id, '', '', '', first_etag, updated)
     fresh = true

@@ -28,12 +28,12 @@ if not found then
     if create ~= '1' or #batch == 0 or is_tombstoned() then
         return missing(id)
     end
-    if string.len(wanted) > 1 then
-        return fail('not found', 'message', string.sub(wanted, 2))
-    end
     local wrong = unexpected({ version = 0, etag = first_etag }, expect)
     if wrong then
         return wrong
+    end
+    if string.len(wanted) > 1 then
+        return fail('not found', 'message', string.sub(wanted, 2))
     end
     fresh = true
 end
@@ -66,7 +66,8 @@ if #batch == 0 then
     if parse(value).deleted then
         return fail('gone', 'message', parse(value).id)
     end
-    done = { num(found.version), found.etag, found.etag, name(question), {}, tail(found, question, window) }
+    done = { num(found.version), found.etag, found.etag, name(question), {}, tail(found, question, window),
+        found.updated }
     local mine = row_of(answer_id)
     if mine and mine.question == question and not late(mine) then
         return { 'started', done, row_value(mine, true) }
@@ -142,4 +143,5 @@ end
 local row = { id = answer_id, question = question, sibling = sibling and '1' or '0', cancel = '0', created = num(now),
     till = now + lease, token = token, process = process, model = model, text = '' }
 keep_row(row)
+watch_lease(found, row.till)
 return { 'started', done, row_value(row, true) }

@@ -4,6 +4,9 @@ local found = find()
 if not found then
     return fail('not found', 'conversation', id)
 end
+if found.etag == etag then
+    return value_of(found) -- once more, by the same caller
+end
 local seq = tonumber(redis.call('HGET', i, message_id) or nil)
 local old = seq and parse(raw(seq))
 if not old or old.deleted then

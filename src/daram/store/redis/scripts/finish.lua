@@ -16,6 +16,9 @@ if not row or row.token ~= token then
     return appended(found, found.etag, seq, seq, old.parent, seq, 0)
 end
 redis.call('HDEL', a, id)
+if leases and redis.call('EXISTS', a) == 0 then
+    redis.call('ZREM', leases, found.owner .. '\n' .. found.id)
+end
 local in_use = on_path(found, row.question, found.head)
 local parent = row.question
 if row.sibling ~= '1' then

@@ -1,4 +1,5 @@
--- KEYS: values, order. ARGV: clock's offset, key, expect ("-" any, "+" none, "+" and an etag), etag, expires, value.
+-- KEYS: values, order, the owner's namespaces (on a single server).
+-- ARGV: clock's offset, key, expect ("-" any, "+" none, "+" and an etag), etag, expires, value, namespace.
 -- A record is kept as "etag\nexpires\nvalue"; expires is "" or microseconds.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2]) + tonumber(ARGV[1])
@@ -10,9 +11,15 @@ if old then
         have = etag
     end
 end
+if have == ARGV[4] then
+    return 1 -- once more, by the same caller
+end
 if ARGV[3] ~= '-' and ARGV[3] ~= '+' .. have then
     return 0
 end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[4] .. '\n' .. ARGV[5] .. '\n' .. ARGV[6])
 redis.call('ZADD', KEYS[2], 0, ARGV[2])
+if KEYS[3] then
+    redis.call('SADD', KEYS[3], ARGV[7])
+end
 return 1

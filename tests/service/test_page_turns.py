@@ -206,6 +206,35 @@ async def test_an_edit_opens_a_branch_beside_what_was_said(page: Page) -> None:
         await again.until(lambda tab: tab.shown == said)
 
 
+# --- what others do in the same store ---
+
+
+async def test_an_answer_that_another_process_makes_is_shown(page: Page) -> None:
+    async with stored(page) as memory:
+        turn = await memory.begin_turn(
+            "local", "elsewhere", [daram.user("asked in the terminal")], answer_id="a1", create=True
+        )
+        assert turn.answer is not None
+        await memory.checkpoint("local", "elsewhere", "a1", turn.answer.token, "the first half")
+        async with Tab(page.url, thread="elsewhere") as tab:
+            await tab.until(lambda tab: tab.shown == ["asked in the terminal", "the first half"] and tab.loading)
+            text = "the first half, and the second"
+            await memory.finish_turn("local", "elsewhere", "a1", turn.answer.token, text=text)
+            assert await tab.until_answered() == text
+            assert tab.shown == ["asked in the terminal", text]
+
+
+async def test_a_question_that_nobody_answered_can_be_asked_again(page: Page) -> None:
+    async with stored(page) as memory:
+        await memory.append("local", "cut short", [daram.user("[[say here I am]]")], create=True)
+    async with Tab(page.url, thread="cut short") as tab:
+        await tab.until(lambda tab: tab.actions)
+        (retry,) = tab.actions.values()
+        assert (await tab.click(retry)).status_code == 200
+        assert await tab.until_answered() == "here I am"
+    assert [text for _, text, _ in await tail(page, "cut short")] == ["[[say here I am]]", "here I am"]
+
+
 # --- the list ---
 
 

@@ -5,10 +5,12 @@ IN := cd '$(ROOT)' &&
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
+# Two workers; a class or module of tests stays with one, so that it starts its servers once.
+PARALLEL := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format docs bench e2e soak clean dev
+.PHONY: help run test lint format docs bench e2e matrix soak clean dev
 
 help: ## Say what there is to make
 	@echo 'Daram: a chat that remembers'
@@ -25,7 +27,7 @@ run: ## Install what is needed and open the chat page
 
 test: lint ## Install what is needed; check style, types, imports; run the tests
 	@echo '[daram] pytest' >&2
-	@$(IN) $(PYTEST) -m 'not e2e and not soak' $(ARGS)
+	@$(IN) $(PYTEST) -m 'not e2e and not soak and not matrix' $(PARALLEL) $(ARGS)
 
 lint: dev ## Check style, types and imports only
 	@echo '[daram] ruff check' >&2
@@ -51,6 +53,9 @@ e2e: dev ## The story in a real browser with the local model (needs a Chromium)
 	@$(IN) scripts/chromium >/dev/null
 	@$(IN) $(BIN)/python -m daram model get
 	@$(IN) DARAM_CHROMIUM="$$(scripts/chromium)" $(PYTEST) -m e2e --timeout 900 $(ARGS)
+
+matrix: dev ## Every engine through every face and behind the cache
+	@$(IN) $(PYTEST) -m matrix $(PARALLEL) $(ARGS)
 
 soak: dev ## The long runs
 	@$(IN) $(PYTEST) -m soak --timeout 7200 $(ARGS)

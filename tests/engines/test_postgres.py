@@ -34,6 +34,7 @@ class TestPostgresStore(StoreTests):
             return [RawMessage(*row) for row in rows]
 
 
+@pytest.mark.matrix
 class TestPostgresStoreThroughSync(TestPostgresStore):
     async def open_store(self, where: Path) -> Store:
         url = await asyncio.to_thread(self.databases.url, where)

@@ -50,11 +50,13 @@ def _text(blob: bytes) -> str:
     return str(msgspec.msgpack.decode(blob).get("x", "")) if blob else ""
 
 
+@pytest.mark.matrix
 class TestRedisStoreThroughSync(TestRedisStore):
     async def open_store(self, where: Path) -> Store:
         return AsyncOverSync(await asyncio.to_thread(sync.open, self.places.url(where)))
 
 
+@pytest.mark.matrix
 class TestRedisStoreBehindACache(TestRedisStore):
     caches: ClassVar[dict[Path, MemoryCache]] = {}
 
@@ -76,6 +78,7 @@ class TestRedisClusterStore(TestRedisStore):
         self.nodes = list(redis_cluster.nodes)
 
 
+@pytest.mark.matrix
 class TestRedisClusterStoreThroughSync(TestRedisClusterStore):
     async def open_store(self, where: Path) -> Store:
         return AsyncOverSync(await asyncio.to_thread(sync.open, self.places.url(where)))

@@ -47,6 +47,8 @@ class Suite:
     """How many tasks write at once in the tests of concurrency."""
     appends: ClassVar[int] = 10
     """How many appends each of them makes."""
+    conversations: ClassVar[int] = 20
+    """Among how many conversations they spread them."""
 
     pytestmark = pytest.mark.asyncio
 

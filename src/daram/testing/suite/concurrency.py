@@ -10,7 +10,7 @@ from typing import TypeVar
 from daram.errors import Conflict, ConversationBusy, DaramError, Gone, NotFound
 from daram.model import Appended, Conversation, Message, Turn, user
 from daram.store.base import Store
-from daram.testing.suite.base import ANN, LONG, OpenMore, Suite, begin, finish, say, texts
+from daram.testing.suite.base import ANN, LONG, OpenMore, Suite, begin, finish, pages, say, texts
 
 T = TypeVar("T")
 
@@ -70,11 +70,21 @@ class ConcurrencyTests(Suite):
         for one in stores:
             await _check(one, "c", done)
 
-    async def test_many_writers_on_conversations_of_their_own(self, store: Store) -> None:
-        done = await asyncio.gather(*(_write(store, f"c{w}", w, self.appends) for w in range(self.writers)))
-        for w in range(self.writers):
-            await _check(store, f"c{w}", [done[w]])
-        assert len((await store.list(ANN, limit=1000)).items) == self.writers
+    async def test_many_writers_on_many_conversations(self, store: Store) -> None:
+        done: dict[str, list[Appended]] = {}
+
+        async def write(writer: int) -> None:
+            for i in range(self.appends):
+                id = f"c{(writer * self.appends + i * 7) % self.conversations}"
+                appended = await store.append(ANN, id, _batch(writer, i), create=True, window=3)
+                done.setdefault(id, []).append(appended)
+
+        await asyncio.gather(*(write(writer) for writer in range(self.writers)))
+        assert sum(len(part) for part in done.values()) == self.writers * self.appends
+        for id, part in done.items():
+            await _check(store, id, [part])
+        listed = await pages(lambda cursor: store.list(ANN, limit=1000, cursor=cursor))
+        assert sorted(c.id for page in listed for c in page) == sorted(done)
 
     async def test_readers_see_whole_batches(self, store: Store) -> None:
         await say(store, "first")

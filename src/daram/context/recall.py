@@ -27,8 +27,12 @@ MAX_LOOKED_AT: Final = 20_000
 
 _QUESTION_WEIGHT: Final = 0.3
 _COMMON_WEIGHT: Final = 0.15
-_ABOUT_THE_USER: Final = 0.12
+_SYLLABLE_WEIGHT: Final = 0.5
+_PARTICLE_WEIGHT: Final = 0.5
+_USER_WEIGHT: Final = 1.2
 _LEAST: Final = 0.1
+# A message that asks nothing is seldom about what was said before, and small models parrot notes that they do not need.
+_LEAST_OF_STATEMENT: Final = 0.45
 _LEAST_OF_BEST: Final = 0.35
 
 # Character pairs of Korean endings and question words: they tell nothing about what a sentence is about.
@@ -39,8 +43,12 @@ _COMMON: Final = frozenset(
         "부터", "하고", "해줘", "주세", "세요", "습니", "니다", "합니", "입니", "니까", "나요", "는지", "었지",
         "었어", "았어", "았지", "겠어", "지금", "내가", "나는", "나의", "저는", "제가", "우리", "아까", "전에",
         "이야", "라는", "는데", "인데", "그리", "리고", "그런", "그래", "앞으",
+        "내-", "나-", "저-", "제-", "우-", "그-", "이-", "뭐-", "무-", "어-", "언-", "누-", "했-", "있-", "몇-", "왜-",
+        "알-", "말-", "기-",
     }
 )  # fmt: skip
+_FIRST_SYLLABLE: Final = re.compile("(?<![가-힣])[가-힣]")
+_WITH_PARTICLE: Final = re.compile("[가-힣][은는이가을를의에로도와과랑요다고지]")
 _SENTENCE: Final = re.compile(r"[^.!?。！？\n]+[.!?。！？]*\s*|[.!?。！？\n]+")
 _ASKS: Final = re.compile(
     # A question mark, or a Korean, Japanese or Chinese ending that asks or requests, at the end of the sentence.
@@ -88,39 +96,50 @@ def choose_notes(
     Returns at most ``limit`` messages of at most ``max_chars`` characters in all; a long message comes shortened to the
     sentences that matter, with its id. Statements go before questions, words that few candidates share weigh more.
     """
-    asked = content_terms(_ends(question.text))
+    asked = _terms(question.text)
     same = index_terms(_ends(question.text))
     pool = _pool(question, candidates, exclude, same)
     if not pool:
         return []
     weight = _weights(asked, pool)
-    whole = sum(weight.values()) or 1.0
-    about_user = _OF_THE_USER.search(question.text) is not None
-
-    def score(candidate: _Candidate) -> float:
-        overlap = sum(weight[term] for term in asked & candidate.terms) / whole
-        if all(asks(sentence) for sentence in _sentences(candidate.text)):
-            return overlap * _QUESTION_WEIGHT
-        if about_user:
-            overlap += _ABOUT_THE_USER if _OF_THE_USER.search(candidate.text) else _ABOUT_THE_USER / 2
-        return overlap
-
     passages = [_passage(candidate, asked, weight) for candidate in pool]
+    about_user = _OF_THE_USER.search(question.text) is not None
+    scores = [_overlap(passage, asked, weight, about_user) for passage in passages]
+    best = max(scores)
+    least = max(_LEAST, best * _LEAST_OF_BEST)
+    if not any(asks(sentence) for sentence in _sentences(question.text)):
+        least = max(least, _LEAST_OF_STATEMENT)
+    elif best < _LEAST and about_user:
+        # "What is my job?" shares no word with "I am a nurse": what the user said last about himself may answer it.
+        scores = [1.0 if _states(passage.text) and _OF_THE_USER.search(passage.text) else 0.0 for passage in passages]
     # Of two equals the later one: what the user said last counts.
-    ranked = sorted(
-        ((score(passage), place, passage) for place, passage in enumerate(passages)),
-        key=lambda item: (-item[0], -item[1]),
-    )
-    least = max(_LEAST / 2 if about_user else _LEAST, ranked[0][0] * _LEAST_OF_BEST)
-    chosen: list[tuple[int, Message]] = []
+    ranked = sorted(range(len(passages)), key=lambda place: (-scores[place], -place))
+    chosen: list[int] = []
     room = max_chars
-    for points, place, passage in ranked[:limit]:
-        if points < least:
-            break
-        if len(passage.text) <= room:
-            room -= len(passage.text)
-            chosen.append((place, msgspec.structs.replace(passage.message, text=passage.text)))
-    return [message for _, message in sorted(chosen, key=lambda item: item[0])]
+    for place in ranked[:limit]:
+        if scores[place] >= least and len(passages[place].text) <= room:
+            room -= len(passages[place].text)
+            chosen.append(place)
+    return [msgspec.structs.replace(passages[i].message, text=passages[i].text) for i in sorted(chosen)]
+
+
+def _overlap(candidate: _Candidate, asked: frozenset[str], weight: dict[str, float], about_user: bool) -> float:
+    """How much of what is asked a candidate speaks of (0 to about 1), less where it asks itself."""
+    whole = sum(weight.values()) or 1.0
+    shared = sum(weight[term] for term in asked & candidate.terms) / whole
+    if not _states(candidate.text):
+        return shared * _QUESTION_WEIGHT
+    return shared * _USER_WEIGHT if about_user and _OF_THE_USER.search(candidate.text) else shared
+
+
+def _states(text: str) -> bool:
+    return not all(asks(sentence) for sentence in _sentences(text))
+
+
+def _terms(text: str) -> frozenset[str]:
+    """The terms of a text, and the first syllable of each Korean word: 살아 and 살지 have no pair in common."""
+    text = _ends(text)
+    return content_terms(text) | {f"{syllable}-" for syllable in _FIRST_SYLLABLE.findall(text)}
 
 
 def _pool(question: Message, candidates: Iterable[Message], exclude: Collection[str], same: str) -> list[_Candidate]:
@@ -133,16 +152,21 @@ def _pool(question: Message, candidates: Iterable[Message], exclude: Collection[
         if said and said != same and message.id not in exclude:
             latest.pop(said, None)
             latest[said] = message
-    return [_Candidate(m, m.text, content_terms(_ends(m.text))) for m in latest.values()]
+    return [_Candidate(m, m.text, _terms(m.text)) for m in latest.values()]
 
 
 def _weights(asked: frozenset[str], pool: Sequence[_Candidate]) -> dict[str, float]:
     """How much each term of the question tells: the rarer among the candidates, the more."""
     frequency = Counter(term for candidate in pool for term in asked & candidate.terms)
-    return {
-        term: math.log(1 + (len(pool) + 1) / (frequency[term] + 0.5)) * (_COMMON_WEIGHT if term in _COMMON else 1.0)
-        for term in asked
-    }
+    return {term: math.log(1 + (len(pool) + 1) / (frequency[term] + 0.5)) * _telling(term) for term in asked}
+
+
+def _telling(term: str) -> float:
+    if term in _COMMON:
+        return _COMMON_WEIGHT
+    if term.endswith("-"):
+        return _SYLLABLE_WEIGHT
+    return _PARTICLE_WEIGHT if _WITH_PARTICLE.fullmatch(term) else 1.0
 
 
 def _passage(candidate: _Candidate, asked: frozenset[str], weight: dict[str, float]) -> _Candidate:
@@ -153,14 +177,14 @@ def _passage(candidate: _Candidate, asked: frozenset[str], weight: dict[str, flo
     pieces = [piece for sentence in _sentences(candidate.text) for piece in _cut(sentence)]
     points = []
     for piece in pieces:
-        found = sum(weight[term] for term in asked & content_terms(piece))
+        found = sum(weight[term] for term in asked & _terms(piece))
         points.append(found * (_QUESTION_WEIGHT if asks(piece) else 1.0))
     first = max(range(len(pieces)), key=lambda place: points[place])
     best, last = pieces[first], first
     while last + 1 < len(pieces) and len(best) + 1 + len(pieces[last + 1]) <= MAX_NOTE_CHARS:
         last += 1
         best = f"{best} {pieces[last]}"
-    return candidate._replace(text=best, terms=content_terms(best))
+    return candidate._replace(text=best, terms=_terms(best))
 
 
 def _sentences(text: str) -> list[str]:

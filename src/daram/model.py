@@ -170,6 +170,27 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
 
 
+class OwnedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A record and whose it is: what a scan over all owners gives."""
+
+    owner: str
+    record: Record
+
+
+class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as the log of its conversation holds it, whatever branch it is on.
+
+    ``parent``: the ``seq`` of the message that it follows (0: none). ``question``: of an answer that does not stand
+    directly behind its question, the ``seq`` of that. ``deleted``: a tombstone; its message has nothing but ``id``,
+    ``role``, ``seq``, ``parent`` and ``created_at``.
+    """
+
+    message: Message
+    parent: int
+    question: int | None = None
+    deleted: bool = False
+
+
 class Unset(msgspec.Struct, frozen=True):
     """The type of ``UNSET``: an argument that was not given, where None is a value."""
 

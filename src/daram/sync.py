@@ -122,6 +122,11 @@ class Memory:
     put_record = _Face(_memory.Memory.put_record)
     delete_record = _Face(_memory.Memory.delete_record)
     scan_records = _Face(_memory.Memory.scan_records)
+    scan = _Face(_memory.Memory.scan)
+    log = _Face(_memory.Memory.log)
+    leaves = _Face(_memory.Memory.leaves)
+    load = _Face(_memory.Memory.load)
+    scan_all_records = _Face(_memory.Memory.scan_all_records)
     describe = _Face(_memory.Memory.describe)
     close = _Face(_memory.Memory.close)
 

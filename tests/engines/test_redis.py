@@ -21,6 +21,8 @@ from daram.testing.suite.base import RawMessage
 
 
 class TestRedisStore(StoreTests):
+    transfers = False
+
     searches_everywhere = False
 
     @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from daram.cache.base import Cache
 from daram.cache.breaker import Breaker
 from daram.cache.entry import Entry, decode, encode, stamp
 from daram.errors import NotFound
-from daram.model import UNSET, Appended, Conversation, Message, Part, Status, Turn, Unset
+from daram.model import UNSET, Appended, Conversation, LogEntry, Message, Part, Status, Turn, Unset
 from daram.store.base import PartialText, Store
 from daram.store.wrapper import StoreWrapper
 
@@ -178,6 +178,19 @@ class CachedStore(StoreWrapper):
         changed = await self.inner.use_branch(owner, id, message_id)
         await self._drop(owner, id)
         return changed
+
+    async def load(
+        self,
+        conversation: Conversation,
+        entries: Sequence[LogEntry],
+        *,
+        leaves: Sequence[int] = (),
+        expect: str | None = None,
+        more: bool = False,
+    ) -> Conversation:
+        loaded = await self._transfer().load(conversation, entries, leaves=leaves, expect=expect, more=more)
+        await self._drop(conversation.owner, conversation.id)
+        return loaded
 
     async def describe(self) -> dict[str, str]:
         said = await self.inner.describe()

@@ -20,7 +20,22 @@ from datetime import datetime
 from types import TracebackType
 from typing import Literal, Protocol, Self, runtime_checkable
 
-from daram.model import UNSET, Answer, Appended, Conversation, Hit, Message, Page, Part, Record, Status, Turn, Unset
+from daram.model import (
+    UNSET,
+    Answer,
+    Appended,
+    Conversation,
+    Hit,
+    LogEntry,
+    Message,
+    OwnedRecord,
+    Page,
+    Part,
+    Record,
+    Status,
+    Turn,
+    Unset,
+)
 
 Order = Literal["asc", "desc"]
 PartialText = Callable[[Answer], Awaitable[str | None]]
@@ -296,3 +311,50 @@ class SupportsRecords(Protocol):
         self, owner: str, namespace: str, prefix: str = "", *, limit: int = 100, cursor: str | None = None
     ) -> Page[Record]:
         """The records whose key begins with ``prefix``, by key (code points), paged."""
+
+
+@runtime_checkable
+class SupportsTransfer(Protocol):
+    """For administration: reading everything of everybody, and writing conversations exactly as they were elsewhere.
+
+    Nothing here asks whose something is; no door that a user can reach may offer it. What has expired is not there;
+    answers that are being made are not part of it.
+    """
+
+    async def scan(self, *, limit: int = 100, cursor: str | None = None) -> Page[Conversation]:
+        """The conversations of all owners. A page may hold fewer than ``limit``; only the last has no cursor.
+
+        One that is there from the first page to the last is found at least once; the order is the engine's own.
+        """
+
+    async def log(self, owner: str, id: str, *, after: int = 0, limit: int = 100) -> list[LogEntry]:
+        """The messages with a ``seq`` above ``after`` in the order of their making: all branches, tombstones included.
+
+        At most ``limit``; fewer where they are large, none only at the end. Raises ``NotFound``.
+        """
+
+    async def leaves(self, owner: str, id: str) -> list[int]:
+        """The ends of all branches by ``seq``, the one last used first: that is the head. Raises ``NotFound``."""
+
+    async def load(
+        self,
+        conversation: Conversation,
+        entries: Sequence[LogEntry],
+        *,
+        leaves: Sequence[int] = (),
+        expect: str | None = None,
+        more: bool = False,
+    ) -> Conversation:
+        """Write a conversation as it was elsewhere, but with a new etag; returns it.
+
+        A long one comes in several calls, all but the last with ``more``: it is invisible until then, and what was
+        begun and never ended goes with the next ``load`` or ``purge``. The first call (no entries, or from ``seq`` 1)
+        replaces the conversation that has the etag ``expect`` (None: there must be none); the following ones name the
+        etag that the one before returned. ``leaves``, for the last call: as ``leaves`` gave them (``head`` is then the
+        first of them). Parents go by ``LogEntry.parent``.
+
+        Raises ``Conflict`` where ``expect`` is not what is there; ``InvalidInput``.
+        """
+
+    async def scan_all_records(self, *, limit: int = 100, cursor: str | None = None) -> Page[OwnedRecord]:
+        """The records of all owners, like ``scan``."""

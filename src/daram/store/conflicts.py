@@ -32,3 +32,10 @@ def answer_id_is_taken(answer_id: str) -> Conflict:
 def record_not_as_expected(namespace: str, key: str) -> Conflict:
     """``expect`` names another etag than the record has."""
     return Conflict(f"record {key!r} in {namespace!r} is not as expected; read it again and repeat the change")
+
+
+def not_as_loaded(id: str, have: str | None, expect: str | None) -> Conflict:
+    """A load finds another conversation in its place than its caller saw there."""
+    if expect is None:
+        return exists(id)
+    return Conflict(f"conversation {id!r} {'is gone' if have is None else 'was changed'}; read it again and repeat")

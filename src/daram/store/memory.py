@@ -21,8 +21,8 @@ from daram.errors import Gone, LeaseLost, NotFound
 from daram.model import Answer, Appended, Conversation, Hit, Message, Record, Turn, Unset
 from daram.store import conflicts
 from daram.store.base import Order
+from daram.store.memory_transfer import MemoryTransfer
 from daram.store.primitives import TOMBSTONE_SECONDS, AnswerSpec, AppendSpec, Changes, Ref
-from daram.store.records import RecordsEngine
 from daram.store.thread import Row, Thread, own
 from daram.store.validate import Limits
 from daram.text.analyzer import index_terms, loose_terms, matches, parse_query
@@ -43,7 +43,7 @@ class MemoryData:
         self.last_moment = datetime.min.replace(tzinfo=UTC)
 
 
-class MemoryStore(RecordsEngine):
+class MemoryStore(MemoryTransfer):
     """A Store in this process's memory; ``data`` lets another one share it, ``clock`` is for tests."""
 
     def __init__(

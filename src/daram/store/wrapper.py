@@ -7,14 +7,29 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from daram.errors import Unsupported
-from daram.model import UNSET, Answer, Appended, Conversation, Hit, Message, Page, Part, Record, Status, Turn, Unset
-from daram.store.base import Order, PartialText, Store, SupportsRecords
+from daram.model import (
+    UNSET,
+    Answer,
+    Appended,
+    Conversation,
+    Hit,
+    LogEntry,
+    Message,
+    OwnedRecord,
+    Page,
+    Part,
+    Record,
+    Status,
+    Turn,
+    Unset,
+)
+from daram.store.base import Order, PartialText, Store, SupportsRecords, SupportsTransfer
 
 
 class StoreWrapper(Store):
     """Delegates every operation to ``inner``. Closing it closes ``inner``.
 
-    The operations on records raise ``Unsupported`` where ``inner`` does not have them.
+    The operations on records, and those of ``SupportsTransfer``, raise ``Unsupported`` where ``inner`` has them not.
     """
 
     def __init__(self, inner: Store) -> None:
@@ -217,6 +232,31 @@ class StoreWrapper(Store):
     ) -> Page[Record]:
         return await self._records().scan_records(owner, namespace, prefix, limit=limit, cursor=cursor)
 
+    # --- transfer ---
+
+    async def scan(self, *, limit: int = 100, cursor: str | None = None) -> Page[Conversation]:
+        return await self._transfer().scan(limit=limit, cursor=cursor)
+
+    async def log(self, owner: str, id: str, *, after: int = 0, limit: int = 100) -> builtins.list[LogEntry]:
+        return await self._transfer().log(owner, id, after=after, limit=limit)
+
+    async def leaves(self, owner: str, id: str) -> builtins.list[int]:
+        return await self._transfer().leaves(owner, id)
+
+    async def load(
+        self,
+        conversation: Conversation,
+        entries: Sequence[LogEntry],
+        *,
+        leaves: Sequence[int] = (),
+        expect: str | None = None,
+        more: bool = False,
+    ) -> Conversation:
+        return await self._transfer().load(conversation, entries, leaves=leaves, expect=expect, more=more)
+
+    async def scan_all_records(self, *, limit: int = 100, cursor: str | None = None) -> Page[OwnedRecord]:
+        return await self._transfer().scan_all_records(limit=limit, cursor=cursor)
+
     # --- life ---
 
     async def close(self) -> None:
@@ -228,4 +268,11 @@ class StoreWrapper(Store):
     def _records(self) -> SupportsRecords:
         if not isinstance(self.inner, SupportsRecords):
             raise Unsupported(f"{type(self.inner).__name__} keeps no records; the engines that come with Daram do")
+        return self.inner
+
+    def _transfer(self) -> SupportsTransfer:
+        if not isinstance(self.inner, SupportsTransfer):
+            raise Unsupported(
+                f"{type(self.inner).__name__} cannot be moved as a whole; the engines that come with Daram can"
+            )
         return self.inner

@@ -33,6 +33,7 @@ from daram.testing.suite.records import RecordTests
 from daram.testing.suite.recovery import RecoveryTests
 from daram.testing.suite.repetition import RepetitionTests
 from daram.testing.suite.search import SearchTests
+from daram.testing.suite.transfer import TransferTests
 from daram.testing.suite.turns import TurnTests
 
 
@@ -47,6 +48,7 @@ class StoreTests(
     SearchTests,
     RecordTests,
     OwnerTests,
+    TransferTests,
     InputTests,
     ConcurrencyTests,
     LifeTests,

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from daram.errors import OutcomeUnknown, StoreUnavailable
-from daram.store.base import Store, SupportsRecords
+from daram.store.base import Store, SupportsRecords, SupportsTransfer
 from daram.store.wrapper import StoreWrapper
 
 Kind = Literal["raise", "act then raise", "hang", "act then hang", "delay"]
@@ -95,6 +95,11 @@ class FaultyStore(StoreWrapper):
     def _records(self) -> SupportsRecords:
         StoreWrapper(self.real)._records()  # refuses where there are none
         return cast(SupportsRecords, self.inner)
+
+    def _transfer(self) -> SupportsTransfer:
+        if not isinstance(self.real, SupportsTransfer):
+            return super()._transfer()
+        return cast(SupportsTransfer, self.inner)
 
 
 class _Interceptor:

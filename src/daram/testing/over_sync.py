@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from daram.store.base import Store, SupportsRecords
+from daram.store.base import Store, SupportsRecords, SupportsTransfer
 from daram.store.wrapper import StoreWrapper
 
 
@@ -37,3 +37,6 @@ class AsyncOverSync(StoreWrapper):
 
     def _records(self) -> SupportsRecords:
         return cast(SupportsRecords, self.inner)
+
+    def _transfer(self) -> SupportsTransfer:
+        return cast(SupportsTransfer, self.inner)

@@ -240,3 +240,35 @@ DELETE FROM record WHERE expires_at <= ?;
 -- name: has_unindexed
 SELECT 1 WHERE EXISTS (SELECT 1 FROM doc WHERE id > (SELECT mark FROM search_mark WHERE one = 1));
 
+
+-- name: scan
+SELECT c.key, c.owner, c.id, c.title, c.metadata, c.pinned, c.archived, c.version, c.etag, c.last_seq, c.head, c.branched,
+       c.created_at, c.updated_at, c.expires_at,
+       (SELECT m.id FROM message m WHERE m.conversation = c.key AND m.seq = c.head)
+FROM conversation c
+WHERE c.key > ? AND (c.expires_at IS NULL OR c.expires_at > ?) ORDER BY c.key LIMIT ?;
+
+-- name: log
+SELECT m.seq, m.id, m.parent, m.role, m.text, m.body, m.status, m.model, m.tokens, m.created_at, m.deleted, m.question,
+       (SELECT p.id FROM message p WHERE p.conversation = m.conversation AND p.seq = m.parent)
+FROM message m WHERE m.conversation = ? AND m.seq > ? ORDER BY m.seq LIMIT ?;
+
+-- name: put_conversation
+INSERT INTO conversation (key, owner, id, title, metadata, pinned, archived, version, etag, last_seq, head, branched,
+                          created_at, updated_at, expires_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE
+SET title = excluded.title, metadata = excluded.metadata, pinned = excluded.pinned, archived = excluded.archived,
+    version = excluded.version, etag = excluded.etag, last_seq = excluded.last_seq, head = excluded.head,
+    branched = excluded.branched, created_at = excluded.created_at, updated_at = excluded.updated_at,
+    expires_at = excluded.expires_at;
+
+-- name: load_message
+INSERT INTO message (conversation, seq, id, parent, role, text, body, status, model, tokens, created_at, doc, question,
+                     deleted)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: scan_all_records
+SELECT owner, namespace, key, value, etag, expires_at FROM record
+WHERE (owner, namespace, key) > (?, ?, ?) AND (expires_at IS NULL OR expires_at > ?)
+ORDER BY owner, namespace, key LIMIT ?;

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from daram.errors import Unsupported
 from daram.model import Answer, Appended, Hit, Message, Page, Turn, user
-from daram.store.base import Store, SupportsRecords
+from daram.store.base import Store, SupportsRecords, SupportsTransfer
 
 T = TypeVar("T")
 
@@ -43,6 +43,8 @@ class Suite:
     """Whether the engine has records."""
     searches_everywhere: ClassVar[bool] = True
     """Whether the engine searches all conversations of an owner, or else in one conversation only."""
+    transfers: ClassVar[bool] = True
+    """Whether the engine can be moved as a whole (``SupportsTransfer``)."""
     writers: ClassVar[int] = 32
     """How many tasks write at once in the tests of concurrency."""
     appends: ClassVar[int] = 10
@@ -95,6 +97,13 @@ class Suite:
         if not self.records:
             pytest.skip(f"{type(self).__name__} says that it has no records")
         assert isinstance(store, SupportsRecords)
+        return store
+
+    def with_transfer(self, store: Store) -> SupportsTransfer:
+        """The store's operations of moving; skips the test where the engine says that it has none."""
+        if not self.transfers:
+            pytest.skip(f"{type(self).__name__} says that it cannot be moved as a whole")
+        assert isinstance(store, SupportsTransfer)
         return store
 
 

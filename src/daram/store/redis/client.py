@@ -56,6 +56,7 @@ class Server:
         self._wait = wait
         self._pid = os.getpid()
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._parents: list[Any] = []
         parts = urlsplit(url)
         self._parts = parts
         self.where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -70,7 +71,8 @@ class Server:
     def client(self) -> Any:
         """The client of the running loop."""
         if self._pid != os.getpid():
-            # Sockets of the parent process are not ours to use, nor to close.
+            # Sockets of the parent process are not ours to use, nor to close: not even by being collected.
+            self._parents.append(self._clients)
             self._clients = weakref.WeakKeyDictionary()
             self._pid = os.getpid()
         loop = asyncio.get_running_loop()
@@ -243,9 +245,8 @@ class Server:
         return line, warnings
 
     async def close(self) -> None:
-        """Close the running loop's client, and let go of the others."""
+        """Close the running loop's client; each loop closes its own."""
         client = self._clients.pop(asyncio.get_running_loop(), None) if self._pid == os.getpid() else None
-        self._clients.clear()
         if client is not None:
             await client.aclose()
             if not self.is_cluster:

@@ -54,7 +54,10 @@ end
 
 local function parse(value)
     local parent, deleted, created, question, role, status, digest, id =
-        string.match(value, '^(%d+)\n(%d)\n(%d+)\n(%d*)\n(%a+)\n(%a+)\n(%x*)\n([^\n]*)\n')
+        string.match(value or '', '^(%d+)\n(%d)\n(%d+)\n(%d*)\n(%a+)\n(%a+)\n(%x*)\n([^\n]*)\n')
+    if not id then
+        error('a message of ' .. c .. ' is missing or none')
+    end
     return { parent = tonumber(parent), deleted = deleted == '1', created = created, question = tonumber(question),
         role = role, status = status, digest = digest, id = id }
 end

@@ -6,7 +6,7 @@ if not found then
 end
 local seq = tonumber(redis.call('HGET', i, message_id) or nil)
 local value = seq and raw(seq)
-if not value or parse(value).deleted then
+if not seq or parse(value).deleted then
     return fail('not found', 'message', message_id)
 end
 if siblings ~= '1' then

@@ -1,0 +1,383 @@
+"""What can happen to a Redis server and to the way to it: typed errors, nothing stored twice, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from redis import Redis
+from tests.faults.wire import Wire
+
+from daram import ids
+from daram.errors import (
+    Conflict,
+    DaramError,
+    NotFound,
+    OutcomeUnknown,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from daram.model import Message, user
+from daram.store.redis import keys
+from daram.store.redis.engine import RedisStore
+from daram.store.url import store_from_url
+from daram.testing.servers import DURABLE, RedisCluster, RedisServer, Replicated
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with RedisServer(request.param, DURABLE) as server:
+        yield server
+
+
+@pytest.fixture
+async def store(server: RedisServer) -> AsyncIterator[RedisStore]:
+    store = RedisStore(server.url)
+    await store.append("ann", "c", [user("there", id="there")], create=True)
+    yield store
+    await store.close()
+
+
+async def write_until(store: RedisStore, stop: asyncio.Event, name: str) -> tuple[list[str], list[Message]]:
+    """Append until told to stop; the ids that were acknowledged, and the messages whose fate is not known."""
+    acknowledged: list[str] = []
+    open_ends: list[Message] = []
+    number = 0
+    while not stop.is_set():
+        message = user(f"{name} {number}", id=f"{name}-{number}")
+        number += 1
+        try:
+            await store.append("ann", name, [message], create=True)
+        except DaramError:
+            open_ends.append(message)
+            await asyncio.sleep(0.01)
+        else:
+            acknowledged.append(message.id)
+    return acknowledged, open_ends
+
+
+async def names_of(store: RedisStore, id: str) -> list[str]:
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = await store.messages("ann", id, limit=1000, cursor=cursor)
+        found += [m.id for m in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+async def test_kill_9_loses_nothing_that_was_acknowledged(server: RedisServer) -> None:
+    store = RedisStore(server.url)
+    stop = asyncio.Event()
+    writers = [asyncio.create_task(write_until(store, stop, f"w{n}")) for n in range(4)]
+    for _ in range(3):
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+    await asyncio.sleep(0.5)
+    stop.set()
+    for n, (acknowledged, open_ends) in enumerate(await asyncio.gather(*writers)):
+        found = await names_of(store, f"w{n}")
+        assert len(found) == len(set(found))
+        assert set(acknowledged) <= set(found)
+        assert len(acknowledged) > 3
+        for message in open_ends:  # whoever repeats what is unknown has it once
+            await store.append("ann", f"w{n}", [message])
+        found = await names_of(store, f"w{n}")
+        assert sorted(found) == sorted(acknowledged + [m.id for m in open_ends])
+    await store.close()
+
+
+async def test_a_reply_that_is_lost_changes_nothing(server: RedisServer) -> None:
+    """The connection is cut when the server has done its work: each call is sent again and recognized."""
+    async with Wire(server.port) as wire:
+        store = RedisStore(server.url_of(port=wire.port))
+        await store.list("ann")
+
+        def lose() -> None:
+            wire.lose = 1
+
+        lose()
+        assert (await store.create("ann", id="c", title="t")).version == 0
+        lose()
+        assert (await store.append("ann", "c", [user("a", id="a")], expect=0)).version == 1
+        lose()
+        assert (await store.update("ann", "c", title="u")).version == 2
+        lose()
+        turn = await store.begin_turn("ann", "c", [user("q", id="q")], answer_id="r")
+        assert turn.state == "started"
+        assert turn.answer is not None
+        lose()
+        await store.checkpoint("ann", "c", "r", turn.answer.token, "half")
+        lose()
+        assert (await store.finish_turn("ann", "c", "r", turn.answer.token, text="whole")).version == 4
+        lose()
+        assert (await store.delete_message("ann", "c", "a")).version == 5
+        lose()
+        assert (await store.use_branch("ann", "c", "q")).version == 6
+        lose()
+        record = await store.put_record("ann", "n", "k", b"v", expect=None)
+        assert await store.get_record("ann", "n", "k") == record
+        lose()
+        await store.delete("ann", "c")
+        with pytest.raises(NotFound):
+            await store.get("ann", "c")
+        with pytest.raises(Conflict):
+            await store.put_record("ann", "n", "k", b"w", expect=None)
+        assert wire.lose == 0
+        await store.close()
+
+
+async def test_two_lost_replies_leave_the_outcome_unknown(server: RedisServer, store: RedisStore) -> None:
+    async with Wire(server.port) as wire:
+        other = RedisStore(server.url_of(port=wire.port))
+        await other.list("ann")
+        wire.lose = 2
+        with pytest.raises(OutcomeUnknown, match="same message ids"):
+            await other.append("ann", "c", [user("a", id="a")])
+        assert await names_of(store, "c") == ["there", "a"]
+        done = await other.append("ann", "c", [user("a", id="a")])
+        assert done.messages[0].seq == 2
+        wire.lose = 2
+        with pytest.raises(StoreUnavailable):
+            await other.tail("ann", "c")
+        await other.close()
+
+
+async def test_a_server_that_says_nothing(server: RedisServer) -> None:
+    async with Wire(server.port) as wire:
+        store = RedisStore(server.url_of(port=wire.port), timeout=0.3)
+        await store.append("ann", "c", [user("a", id="a")], create=True)
+        wire.silent = True
+        with pytest.raises(OutcomeUnknown):
+            await store.append("ann", "c", [user("b", id="b")])
+        with pytest.raises(StoreUnavailable):
+            await store.tail("ann", "c")
+        wire.silent = False
+        await store.append("ann", "c", [user("b", id="b")])
+        assert await names_of(store, "c") == ["a", "b"]
+        await store.close()
+
+
+async def test_no_server(server: RedisServer, store: RedisStore) -> None:
+    server.kill()
+    for call in (store.tail("ann", "c"), store.append("ann", "c", [user("x")]), RedisStore(server.url).get("ann", "c")):
+        with pytest.raises(StoreUnavailable, match="check that the server runs"):
+            await call
+    server.start()
+    assert await names_of(store, "c") == ["there"]
+
+
+async def test_a_full_server(server: RedisServer, store: RedisStore) -> None:
+    server.run("CONFIG", "SET", "maxmemory", "1")
+    before = await store.get("ann", "c")
+    for call in (
+        store.append("ann", "c", [user("x" * 1000)]),
+        store.append("ann", "new", [user("x")], create=True),
+        store.create("ann", id="new"),
+        store.begin_turn("ann", "c", [user("x")]),
+        store.put_record("ann", "n", "k", b"v"),
+    ):
+        with pytest.raises(StoreFull, match="maxmemory"):
+            await call
+    assert await store.get("ann", "c") == before
+    assert [c.id for c in (await store.list("ann")).items] == ["c"]
+    await store.delete("ann", "c")  # makes room
+    server.run("CONFIG", "SET", "maxmemory", "0")
+    await store.append("ann", "new", [user("x")], create=True)
+
+
+async def test_a_replica_and_one_without_its_primary(server: RedisServer, store: RedisStore) -> None:
+    server.run("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(StoreReadOnly):
+        await store.append("ann", "c", [user("x")])
+    assert await names_of(store, "c") == ["there"]
+    server.run("CONFIG", "SET", "replica-serve-stale-data", "no")
+    for call in (store.tail("ann", "c"), store.append("ann", "c", [user("x")])):
+        with pytest.raises(StoreBusy):
+            await call
+
+
+async def test_too_few_replicas(server: RedisServer, store: RedisStore) -> None:
+    server.run("CONFIG", "SET", "min-replicas-to-write", "1")
+    with pytest.raises(StoreBusy):
+        await store.append("ann", "c", [user("x")])
+    server.run("CONFIG", "SET", "min-replicas-to-write", "0")
+    waiting = RedisStore(server.url, timeout=0.2, wait=1)
+    with pytest.raises(OutcomeUnknown, match="0 of 1 replicas"):
+        await waiting.append("ann", "c", [user("x", id="x")])
+    await waiting.close()
+
+
+@pytest.mark.parametrize("what", ["a string", "junk in the list", "no list"])
+async def test_what_is_not_ours_is_told_and_left_alone(server: RedisServer, store: RedisStore, what: str) -> None:
+    names = keys.of_conversation(ids.conversation_key("ann", "c"))
+    if what == "a string":
+        server.run("SET", names[0], "junk")
+    elif what == "junk in the list":
+        server.run("LSET", names[1], "0", "junk")
+    else:
+        server.run("DEL", names[1])
+    for call in (
+        lambda: store.get("ann", "c"),
+        lambda: store.append("ann", "c", [user("x")], parent="there"),
+        lambda: store.branches("ann", "c", "there"),
+    ):
+        with pytest.raises((StoreCorrupt, NotFound)) as caught:
+            await call()
+        assert isinstance(caught.value, StoreCorrupt)
+
+
+async def test_a_password_is_asked_for_and_never_told(server: RedisServer, store: RedisStore) -> None:
+    server.run("CONFIG", "SET", "requirepass", "secret-word")
+    place = f"127.0.0.1:{server.port}/0"
+    for url in (f"redis://{place}", f"redis://:wrong-word@{place}"):
+        refused = store_from_url(url)
+        with pytest.raises(StoreUnavailable, match="refuses the login") as caught:
+            await refused.get("ann", "c")
+        assert "word" not in str(caught.value).replace("password", "")
+        await refused.close()
+    allowed = store_from_url(f"redis://:secret-word@{place}")
+    assert (await allowed.get("ann", "c")).version == 1
+    assert "secret-word" not in str(await allowed.describe())
+    await allowed.close()
+    with Redis(port=server.port, password="secret-word", protocol=2) as client:
+        client.config_set("requirepass", "")
+
+
+async def test_what_a_crash_loses_is_said(
+    server: RedisServer, store: RedisStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await store.describe())["durability"] == "appendonly yes, appendfsync always"
+    server.run("CONFIG", "SET", "appendfsync", "everysec")
+    server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    other = RedisStore(server.url)
+    with caplog.at_level("WARNING"):
+        told = (await other.describe())["durability"]
+    assert "about a second" in told
+    assert "allkeys-lru" in told
+    assert "throw conversations away" in caplog.text
+    await other.close()
+
+
+def test_several_loops_and_both_sides_of_a_fork(server: RedisServer) -> None:
+    store = RedisStore(server.url)
+
+    async def use(number: int) -> None:
+        await store.append("ann", "c", [user(str(number))], create=True)
+        await store.server.close()  # what belongs to this loop
+
+    asyncio.run(use(1))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda n: asyncio.run(use(n)), (2, 3)))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            asyncio.run(use(4))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    asyncio.run(use(5))
+    assert server.run("LLEN", keys.of_conversation(ids.conversation_key("ann", "c"))[1]) == 5
+
+
+async def until_it_writes(store: RedisStore, id: str) -> None:
+    """Wait until the new primary takes writes."""
+    while True:
+        try:
+            await store.append("ann", id, [user("again")], create=True)
+            return
+        except StoreError:
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait", [0, 1])
+async def test_sentinel_makes_the_replica_the_primary(wait: int) -> None:
+    with Replicated("redis", DURABLE) as replicated:
+        store = store_from_url(f"{replicated.url}?wait={wait}")
+        assert isinstance(store, RedisStore)
+        stop = asyncio.Event()
+        writers = [asyncio.create_task(write_until(store, stop, f"w{n}")) for n in range(3)]
+        await asyncio.sleep(1)
+        await asyncio.to_thread(replicated.primary.kill)
+        stop.set()
+        results = await asyncio.gather(*writers)
+        await store.close()
+        # One replica is left, and no second one that WAIT could wait for.
+        after = RedisStore(replicated.url)
+        await until_it_writes(after, "again")
+        lost = total = 0
+        for n, (acknowledged, _) in enumerate(results):
+            found = await names_of(after, f"w{n}")
+            assert len(found) == len(set(found))
+            total += len(acknowledged)
+            lost += len(set(acknowledged) - set(found))
+        print(f"Sentinel, wait={wait}: {lost} of {total} acknowledged messages lost")
+        assert total > 3
+        if wait:
+            assert lost == 0
+        assert replicated.replica.run("ROLE")[0] == b"master"
+        await after.close()
+
+
+@pytest.mark.slow
+async def test_a_cluster_loses_a_primary() -> None:
+    with RedisCluster("valkey", DURABLE, replicas=1) as cluster:
+        store = RedisStore(cluster.url)
+        stop = asyncio.Event()
+        writers = [asyncio.create_task(write_until(store, stop, f"w{n}")) for n in range(6)]
+        await asyncio.sleep(1)
+        await asyncio.to_thread(cluster.nodes[2].kill)
+        await asyncio.gather(*(until_it_writes(store, f"w{n}") for n in range(6)))
+        stop.set()
+        results = await asyncio.gather(*writers)
+        lost = total = 0
+        for n, (acknowledged, open_ends) in enumerate(results):
+            found = await names_of(store, f"w{n}")
+            assert len(found) == len(set(found))
+            total += len(acknowledged)
+            lost += len(set(acknowledged) - set(found))
+            for message in open_ends:
+                await store.append("ann", f"w{n}", [message])
+        print(f"Cluster: {lost} of {total} acknowledged messages lost")
+        assert total > 6
+        listed = {c.id for c in (await store.list("ann")).items}
+        assert listed == {f"w{n}" for n in range(6)}
+        await store.close()
+
+
+async def test_a_list_heals_what_a_dead_writer_left_in_it(redis_cluster: RedisCluster) -> None:
+    """On a cluster the list is written ahead: an entry of nothing, a place that nothing was written for."""
+    redis_cluster.flush()
+    store = RedisStore(redis_cluster.url)
+    for id in ("a", "b", "c"):
+        await store.append("ann", id, [user(id)], create=True)
+    index = keys.index("ann")
+    client = store.server.client()
+    old = store._clock() - 700_000_000
+    await client.zadd(index, {keys.index_member(ids.conversation_key("ann", "dead"), "dead"): old})
+    await client.zadd(index, {keys.index_member(ids.conversation_key("ann", "young"), "young"): store._clock()})
+    behind = keys.index_member(ids.conversation_key("ann", "b"), "b")
+    await client.zadd(index, {behind: old - 1})
+    assert {c.id for c in (await store.list("ann")).items} == {"a", "b", "c"}
+    assert [c.id for c in (await store.list("ann")).items] == ["c", "b", "a"]
+    assert len(await client.zrange(index, 0, -1)) == 4  # the young one may be somebody's who is just making it
+    with pytest.raises(Conflict):
+        await store.append("ann", "a", [user("x")], expect=99, create=True)
+    with pytest.raises(NotFound):
+        await store.append("ann", "nothing", [user("x")])
+    assert [c.id for c in (await store.list("ann")).items] == ["c", "b", "a"]
+    assert len(await client.zrange(index, 0, -1)) == 4
+    assert await store.delete_owner("ann") == 3
+    await store.close()

@@ -37,12 +37,12 @@ def appended(ref: Ref, spec: AppendSpec, found: list[Reply]) -> Appended:
     first = found[0]
     if first.kind == "appended":
         stored = _stored(first, spec.messages)
-        older = tail(found)
+        older = tail(found, spec.window - len(stored))
         return _answer(ref, first, first.parent_id, stored, [*older, *stored][-spec.window :] if spec.window else [])
     if first.kind == "repeated":
         return _repeated(ref, spec, found)
     if first.kind == "unchanged":
-        return _answer(ref, first, first.id, [], tail(found))
+        return _answer(ref, first, first.id, [], tail(found, spec.window))
     raise refusal(ref, first, spec.expect)
 
 
@@ -108,12 +108,12 @@ def _answer(ref: Ref, first: Reply, parent: str | None, messages: list[Message],
 
 def _repeated(ref: Ref, spec: AppendSpec, found: list[Reply]) -> Appended:
     """P3: the no-op's answer where the whole batch is stored, contiguous and equal; else ``Conflict`` or ``Gone``."""
-    by_id: dict[str, Reply] = {reply.id: reply for reply in of_kind(found, "stored", "erased", "answering")}
+    by_id: dict[str, Reply] = {reply.id: reply for reply in of_kind(found, "stored", "gone", "answering")}
     for message in spec.messages:
         reply = by_id.get(message.id)
         if reply is not None and reply.kind == "answering":
             raise conflicts.id_is_taken(message.id)
-        if reply is not None and reply.kind == "erased":
+        if reply is not None and reply.kind == "gone":
             raise Gone("message", message.id)
     present = [message.id for message in spec.messages if message.id in by_id]
     if len(present) < len(spec.messages):
@@ -128,4 +128,4 @@ def _repeated(ref: Ref, spec: AppendSpec, found: list[Reply]) -> Appended:
         stored.append(old)
     if spec.parent is not None and spec.parent != (stored[0].parent or ROOT):
         raise conflicts.id_is_taken(stored[0].id)
-    return _answer(ref, found[0], stored[0].parent, stored, tail(found))
+    return _answer(ref, found[0], stored[0].parent, stored, tail(found, spec.window))

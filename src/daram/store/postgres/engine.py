@@ -154,7 +154,7 @@ class PostgresStore(PostgresRecords):
         found = replies(await self._read("tail", ref.key, ref.owner, ref.id, limit))
         if found[0].kind == "missing":
             raise NotFound("conversation", ref.id)
-        return tail(found)
+        return tail(found, limit)
 
     async def _messages(
         self, ref: Ref, limit: int, order: Order, after: tuple[int, int] | None
@@ -163,6 +163,8 @@ class PostgresStore(PostgresRecords):
         first, *found = replies(rows)
         if first.kind == "missing":
             raise NotFound("conversation", ref.id)
+        if order == "desc":
+            return tail(found, limit)[::-1], first.seq
         return [reply.message() for reply in found], first.seq
 
     async def _message(self, ref: Ref, message_id: str) -> Message:

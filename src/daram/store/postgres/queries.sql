@@ -49,14 +49,14 @@ SELECT {schema}.purge($1);
 -- name: append_one
 SELECT * FROM {schema}.append_messages(
     $1, $2, $3, $4, $5, $6, $7, $8, $9,
-    ROW (ARRAY[$10::text], ARRAY[$11::text], ARRAY[$12::text], ARRAY[$13::bytea], ARRAY[$14::text], ARRAY[$15::text],
-         ARRAY[$16::bigint], ARRAY[$17::bigint], ARRAY[$18::text])::{schema}.batch);
+    ARRAY[$10::text], ARRAY[$11::text], ARRAY[$12::text], ARRAY[$13::bytea], ARRAY[$14::text], ARRAY[$15::text],
+    ARRAY[$16::bigint], ARRAY[$17::bigint], ARRAY[$18::text]);
 
 -- name: append_many
 SELECT * FROM {schema}.append_messages(
     $1, $2, $3, $4, $5, $6, $7, $8, $9,
-    ROW ($10::text[], $11::text[], $12::text[], $13::bytea[], $14::text[], $15::text[], $16::bigint[], $17::bigint[],
-         $18::text[])::{schema}.batch);
+    $10::text[], $11::text[], $12::text[], $13::bytea[], $14::text[], $15::text[], $16::bigint[], $17::bigint[],
+    $18::text[]);
 
 -- name: tail
 SELECT * FROM {schema}.tail($1, $2, $3, $4);
@@ -83,15 +83,15 @@ SELECT r.kind, (r.c).* FROM {schema}.use_branch($1, $2, $3, $4, $5) AS r;
 -- name: begin_one
 SELECT * FROM {schema}.begin_turn(
     $1, $2, $3, $4, $5, $6, $7, $8, $9,
-    ROW (ARRAY[$10::text], ARRAY[$11::text], ARRAY[$12::text], ARRAY[$13::bytea], ARRAY[$14::text], ARRAY[$15::text],
-         ARRAY[$16::bigint], ARRAY[$17::bigint], ARRAY[$18::text])::{schema}.batch,
+    ARRAY[$10::text], ARRAY[$11::text], ARRAY[$12::text], ARRAY[$13::bytea], ARRAY[$14::text], ARRAY[$15::text],
+    ARRAY[$16::bigint], ARRAY[$17::bigint], ARRAY[$18::text],
     $19, $20, $21, $22, $23, $24);
 
 -- name: begin_many
 SELECT * FROM {schema}.begin_turn(
     $1, $2, $3, $4, $5, $6, $7, $8, $9,
-    ROW ($10::text[], $11::text[], $12::text[], $13::bytea[], $14::text[], $15::text[], $16::bigint[], $17::bigint[],
-         $18::text[])::{schema}.batch,
+    $10::text[], $11::text[], $12::text[], $13::bytea[], $14::text[], $15::text[], $16::bigint[], $17::bigint[],
+    $18::text[],
     $19, $20, $21, $22, $23, $24);
 
 -- name: checkpoint
@@ -104,8 +104,8 @@ RETURNING cancel;
 -- name: finish_turn
 SELECT * FROM {schema}.finish_turn(
     $1, $2, $3, $4, $5,
-    ROW (ARRAY[$6::text], ARRAY[$7::text], ARRAY[$8::text], ARRAY[$9::bytea], ARRAY[$10::text], ARRAY[$11::text],
-         ARRAY[$12::bigint], ARRAY[$13::bigint], ARRAY[$14::text])::{schema}.batch);
+    ARRAY[$6::text], ARRAY[$7::text], ARRAY[$8::text], ARRAY[$9::bytea], ARRAY[$10::text], ARRAY[$11::text],
+    ARRAY[$12::bigint], ARRAY[$13::bigint], ARRAY[$14::text]);
 
 -- name: cancel_turn
 WITH found AS (

@@ -59,9 +59,15 @@ def of_kind(found: Iterable[Reply], *kinds: str) -> list[Reply]:
     return [reply for reply in found if reply.kind in kinds]
 
 
-def tail(found: Iterable[Reply]) -> list[Message]:
-    """The messages of a tail, which come newest first, oldest first."""
-    return [reply.message() for reply in found if reply.kind == "message"][::-1]
+def tail(found: Iterable[Reply], limit: int) -> list[Message]:
+    """The last ``limit`` messages, oldest first, of a path that came newest first: the parent of each row is the next."""
+    path = of_kind(found, "message", "erased")
+    result: list[Message] = []
+    for i, reply in enumerate(path):
+        if reply.kind == "message" and len(result) < limit:
+            parent = path[i + 1].id if i + 1 < len(path) else None
+            result.append(reply._replace(parent_id=parent).message())
+    return result[::-1]
 
 
 def to_message(row: Sequence[Any]) -> Message:

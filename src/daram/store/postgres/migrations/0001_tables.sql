@@ -58,6 +58,7 @@ CREATE UNIQUE INDEX message_id ON message (conversation, id);
 -- Few rows: only forks. One index finds the run that a seq is in, the other the siblings.
 CREATE INDEX message_fork ON message (conversation, seq, parent) WHERE parent <> seq - 1;
 CREATE INDEX message_sibling ON message (conversation, parent, seq) WHERE parent <> seq - 1;
+CREATE INDEX message_erased ON message (conversation, seq) WHERE deleted;
 CREATE INDEX message_question ON message (conversation, question, seq) WHERE question IS NOT NULL;
 
 -- A short list of pending entries: a search reads all of it, whoever wrote them.
@@ -99,8 +100,8 @@ CREATE TABLE record (
 
 CREATE INDEX record_expiry ON record (expires_at) WHERE expires_at IS NOT NULL;
 
--- What the functions answer with: rows of several kinds. The first says what happened ("appended", "missing", …) and what
--- the conversation is now; messages and answers follow. See rows.py.
+-- What the functions answer with: rows of several kinds. The first says what happened ("appended", "missing", …) and
+-- what the conversation is now; messages and answers follow. See rows.py.
 CREATE TYPE reply AS (
     kind          text,
     version       bigint,

@@ -3,25 +3,23 @@
 --
 -- Those that are called from outside settle three things for themselves, whatever the session's are: where their tables
 -- are; no sequential scan (a plan made while a table was small would read all of it once it is large); generic plans.
+-- What runs in every turn is written out where it runs: a call of one function by another costs as much as a look-up.
 
 CREATE FUNCTION name_of(p_key bytea, p_seq bigint) RETURNS text LANGUAGE sql STABLE AS
 $$ SELECT id FROM message WHERE conversation = p_key AND seq = p_seq $$;
 
--- The messages of a run, newest first.
-CREATE FUNCTION run_down(p_key bytea, p_low bigint, p_high bigint, p_limit bigint) RETURNS SETOF reply
+-- A piece of a run, newest first, at most p_count messages; the deleted ("erased") are among them.
+CREATE FUNCTION run_down(p_key bytea, p_low bigint, p_high bigint, p_count bigint) RETURNS SETOF reply
 LANGUAGE sql STABLE AS
 $$
-SELECT 'message', NULL::bigint, NULL::text, NULL::text, m.seq, m.id, m.parent,
-       CASE WHEN lead(m.seq) OVER w = m.parent THEN lead(m.id) OVER w ELSE name_of(p_key, m.parent) END,
-       m.role, m.text, m.body, m.status, m.model, m.tokens, m.created_at, NULL::text, NULL::text, NULL::boolean,
-       NULL::bigint
-FROM (SELECT * FROM message
-      WHERE conversation = p_key AND seq BETWEEN p_low AND p_high AND NOT deleted
-      ORDER BY seq DESC LIMIT p_limit) m
-WINDOW w AS (ORDER BY m.seq DESC)
+SELECT CASE WHEN deleted THEN 'erased' ELSE 'message' END, NULL::bigint, NULL::text, NULL::text, seq, id, parent,
+       NULL::text, role, text, body, status, model, tokens, created_at, NULL::text, NULL::text, NULL::boolean, NULL::bigint
+FROM message
+WHERE conversation = p_key AND seq BETWEEN p_low AND p_high
+ORDER BY seq DESC LIMIT p_count
 $$;
 
--- The messages of a run, oldest first.
+-- The messages of a run that were not deleted, oldest first, each with its parent's id.
 CREATE FUNCTION run_up(p_key bytea, p_low bigint, p_high bigint, p_limit bigint) RETURNS SETOF reply
 LANGUAGE sql STABLE AS
 $$
@@ -53,8 +51,8 @@ SELECT p_kind, NULL::bigint, NULL::text, NULL::text, NULL::bigint, a.id, a.quest
 FROM answer a WHERE a.conversation = p_key AND a.id = p_answer
 $$;
 
--- The path from a leaf to the root as runs of consecutive seq, the newest first: the run that p_high is in, and where the
--- path goes on below it (0: nowhere).
+-- The path from a leaf to the root as runs of consecutive seq, the newest first: where the run begins that p_high is in,
+-- and where the path goes on below it (0: nowhere).
 CREATE FUNCTION run_at(p_key bytea, p_high bigint, p_branched boolean, OUT low bigint, OUT below bigint)
 LANGUAGE plpgsql STABLE AS
 $$
@@ -79,8 +77,11 @@ DECLARE
     v_low bigint;
     v_below bigint;
 BEGIN
+    IF NOT p_branched THEN
+        RETURN p_seq <= p_leaf;
+    END IF;
     WHILE v_high > 0 AND p_seq <= v_high LOOP
-        SELECT low, below INTO v_low, v_below FROM run_at(p_key, v_high, p_branched);
+        SELECT low, below INTO v_low, v_below FROM run_at(p_key, v_high, true);
         IF p_seq >= v_low THEN
             RETURN true;
         END IF;
@@ -109,34 +110,40 @@ BEGIN
 END
 $$;
 
--- The last p_limit messages of the path that ends at p_leaf, newest first; deleted ones are stepped over.
+-- The end of the path to p_leaf, newest first: p_limit messages, the deleted between them, and one more, so that the
+-- parent of each is the row behind it.
 CREATE FUNCTION last_messages(p_key bytea, p_leaf bigint, p_branched boolean, p_limit bigint) RETURNS SETOF reply
 LANGUAGE plpgsql STABLE AS
 $$
 DECLARE
     v_high bigint := p_leaf;
+    v_low bigint := 1;
+    v_below bigint := 0;
     v_left bigint := p_limit;
     v_count bigint;
-    v_low bigint;
-    v_below bigint;
+    v_erased bigint;
 BEGIN
-    WHILE v_high > 0 AND v_left > 0 LOOP
-        SELECT low, below INTO v_low, v_below FROM run_at(p_key, v_high, p_branched);
-        RETURN QUERY SELECT * FROM run_down(p_key, v_low, v_high, v_left);
+    WHILE p_limit > 0 AND v_high > 0 AND v_left >= 0 LOOP
+        IF p_branched THEN
+            SELECT low, below INTO v_low, v_below FROM run_at(p_key, v_high, true);
+        END IF;
+        RETURN QUERY SELECT * FROM run_down(p_key, v_low, v_high, v_left + 1);
         GET DIAGNOSTICS v_count = ROW_COUNT;
-        v_left := v_left - v_count;
-        v_high := v_below;
+        SELECT count(*) INTO v_erased FROM message
+        WHERE conversation = p_key AND deleted AND seq BETWEEN v_high - v_count + 1 AND v_high;
+        v_left := v_left - v_count + v_erased;
+        v_high := CASE WHEN v_high - v_count < v_low THEN v_below ELSE v_high - v_count END;
     END LOOP;
 END
 $$;
 
--- The conversation of this owner, or a row of NULLs.
+-- The conversation of this owner, or a row of NULLs. The key is a digest: the names are compared too, so that not even a
+-- collision could mix two owners.
 CREATE FUNCTION find_conversation(p_key bytea, p_owner text, p_id text) RETURNS conversation LANGUAGE plpgsql STABLE AS
 $$
 DECLARE
     v conversation;
 BEGIN
-    -- The key is a digest: the names are compared too, so that not even a collision could mix two owners.
     SELECT * INTO v FROM conversation
     WHERE key = p_key AND owner = p_owner AND id = p_id AND (expires_at IS NULL OR expires_at > micros());
     RETURN v;
@@ -218,6 +225,14 @@ BEGIN
 END
 $$;
 
+-- The messages that follow p_seq directly (0: the first messages), deleted ones included.
+CREATE FUNCTION children(p_key bytea, p_seq bigint) RETURNS SETOF message LANGUAGE sql STABLE AS
+$$
+SELECT * FROM message WHERE conversation = p_key AND seq = p_seq + 1 AND parent = p_seq
+UNION ALL
+SELECT * FROM message WHERE conversation = p_key AND parent = p_seq AND parent <> seq - 1
+$$;
+
 -- A message and its siblings, oldest first, without the deleted.
 CREATE FUNCTION siblings(p_key bytea, p_owner text, p_id text, p_message text) RETURNS SETOF reply
 LANGUAGE plpgsql STABLE
@@ -237,12 +252,4 @@ BEGIN
                      WHERE NOT c.deleted ORDER BY c.seq;
     END IF;
 END
-$$;
-
--- The messages that follow p_seq directly (0: the first messages), deleted ones included.
-CREATE FUNCTION children(p_key bytea, p_seq bigint) RETURNS SETOF message LANGUAGE sql STABLE AS
-$$
-SELECT * FROM message WHERE conversation = p_key AND seq = p_seq + 1 AND parent = p_seq
-UNION ALL
-SELECT * FROM message WHERE conversation = p_key AND parent = p_seq AND parent <> seq - 1
 $$;

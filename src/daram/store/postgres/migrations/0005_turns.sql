@@ -44,7 +44,9 @@ $$;
 -- only where p_known is the conversation's etag: the client has compared them, and nothing has changed since.
 CREATE FUNCTION begin_turn(
     p_key bytea, p_owner text, p_id text, p_etag text, p_create boolean,
-    p_expect_version bigint, p_expect_etag text, p_parent text, p_window bigint, b batch,
+    p_expect_version bigint, p_expect_etag text, p_parent text, p_window bigint,
+    p_ids text[], p_roles text[], p_texts text[], p_bodies bytea[], p_statuses text[], p_models text[],
+    p_tokens bigint[], p_created_ats bigint[], p_terms text[],
     p_known text, p_answer text, p_token text, p_process text, p_model text, p_lease bigint
 ) RETURNS SETOF reply LANGUAGE plpgsql VOLATILE
 SET search_path FROM CURRENT SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS
@@ -54,6 +56,8 @@ DECLARE
     v_entered record;
     v_place record;
     v_reply reply;
+    v_appended reply;
+    v_count integer := cardinality(p_ids);
     v_from bigint;       -- the turn stands behind this message
     v_question bigint;   -- NULL while it is not stored
     v_sibling boolean := false;
@@ -61,9 +65,15 @@ DECLARE
     v_running boolean;
     v_now bigint;
 BEGIN
-    SELECT * INTO v_entered FROM enter_conversation(p_key, p_owner, p_id, p_create AND cardinality(b.ids) > 0);
-    v := v_entered.c;
-    v_reply.kind := v_entered.kind;
+    v_reply.kind := 'found';
+    SELECT * INTO v FROM conversation
+    WHERE key = p_key AND owner = p_owner AND id = p_id AND (expires_at IS NULL OR expires_at > micros())
+    FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        SELECT * INTO v_entered FROM enter_conversation(p_key, p_owner, p_id, p_create AND v_count > 0);
+        v_reply.kind := v_entered.kind;
+        v := v_entered.c;
+    END IF;
     v_reply.version := v.version;
     v_reply.etag := v.etag;
     IF v_reply.kind NOT IN ('found', 'new') THEN
@@ -71,20 +81,22 @@ BEGIN
         RETURN;
     END IF;
 
-    IF v_reply.kind = 'found' AND is_stored(p_key, b.ids) THEN
+    IF v_reply.kind = 'found'
+       AND (EXISTS (SELECT FROM message WHERE conversation = p_key AND id = ANY (p_ids))
+            OR EXISTS (SELECT FROM answer WHERE conversation = p_key AND id = ANY (p_ids))) THEN
         v_reply.kind := 'repeated';
         RETURN NEXT v_reply;
-        RETURN QUERY SELECT * FROM stored_batch(v, b.ids, p_window);
+        RETURN QUERY SELECT * FROM stored_batch(v, p_ids, p_window);
         IF v.etag IS DISTINCT FROM p_known THEN
             RETURN;
         END IF;
-        SELECT max(seq) INTO v_question FROM message WHERE conversation = p_key AND id = ANY (b.ids);
+        SELECT max(seq) INTO v_question FROM message WHERE conversation = p_key AND id = ANY (p_ids);
         v_from := v_question;
     ELSE
         SELECT * INTO v_place FROM place_of(v, p_expect_version, p_expect_etag, p_parent);
         v_reply.id := p_parent;
         v_from := v_place.parent;
-        IF v_place.kind = 'found' AND cardinality(b.ids) = 0 THEN
+        IF v_place.kind = 'found' AND v_count = 0 THEN
             v_question := CASE WHEN v_from = 0 THEN v.head ELSE v_from END;
             v_from := v_question;
             SELECT id, deleted INTO v_reply.id, v_deleted FROM message WHERE conversation = p_key AND seq = v_question;
@@ -136,9 +148,11 @@ BEGIN
     END IF;
 
     IF v_question IS NULL THEN
-        RETURN QUERY SELECT * FROM store_batch(v, v_reply.kind = 'new', p_etag, v_from, true, NULL, b);
-        RETURN QUERY SELECT * FROM last_messages(p_key, v_from, v.branched, p_window - cardinality(b.ids));
-        v_question := v.last_seq + cardinality(b.ids);
+        v_appended := store_batch(v, v_reply.kind = 'new', p_etag, v_from, true, NULL, p_ids, p_roles, p_texts, p_bodies,
+                                  p_statuses, p_models, p_tokens, p_created_ats, p_terms);
+        RETURN NEXT v_appended;
+        RETURN QUERY SELECT * FROM last_messages(p_key, v_from, v.branched, p_window - v_count);
+        v_question := v.last_seq + v_count;
     END IF;
     v_now := micros();
     INSERT INTO answer (conversation, id, question, sibling, text, model, token, process, created_at, lease_until)
@@ -149,8 +163,11 @@ $$;
 
 -- Turn an answer into a message. Rows: "appended"; or "repeated" and the message that is stored under its id, for the
 -- client to compare; or "lost".
-CREATE FUNCTION finish_turn(p_key bytea, p_owner text, p_id text, p_etag text, p_token text, b batch)
-RETURNS SETOF reply LANGUAGE plpgsql VOLATILE
+CREATE FUNCTION finish_turn(
+    p_key bytea, p_owner text, p_id text, p_etag text, p_token text,
+    p_ids text[], p_roles text[], p_texts text[], p_bodies bytea[], p_statuses text[], p_models text[],
+    p_tokens bigint[], p_created_ats bigint[], p_terms text[]
+) RETURNS SETOF reply LANGUAGE plpgsql VOLATILE
 SET search_path FROM CURRENT SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS
 $$
 DECLARE
@@ -165,23 +182,22 @@ BEGIN
     v_reply.version := v.version;
     v_reply.etag := v.etag;
     IF v.key IS NOT NULL THEN
-        DELETE FROM answer WHERE conversation = p_key AND id = b.ids[1] AND token = p_token
+        DELETE FROM answer WHERE conversation = p_key AND id = p_ids[1] AND token = p_token
         RETURNING question, sibling INTO v_question, v_sibling;
         IF v_question IS NOT NULL THEN
             v_in_use := is_on_path(p_key, v_question, v.head, v.branched);
             v_parent := CASE WHEN v_sibling THEN v_question WHEN v_in_use THEN v.head
                              ELSE leaf_under(p_key, v_question, v.head, v.branched) END;
-            RETURN QUERY SELECT * FROM store_batch(
-                v, false, p_etag, v_parent, v_in_use, CASE WHEN v_parent <> v_question THEN v_question END, b);
-            RETURN;
-        END IF;
-        IF EXISTS (SELECT FROM message WHERE conversation = p_key AND id = b.ids[1] AND NOT deleted) THEN
+            v_reply := store_batch(
+                v, false, p_etag, v_parent, v_in_use, CASE WHEN v_parent <> v_question THEN v_question END,
+                p_ids, p_roles, p_texts, p_bodies, p_statuses, p_models, p_tokens, p_created_ats, p_terms);
+        ELSIF EXISTS (SELECT FROM message WHERE conversation = p_key AND id = p_ids[1] AND NOT deleted) THEN
             v_reply.kind := 'repeated';
         END IF;
     END IF;
     RETURN NEXT v_reply;
     IF v_reply.kind = 'repeated' THEN
-        RETURN QUERY SELECT * FROM stored_batch(v, b.ids, 0);
+        RETURN QUERY SELECT * FROM stored_batch(v, p_ids, 0);
     END IF;
 END
 $$;

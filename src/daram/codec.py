@@ -14,6 +14,8 @@ from daram.model import Message, Part
 BODY_FORMAT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# Up to here (the year 2242) a float of seconds tells microseconds apart, and the quick way is exact.
+_EXACT = (1 << 33) * 1_000_000
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, array_like=False):
@@ -71,6 +73,8 @@ def to_micros(value: datetime) -> int:
 
 def from_micros(value: int) -> datetime:
     """The inverse of ``to_micros``."""
+    if -_EXACT < value < _EXACT:
+        return datetime.fromtimestamp(value / 1_000_000, UTC)
     return _EPOCH + timedelta(microseconds=value)
 
 

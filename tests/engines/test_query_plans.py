@@ -32,6 +32,7 @@ MAY_TAKE_A_CONVERSATION = {"delete_messages", "delete_conversation_docs", "unind
 @pytest.fixture(scope="module")
 def database() -> apsw.Connection:
     db = apsw.Connection(":memory:")
+    db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     migrate(db, ":memory:")
     return db
 

@@ -122,21 +122,22 @@ def append(db: apsw.Connection, ref: Ref, now: int, spec: AppendSpec) -> tuple[A
     parent = resolve_parent(db, found, spec.parent)
     previous = found.etag
     stored = insert(db, found, now, spec.messages, parent, make_head=True)
-    return appended(db, found, previous, stored, parent, found.head, spec.window), found
+    return appended(db, found, previous, stored, parent, spec.window), found
 
 
 def appended(
-    db: apsw.Connection, found: Stored, previous: str, stored: list[Message], parent: int, leaf: int, window: int
+    db: apsw.Connection, found: Stored, previous: str, stored: list[Message], parent: int, window: int
 ) -> Appended:
-    """The answer to an append: ``leaf`` is where the tail ends."""
+    """The answer to an append: ``stored`` stands behind ``parent``, and the tail ends with it."""
+    earlier = rows.tail(db, found.key, parent, found.branched, max(0, window - len(stored)))
     return Appended(
         conversation=found.id,
         version=found.version,
         etag=found.etag,
         previous_etag=previous,
-        parent=rows.name_of(db, found.key, parent),
+        parent=stored[0].parent if stored else rows.name_of(db, found.key, parent),
         messages=stored,
-        tail=rows.tail(db, found.key, leaf, found.branched, window),
+        tail=earlier + stored[max(0, len(stored) - window) :],
     )
 
 
@@ -198,7 +199,7 @@ def find_repeated(db: apsw.Connection, found: Stored, spec: AppendSpec) -> Appen
     if wanted is not None and wanted != (rows.name_of(db, key, parent) or ROOT):
         raise conflicts.id_is_taken(stored[0][1])
     messages = rows.to_messages(db, key, stored)
-    return appended(db, found, found.etag, messages, parent, stored[-1][0], spec.window)
+    return appended(db, found, found.etag, messages, parent, spec.window)
 
 
 def insert(

@@ -104,6 +104,18 @@ def conversation(db: apsw.Connection, found: Stored) -> Conversation:
 def to_message(row: Row, parent: str | None) -> Message:
     """A row of ``message`` (11 columns, see queries.sql)."""
     seq, id, _, role, text, body, status, model, tokens, created_at, _ = row
+    if body is None:  # most messages, and so of each turn's tail
+        return Message(
+            id=id,
+            role=role,
+            text=text,
+            status=status,
+            model=model,
+            tokens=tokens,
+            created_at=from_micros(created_at),
+            seq=seq,
+            parent=parent,
+        )
     parts, metadata, usage = decode_body(body)
     return Message(
         id=id,
@@ -121,13 +133,13 @@ def to_message(row: Row, parent: str | None) -> Message:
     )
 
 
-def to_messages(db: apsw.Connection, key: bytes, rows: list[Row]) -> list[Message]:
-    """Rows with the ids of their parents: mostly each other, so that one look-up does for a run."""
+def to_messages(db: apsw.Connection, key: bytes, rows: list[Row], first: int = 0) -> list[Message]:
+    """The rows from ``first`` on, with the ids of their parents: mostly other rows, so that few are looked up."""
     names: dict[int, str | None] = {0: None}
     for row in rows:
         names[row[0]] = row[1]
     result = []
-    for row in rows:
+    for row in rows[first:]:
         parent = row[2]
         if parent not in names:
             names[parent] = name_of(db, key, parent)
@@ -160,14 +172,16 @@ def is_on_path(db: apsw.Connection, key: bytes, seq: int, leaf: int, branched: i
 
 def tail(db: apsw.Connection, key: bytes, leaf: int, branched: int, limit: int) -> list[Message]:
     """The last ``limit`` messages of the path that ends at ``leaf``, oldest first; deleted ones are stepped over."""
+    if not limit:
+        return []
     rows: list[Row] = []
-    if limit:
-        for low, high in runs(db, key, leaf, branched):
-            rows += fetch(db, "run_desc", (key, low, high, limit - len(rows)))
-            if len(rows) >= limit:
-                break
+    wanted = limit + 1  # one more, because it is most likely the parent of the first
+    for low, high in runs(db, key, leaf, branched):
+        rows += fetch(db, "run_desc", (key, low, high, wanted - len(rows)))
+        if len(rows) == wanted:
+            break
     rows.reverse()
-    return to_messages(db, key, rows)
+    return to_messages(db, key, rows, max(0, len(rows) - limit))
 
 
 def children(db: apsw.Connection, key: bytes, seq: int) -> list[Row]:

@@ -57,7 +57,7 @@ def begin(db: apsw.Connection, ref: Ref, now: int, spec: AppendSpec, new: Answer
         running = []
         previous = found.etag
         stored = changes.insert(db, found, now, spec.messages, parent, make_head=True)
-        appended = changes.appended(db, found, previous, stored, parent, found.head, spec.window)
+        appended = changes.appended(db, found, previous, stored, parent, spec.window)
         question = found.head
     _check_free(db, found, running, question, now)
     return Turn(state="started", appended=appended, answer=_open(db, ref, found, now, question, sibling, new))
@@ -90,7 +90,7 @@ def _again(db: apsw.Connection, found: Stored, spec: AppendSpec) -> tuple[Append
     row = one(db, "message_by_seq", (found.key, question))
     if row is not None and row[10]:
         raise Gone("message", row[1])
-    return changes.appended(db, found, found.etag, [], question, question, spec.window), question
+    return changes.appended(db, found, found.etag, [], question, spec.window), question
 
 
 def _open(
@@ -141,7 +141,7 @@ def finish(db: apsw.Connection, ref: Ref, now: int, token: str, message: Message
     stored = changes.insert(
         db, found, now, [message], parent, make_head=in_use, question=None if parent == question else question
     )
-    return changes.appended(db, found, previous, stored, parent, found.last_seq, window)
+    return changes.appended(db, found, previous, stored, parent, window)
 
 
 def _finished_before(db: apsw.Connection, found: Stored, message: Message) -> Appended:
@@ -150,7 +150,7 @@ def _finished_before(db: apsw.Connection, found: Stored, message: Message) -> Ap
     if row is None or row[10] or not rows.to_message(row, None).same_content(message):
         raise LeaseLost(message.id)
     stored = rows.to_messages(db, found.key, [row])
-    return changes.appended(db, found, found.etag, stored, row[2], row[0], 0)
+    return changes.appended(db, found, found.etag, stored, row[2], 0)
 
 
 def cancel(db: apsw.Connection, ref: Ref, now: int, id: str | None) -> int:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import apsw
 
@@ -33,6 +33,10 @@ RETRY = 10.0
 LAST = 2.0
 # These may have ended the whole transaction, not only the statement: https://sqlite.org/lang_transaction.html
 _FATAL = (apsw.FullError, apsw.IOError, apsw.NoMemError, apsw.BusyError, apsw.InterruptError)
+
+# What became of a batch: it was answered for; or it was rolled back, to be run again with each write guarded, or each
+# in a transaction of its own.
+Outcome = Literal["done", "guard", "one by one"]
 
 
 class _Write:
@@ -86,8 +90,14 @@ class Writer:
                     f"{self._path}: {MAX_QUEUE:,} writes are waiting already; nothing was stored, try again"
                 )
             self._queue.append(_Write(work, loop, future))
-            self._wake.notify()
+        # Not at once: the tasks that the last commit woke up all write in this turn of the loop, and are to share the
+        # next one. Nor would the writer get far while they run (they hold the interpreter).
+        loop.call_soon(self._notify)
         return await future
+
+    def _notify(self) -> None:
+        with self._wake:
+            self._wake.notify()
 
     def close(self) -> None:
         """Finish what is queued and end; blocks until then."""
@@ -155,45 +165,50 @@ class Writer:
             self._connection = self._connections.writing()
         return self._connection
 
-    def _commit(self, batch: list[_Write]) -> None:
+    def _commit(self, batch: list[_Write], *, guarded: bool = False) -> None:
         try:
-            rerun = self._transaction(batch)
+            outcome = self._transaction(batch, guarded=guarded or len(batch) == 1)
         except Exception as error:  # noqa: BLE001
             # Nothing may end the writer thread: whoever waits for this batch would wait for ever.
             failure = self._failure(error)
             for write in batch:
                 write.error = failure
             self._drop_connection()
-            rerun = False
-        if rerun:
-            for write in batch:
-                write.error = None
-                self._commit([write])
+            outcome = "done"
+        if outcome == "done":
+            self._answer(batch)
             return
-        self._answer(batch)
+        for write in batch:
+            write.error = None
+        if outcome == "guard":
+            self._commit(batch, guarded=True)
+        else:
+            for write in batch:
+                self._commit([write])
 
-    def _transaction(self, batch: list[_Write]) -> bool:
-        """Run and commit a batch; True where it was rolled back as a whole and each write must be run alone."""
+    def _transaction(self, batch: list[_Write], *, guarded: bool) -> Outcome:
+        """Run and commit a batch. ``guarded``: each write can be undone by itself, which costs two statements more."""
         connection = self._open()
         connection.execute("BEGIN IMMEDIATE")
-        alone = len(batch) == 1
+        savepoints = guarded and len(batch) > 1
         for write in batch:
-            if not alone:
+            if savepoints:
                 connection.execute("SAVEPOINT one")
+            before = connection.total_changes()
             try:
                 write.result = write.work(connection)
             except Exception as error:  # noqa: BLE001  # whatever it is belongs to the waiter
                 write.error = self._failure(error)
-                if not connection.in_transaction:
-                    return not alone
-                if isinstance(error, _FATAL):
+                if isinstance(error, _FATAL) or not connection.in_transaction:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    return "done" if len(batch) == 1 else "one by one"
+                if savepoints:
+                    connection.execute("ROLLBACK TO one")
+                elif connection.total_changes() != before:
                     connection.execute("ROLLBACK")
-                    return not alone
-                if alone:
-                    connection.execute("ROLLBACK")
-                    return False
-                connection.execute("ROLLBACK TO one")
-            if not alone:
+                    return "done" if len(batch) == 1 else "guard"
+            if savepoints:
                 connection.execute("RELEASE one")
         try:
             connection.execute("COMMIT")
@@ -202,7 +217,7 @@ class Writer:
             for write in batch:
                 write.error = failure
             self._drop_connection()
-        return False
+        return "done"
 
     def _failure(self, error: Exception) -> Exception:
         """What the waiter gets."""

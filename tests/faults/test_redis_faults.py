@@ -332,6 +332,24 @@ async def test_sentinel_makes_the_replica_the_primary(wait: int) -> None:
 
 
 @pytest.mark.slow
+async def test_what_no_replica_had_is_lost_with_the_primary_and_wait_says_so() -> None:
+    """Replication is asynchronous: what was acknowledged while it stood still is gone, unless WAIT was asked for."""
+    with Replicated("valkey", DURABLE) as replicated:
+        plain, careful = RedisStore(replicated.url), RedisStore(replicated.url, wait=1, timeout=1)
+        await careful.append("ann", "c", [user("kept", id="kept")], create=True)
+        replicated.replica.run("REPLICAOF", "127.0.0.1", "1")
+        for number in range(20):
+            await plain.append("ann", "c", [user("lost", id=f"lost {number}")])
+        with pytest.raises(OutcomeUnknown, match="0 of 1 replicas"):
+            await careful.append("ann", "c", [user("unknown", id="unknown")])
+        await asyncio.to_thread(replicated.primary.kill)
+        await until_it_writes(plain, "again")
+        assert await names_of(plain, "c") == ["kept"]
+        await plain.close()
+        await careful.close()
+
+
+@pytest.mark.slow
 async def test_a_cluster_loses_a_primary() -> None:
     with RedisCluster("valkey", DURABLE, replicas=1) as cluster:
         store = RedisStore(cluster.url)

@@ -247,10 +247,14 @@ class Server:
     async def close(self) -> None:
         """Close the running loop's client; each loop closes its own."""
         client = self._clients.pop(asyncio.get_running_loop(), None) if self._pid == os.getpid() else None
-        if client is not None:
-            await client.aclose()
-            if not self.is_cluster:
-                await client.connection_pool.disconnect()
+        if client is None:
+            return
+        await client.aclose()
+        if not self.is_cluster:
+            pool = client.connection_pool
+            await pool.disconnect()
+            for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+                await sentinel.aclose()
 
 
 def _text(value: object) -> str:

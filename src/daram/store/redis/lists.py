@@ -13,7 +13,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from daram import ids
-from daram.errors import NotFound
+from daram.errors import NotFound, OutcomeUnknown
 from daram.model import Answer, Conversation
 from daram.store.primitives import TOMBSTONE_SECONDS, Ref
 from daram.store.process import identity, is_dead
@@ -42,9 +42,8 @@ class RedisLists(RedisRecords):
         expect: int | str | None = None,
     ) -> Any:
         """Run a script that appends, in step with the lists. ``create``: it may make the conversation."""
-        work = self._run(script, ref, *args, expect=expect)
         if not self.server.is_cluster:
-            return await work
+            return await self._run(script, ref, *args, expect=expect)
         index, member = keys.index(ref.owner), keys.index_member(ref.key, ref.id)
         # XX: an append that is refused for want of a conversation leaves no entry behind.
         beside: builtins.list[Awaitable[Any]] = [
@@ -55,14 +54,17 @@ class RedisLists(RedisRecords):
         if create:
             await asyncio.gather(*beside)
             beside = []
+        work = self._run(script, ref, *args, expect=expect)
         reply, *others = await asyncio.gather(work, *beside, return_exceptions=True)
-        for each in others:
-            if isinstance(each, BaseException):
-                raise each
         if isinstance(reply, REFUSALS):
             await self._settle(ref, now)
         if isinstance(reply, BaseException):
             raise reply
+        for each in others:
+            if isinstance(each, BaseException):
+                raise OutcomeUnknown(
+                    f"the change is stored, but not its place in a list ({each}); repeat it with the same message ids"
+                ) from each
         return reply
 
     async def _settle(self, ref: Ref, now: int, updated: int | None = None) -> None:

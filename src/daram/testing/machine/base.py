@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
-from daram.model import Message, Page
+from daram.model import Appended, Message, Page
 from daram.store.base import Order, Store
 from daram.testing.machine.compare import Call, Outcome, outcome
 from daram.testing.machine.oracle import Key, Oracle
@@ -97,7 +97,8 @@ class Machine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.open_store = type(self).new_place()
         self.stores = [self.run(self.open_store()) for _ in range(2)]
-        self.model = None if type(self).open_model is None else type(self).open_model()
+        open_model = type(self).open_model
+        self.model = None if open_model is None else open_model()
         self.oracle = Oracle()
         self.held: list[Held] = []
         self.sent: list[Sent] = []
@@ -135,8 +136,12 @@ class Machine(RuleBasedStateMachine):
         """All items of a paged list; ``call`` gets the cursor."""
         found: list[Any] = []
         cursors: tuple[str | None, str | None] = (None, None)
+
+        def next_page(store: Store, side: int) -> Awaitable[Page[Any]]:
+            return call(store, cursors[side])
+
         while True:
-            real, model = self.both(handle, lambda s, side, cursors=cursors: call(s, cursors[side]))
+            real, model = self.both(handle, next_page)
             found += real.value.items
             cursors = (real.value.next_cursor, model.value.next_cursor if model else None)
             if cursors[0] is None:
@@ -189,18 +194,16 @@ class Machine(RuleBasedStateMachine):
     @initialize(leaf=st.sampled_from(["m1", "m3", "m4"]))
     def a_forked_conversation(self, leaf: str) -> None:
         """So that no example is about nothing: m0 m1, m0 m2 m3, m0 m2 m4."""
-        for plan, parent in (
-            (["m0", "m1"], None),
-            (["m2", "m3"], "m0"),
-            (["m4"], "m2"),
-        ):
-            texts = [(id, "squirrel") for id in plan]
-            found, _ = self.both(
-                0, lambda s, _, t=texts, p=parent: s.append(*KEYS[0], messages_of(t), parent=p, create=True)
-            )
+        for names, parent in ((["m0", "m1"], None), (["m2", "m3"], "m0"), (["m4"], "m2")):
+            sent = Sent(KEYS[0], [(name, "squirrel") for name in names], parent)
+
+            def append(store: Store, _: int, sent: Sent = sent) -> Awaitable[Appended]:
+                return store.append(*sent.key, messages_of(sent.plan), parent=sent.parent, create=True)
+
+            found, _ = self.both(0, append)
             assert found.kind == "ok"
-            self.oracle.append(KEYS[0], texts, parent)
-            self.sent.append(Sent(KEYS[0], texts, parent))
+            self.oracle.append(*sent)
+            self.sent.append(sent)
         found, _ = self.both(1, lambda s, _: s.use_branch(*KEYS[0], leaf))
         story = self.oracle.stories[KEYS[0]]
         story.use(leaf)

@@ -47,20 +47,28 @@ _COMMON: Final = frozenset(
         "알-", "말-", "기-",
     }
 )  # fmt: skip
+_FORM_CHARS: Final = 200
 _FIRST_SYLLABLE: Final = re.compile("(?<![가-힣])[가-힣]")
 _WITH_PARTICLE: Final = re.compile("[가-힣][은는이가을를의에로도와과랑요다고지]")
 _SENTENCE: Final = re.compile(r"[^.!?。！？\n]+[.!?。！？]*\s*|[.!?。！？\n]+")
+_MARKED: Final = re.compile(r"[?？]\W*$")
 _ASKS: Final = re.compile(
-    # A question mark, or a Korean, Japanese or Chinese ending that asks or requests, at the end of the sentence.
-    r"[?？]\s*$|(?:[까냐니]|나요|가요|는지|을래|ㄹ래|인지|뭐지|했지|였지|었지|더라|뭐야|누구야|어디야"
-    r"|[해아어려와써춰펴켜바]\s?줘|[해아어려와써춰펴켜바]\s?주세요|[해어아]\s?줄래|해\s?봐|하시오|[吗呢]|か|ください)[.!。！~\s]*$"
-    # An English question or request without its mark.
-    r"|^\s*(?:so\W+|and\W+|ok\W+|please\W+|hey\W+|now\W+)*(?:what|who|whom|whose|when|where|which|why|how|do|does|did"
+    # Korean words that ask, unless a particle makes "any" of them; Korean, Japanese, Chinese endings of questions and
+    # requests.
+    r"(?:뭐|무엇|뭘|무슨|어디|언제|누구|누가|몇|어느|어떤|어떻게|얼마|왜)(?![나든냐])"
+    r"|(?:[까냐]|(?<![머으])니|나요|[인한은는던된운른런린진큰쁜픈난신뭔]가요|는지|을래|인지|[했였었았]지|더라"
+    r"|[해아어려와써춰펴켜바여쳐]\s?(?:줘|주세요|주실래요|줄래|달라)|해\s?봐|하시오|[吗呢嗎]|か|ください)\W*$"
+    # English questions and requests without their mark.
+    r"|^\W*(?:(?:so|and|ok|okay|please|hey|now|hi|hello)\W+)*(?:what|who|whom|whose|when|where|which|why|how|do|does|did"
     r"|can|could|would|will|should|is|are|am|was|were|tell|explain|write|give|show|list|translate|summari[sz]e|describe"
-    r"|suggest|recommend)\b",
+    r"|suggest|recommend|remind)\b|\bi (?:forgot|forget|can.?t recall|can.?t remember|don.?t remember)\b",
     re.IGNORECASE,
 )
-_TOLD: Final = re.compile(r"기억해|기억하|잊지|覚えて|记住|記住|\b(?:remember|don't forget|note that)\b", re.IGNORECASE)
+_TOLD: Final = re.compile(
+    r"기억해\s?(?:줘|둬|두|주세요|라)|기억하세요|잊지\s?[마말]|覚えて|记住|記住"
+    r"|^\W*(?:(?:so|and|please)\W+)*(?:remember|don.?t forget|do not forget|note)\b|\bremember (?:that|this)\b",
+    re.IGNORECASE,
+)
 _OF_THE_USER: Final = re.compile(
     r"\b(?:i|my|me|mine|our|we|us)\b|(?<![가-힣])(?:나|내|저|제|우리)(?:는|가|의|를|에게|한테|도|랑)?(?![가-힣])"
     r"|했지|했더라|기억|말했|私|僕|俺|わたし|我",
@@ -76,7 +84,11 @@ class _Candidate(NamedTuple):
 
 def asks(sentence: str) -> bool:
     """Whether a sentence asks or requests rather than states ("remember that …" states). A guess, by its form."""
-    return _ASKS.search(sentence) is not None and _TOLD.search(sentence) is None
+    if len(sentence) > 2 * _FORM_CHARS:  # the form shows at both ends
+        sentence = f"{sentence[:_FORM_CHARS]} {sentence[-_FORM_CHARS:]}"
+    return _MARKED.search(sentence) is not None or (
+        _ASKS.search(sentence) is not None and _TOLD.search(sentence) is None
+    )
 
 
 def choose_notes(

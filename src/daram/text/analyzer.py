@@ -66,13 +66,14 @@ _FOLDED_AWAY: Final = re.compile(
 _BASE_LETTERS: Final = str.maketrans(
     {
         "ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th",
+        "Ø": "O", "Ł": "L", "Đ": "D", "Ð": "D", "Ħ": "H", "Ŧ": "T", "Æ": "AE", "Œ": "OE", "Þ": "TH",
         "ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه",
     }
 )  # fmt: skip
 
 _CAMEL: Final = re.compile("[a-z][A-Z]")
 # Bounded, so that base64 and minified text are not taken apart letter by letter.
-_IDENTIFIER: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{3,64}(?![A-Za-z0-9])")
+_IDENTIFIER: Final = re.compile(rf"(?<!{_LETTERS})[A-Za-z0-9]{{3,64}}(?!{_LETTERS}|[{_MARKS}])")
 _HUMP: Final = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -100,14 +101,15 @@ class Query(NamedTuple):
 
 def index_terms(text: str) -> str:
     """The terms of ``text`` in its order, separated by single spaces; empty where nothing can be searched."""
+    text = _plain(text)
     if _CAMEL.search(text):
         text = _IDENTIFIER.sub(_with_parts, text)
-    return " ".join(_terms(text))
+    return " ".join(_terms(_runs(text)))
 
 
 def parse_query(query: str) -> Query:
     """The words of ``query``, each once, at most ``MAX_WORDS``."""
-    words = dict.fromkeys(word for run in _runs(query) for word in _words(run))
+    words = dict.fromkeys(word for run in _runs(_plain(query)) for word in _words(run))
     return Query(tuple(_ends(list(words), MAX_WORDS)))
 
 
@@ -136,14 +138,14 @@ def fts5_match(query: str, *, all_words: bool = True, scope: Sequence[str] = ())
 def loose_terms(query: Query) -> list[tuple[str, bool]]:
     """The terms of which any may match, each with whether it is a beginning.
 
-    English function words and single letters are left out while anything else is there; other words lose the endings of
-    English inflection, which in any other language only makes the beginning a little shorter.
+    English function words and single characters are left out while anything else is there; other words lose the endings
+    of English inflection, which in any other language only makes the beginning a little shorter.
     """
     found: dict[str, bool] = {}
     for word in query.words:
         if word.kind == "phrase":
             found.update(dict.fromkeys(word.terms, False))
-        elif word.kind == "prefix" and word.terms[0] not in FUNCTION_WORDS:
+        elif len(word.terms[0]) > 1 and word.terms[0] not in FUNCTION_WORDS:
             term = stem(word.terms[0])
             found[term] = len(term) > 2
     if not found:
@@ -206,25 +208,27 @@ FUNCTION_WORDS: Final = frozenset(
 """English words that say nothing about what a question is about."""
 
 
-def _normal(text: str) -> str:
-    """NFKC, case folded, without accents and points; ASCII stays ASCII."""
+def _plain(text: str) -> str:
+    """NFKC without accents and points; case is kept."""
     if text.isascii():
-        return text.lower()
-    text = unicodedata.normalize("NFKC", text).casefold()
+        return text
+    text = unicodedata.normalize("NFKC", text)
     if _FOLDABLE.search(text):
         text = _FOLDED_AWAY.sub("", unicodedata.normalize("NFKD", text)).translate(_BASE_LETTERS)
         text = unicodedata.normalize("NFC", text)
     return text
 
 
-def _runs(text: str) -> list[str]:
-    text = _normal(text)
-    return (_ASCII_WORD if text.isascii() else _RUN).findall(text)
+def _runs(plain: str) -> list[str]:
+    """The words, and the runs of characters that are indexed in pairs, case folded."""
+    if plain.isascii():
+        return _ASCII_WORD.findall(plain.lower())
+    return _RUN.findall(plain.casefold())
 
 
-def _terms(text: str) -> list[str]:
+def _terms(runs: Iterable[str]) -> list[str]:
     terms: list[str] = []
-    for run in _runs(text):
+    for run in runs:
         if not _in_pairs(run):
             terms.append(run[:MAX_TERM])
         elif len(run) == 3:  # the commonest lengths of Korean words are spelt out: half the time of a Korean text

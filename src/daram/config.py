@@ -11,15 +11,25 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from daram.errors import ConfigError
-from daram.settings import OPENAI_URL, Settings
+from daram.settings import OPENAI_URL, Settings, mask
 
 if TYPE_CHECKING:
     from daram.chat import Chatbot
     from daram.chat.title import OnTitle
     from daram.llm.base import ChatModel
     from daram.memory import Memory
+    from daram.store.base import Store
 
-__all__ = ["Settings", "make_chatbot", "make_model", "open_chatbot", "open_memory", "prepare_data"]
+__all__ = [
+    "Settings",
+    "make_chatbot",
+    "make_model",
+    "make_store",
+    "open_chatbot",
+    "open_existing",
+    "open_memory",
+    "prepare_data",
+]
 
 
 def prepare_data(settings: Settings) -> None:
@@ -42,6 +52,31 @@ async def open_memory(settings: Settings) -> Memory:
         return await memory.open(settings.store, settings.cache, cache_key=(settings.cache_key or "").encode())
     except ConfigError as error:
         raise ConfigError(f"{error} (set by DARAM_STORE and DARAM_CACHE, or --store)") from error
+
+
+def make_store(url: str) -> Store:
+    """The engine of a URL, without a cache, not opened yet. Raises ``ConfigError`` or ``MissingExtra``."""
+    from daram.store.url import store_from_url
+
+    return store_from_url(url)
+
+
+async def open_existing(url: str, *, new: bool = False) -> Memory:
+    """Open a store by its URL, without a cache; unless ``new``, only if it is there: a typo must not make one.
+
+    Raises ``ConfigError``, ``MissingExtra`` or a ``StoreError``.
+    """
+    from daram import memory
+    from daram.store.base import SupportsMigrations
+
+    if not new:
+        store = make_store(url)
+        try:
+            if isinstance(store, SupportsMigrations) and (await store.schema_versions())[0] == 0:
+                raise ConfigError(f"there is no store at {mask(url)}; check the URL")
+        finally:
+            await store.close()
+    return await memory.open(url)
 
 
 def make_model(settings: Settings) -> ChatModel:

@@ -191,6 +191,14 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool = False
 
 
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that ``daram check`` found: ``where`` (a conversation, a table), ``what``; whether it was put right."""
+
+    where: str
+    what: str
+    repaired: bool = False
+
+
 class Unset(msgspec.Struct, frozen=True):
     """The type of ``UNSET``: an argument that was not given, where None is a value."""
 

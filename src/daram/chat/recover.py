@@ -17,6 +17,7 @@ from daram.store.base import Store
 log = logging.getLogger(__name__)
 
 _BATCH: Final = 100
+_PURGED: Final = 1000
 
 
 class Closing:
@@ -69,6 +70,21 @@ async def sweep(
             return messages, answers
 
 
+async def purge_all(memory: Store) -> int:
+    """Delete everything that has expired; returns how many conversations."""
+    count = 0
+    while True:
+        step = await memory.purge(limit=_PURGED)
+        count += step
+        if step < _PURGED:
+            return count
+
+
+async def purge_forever(memory: Store, interval: float = 3600.0) -> None:
+    """Purge every ``interval`` seconds until cancelled: what a server does beside its work."""
+    await again_and_again(lambda: purge_all(memory), interval)
+
+
 async def again_and_again(sweep_once: Callable[[], Awaitable[object]], interval: float) -> None:
     """Sweep every ``interval`` seconds until cancelled or closed; a sweep that fails is tried again at the next."""
     while True:
@@ -77,5 +93,5 @@ async def again_and_again(sweep_once: Callable[[], Awaitable[object]], interval:
         except ChatbotClosed:
             return
         except Exception:
-            log.exception("a sweep for dead answers failed; the next is in %g s", interval)
+            log.exception("a sweep failed; the next is in %g s", interval)
         await asyncio.sleep(interval)

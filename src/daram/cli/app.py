@@ -9,10 +9,12 @@ from typing import IO, Any, Final
 
 import click
 
+from daram.cli.care import backup, check, erase, migrate, purge, restore
 from daram.cli.chat import chat
 from daram.cli.conversations import delete, list_, rename, search, show
 from daram.cli.doctor import config, doctor
 from daram.cli.models import model
+from daram.cli.move import copy, export, import_
 from daram.cli.serve import serve
 from daram.errors import ConfigError, DaramError
 
@@ -72,7 +74,9 @@ def cli() -> None:
     """
 
 
-for command in (serve, chat, list_, show, search, rename, delete, model, doctor, config):
+_CONVERSATIONS = (chat, list_, show, search, rename, delete)
+_STORE = (copy, export, import_, check, migrate, backup, restore, purge, erase)
+for command in (serve, *_CONVERSATIONS, *_STORE, model, doctor, config):
     cli.add_command(command)
 
 

@@ -31,6 +31,7 @@ from daram.model import (
     OwnedRecord,
     Page,
     Part,
+    Problem,
     Record,
     Status,
     Turn,
@@ -358,3 +359,42 @@ class SupportsTransfer(Protocol):
 
     async def scan_all_records(self, *, limit: int = 100, cursor: str | None = None) -> Page[OwnedRecord]:
         """The records of all owners, like ``scan``."""
+
+
+@runtime_checkable
+class SupportsCheck(Protocol):
+    """An engine that can look through its own tables and indexes (``daram check``)."""
+
+    async def check(self, *, repair: bool = False) -> list[Problem]:
+        """What is wrong beneath the conversations: damage, rows that belong to nothing, an index that differs.
+
+        ``repair``: put right what can be without a guess (``Problem.repaired``).
+        """
+
+
+@runtime_checkable
+class SupportsMigrations(Protocol):
+    """An engine whose schema is numbered (``daram migrate``)."""
+
+    async def schema_versions(self) -> tuple[int, int]:
+        """The number that the data has (0: nothing there yet) and the newest that this Daram knows; changes nothing.
+
+        Opening the store migrates it. Raises ``SchemaTooNew``, ``StoreCorrupt``, ``StoreUnavailable``.
+        """
+
+
+@runtime_checkable
+class SupportsBackup(Protocol):
+    """An engine that keeps its data in one file of its own (``daram backup``, ``daram restore``)."""
+
+    async def backup(self, path: str) -> None:
+        """Write what is stored at this moment into a new file, readable by its owner only, while others write.
+
+        Raises ``StoreUnavailable`` where ``path`` exists or cannot be written.
+        """
+
+    async def restore(self, path: str) -> int:
+        """Replace all that is stored by a backup, in one transaction, with a new etag for every conversation.
+
+        Returns how many conversations it holds. Raises ``StoreCorrupt``, ``SchemaTooNew``: nothing was changed then.
+        """

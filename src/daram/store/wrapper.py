@@ -276,3 +276,10 @@ class StoreWrapper(Store):
                 f"{type(self.inner).__name__} cannot be moved as a whole; the engines that come with Daram can"
             )
         return self.inner
+
+
+def engine_of(store: Store) -> Store:
+    """The store under all wrappers."""
+    while isinstance(store, StoreWrapper):
+        store = store.inner
+    return store

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from daram.chat.recover import purge_forever
 from daram.config import make_chatbot, make_model, open_memory, prepare_data
 from daram.errors import DaramError
 from daram.llm.base import ChatModel
@@ -79,6 +80,8 @@ def create_app(settings: Settings, *, memory: Memory | None = None, model: ChatM
             await chatbot.recover()
             sweeping = asyncio.create_task(chatbot.sweep_forever())
             stack.callback(sweeping.cancel)
+            purging = asyncio.create_task(purge_forever(store))
+            stack.callback(purging.cancel)
             page.open(store, chat_model, chatbot)
             stack.push_async_callback(page.close)
             _wire(server, page)

@@ -21,11 +21,11 @@ from daram.model import Answer, Appended, Conversation, Hit, Message, Turn
 from daram.store.base import Order
 from daram.store.primitives import AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.sqlite import changes, forks, index, reads, rows, turns
+from daram.store.sqlite.care import SqliteCare
 from daram.store.sqlite.connections import Connections, Synchronous
 from daram.store.sqlite.errors import translate
 from daram.store.sqlite.readers import Readers
 from daram.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_identity, migrate
-from daram.store.sqlite.transfer import SqliteTransfer
 from daram.store.sqlite.upkeep import Upkeep
 from daram.store.sqlite.writer import Writer
 from daram.store.validate import Limits
@@ -33,7 +33,7 @@ from daram.store.validate import Limits
 T = TypeVar("T")
 
 
-class SqliteStore(SqliteTransfer):
+class SqliteStore(SqliteCare):
     """Conversations in one file. Several processes may open it at once (on a local disk, not on a network share).
 
     ``path``: the file, made if it is not there (its directory must be). ``synchronous``: FULL keeps P1 through a power

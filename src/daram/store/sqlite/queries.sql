@@ -1,9 +1,11 @@
 -- Named queries; ? are positional. See store/queries.py for how they are read.
 
 -- name: find_conversation
-SELECT key, owner, id, title, metadata, pinned, archived, version, etag, last_seq, head, branched,
-       created_at, updated_at, expires_at
-FROM conversation WHERE key = ?;
+SELECT c.key, c.owner, c.id, c.title, c.metadata, c.pinned, c.archived, c.version, c.etag, c.last_seq, c.head, c.branched,
+       c.created_at, c.updated_at, c.expires_at,
+       (SELECT m.id FROM message m WHERE m.conversation = c.key AND m.seq = c.head),
+       EXISTS (SELECT 1 FROM answer a WHERE a.conversation = c.key)
+FROM conversation c WHERE c.key = ?;
 
 -- name: list_conversations
 SELECT c.key, c.owner, c.id, c.title, c.metadata, c.pinned, c.archived, c.version, c.etag, c.last_seq, c.head, c.branched,

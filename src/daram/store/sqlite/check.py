@@ -1,0 +1,102 @@
+"""Is a file whole? What its tables, its indexes and the search index say of each other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import apsw
+import msgspec
+
+from daram.model import Problem
+from daram.store.queries import load_queries
+from daram.store.sqlite.index import terms
+from daram.store.sqlite.rows import run as run_query
+
+Q = load_queries("daram.store.sqlite", "check.sql")
+Kind = Literal["damage", "orphans", "index"]
+_ORPHANS = {
+    "message": "check_orphan_messages",
+    "leaf": "check_orphan_leaves",
+    "answer": "check_orphan_answers",
+    "doc": "check_orphan_docs",
+}
+_DELETE = {
+    "message": "delete_orphan_messages",
+    "leaf": "delete_orphan_leaves",
+    "answer": "delete_orphan_answers",
+    "doc": "delete_orphan_docs",
+}
+_TERMS = 8  # of a document that are looked up in the index
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A problem, and its kind: what to do about it."""
+
+    where: str
+    what: str
+    kind: Kind
+
+    @property
+    def mendable(self) -> bool:
+        """Whether it can be put right without a guess."""
+        return self.kind != "damage"
+
+    def public(self, *, repaired: bool = False) -> Problem:
+        """As callers see it."""
+        return Problem(where=self.where, what=self.what, repaired=repaired)
+
+
+def look(db: apsw.Connection) -> list[Found]:
+    """Everything that is wrong. Reads the whole file."""
+    found = [
+        Found("the file", str(line), "damage") for (line,) in db.execute("PRAGMA integrity_check(20)") if line != "ok"
+    ]
+    for table, query in _ORPHANS.items():
+        count = _count(db, query)
+        if count:
+            what = "message" if table == "doc" else "conversation"
+            found.append(Found(f"table {table}", f"{count:,} rows belong to no {what}", "orphans"))
+    found += _index(db)
+    return found
+
+
+def _index(db: apsw.Connection) -> list[Found]:
+    found = []
+    for query, what in (
+        ("check_without_doc", "messages with text are not to be found by a search"),
+        ("check_not_indexed", "messages are missing"),
+        ("check_only_indexed", "messages are in it that are not stored"),
+    ):
+        count = _count(db, query)
+        if count:
+            found.append(Found("the search index", f"{count:,} {what}", "index"))
+    wrong = 0
+    for doc, owner, key, text in db.execute(Q["check_docs"]):
+        wanted = list(dict.fromkeys(terms(owner, key, text).split()))[: _TERMS + 2]
+        match = " AND ".join('"' + term.replace('"', '""') + '"' for term in wanted)
+        if db.execute(Q["check_match"], (match, doc)).get is None:
+            wrong += 1
+    if wrong:
+        found.append(Found("the search index", f"{wrong:,} messages are in it with other words", "index"))
+    return found
+
+
+def repair_all(db: apsw.Connection, found: list[Found]) -> None:
+    """Drop what belongs to nothing; make the search index anew (it is fed afterwards)."""
+    for problem in found:
+        if problem.kind == "orphans":
+            db.execute(Q[_DELETE[problem.where.removeprefix("table ")]])
+    if any(problem.kind in ("index", "orphans") for problem in found):
+        db.execute(Q["forget_docs"])
+        db.execute(Q["forget_message_docs"])
+        for key, seq in db.execute(Q["check_texts"]).fetchall():
+            run_query(db, "insert_doc", (key, seq))
+            db.execute(Q["set_message_doc"], (db.last_insert_rowid(), key, seq))
+        db.execute(Q["forget_index"])
+        run_query(db, "set_mark", (0,))
+
+
+def _count(db: apsw.Connection, name: str) -> int:
+    count = db.execute(Q[name]).get
+    assert isinstance(count, int)
+    return count

@@ -1,0 +1,185 @@
+"""From one store into another, while both are in use: bounded memory, safe to run again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from daram.errors import InvalidInput, NotFound, StoreReadOnly
+from daram.memory import Memory
+from daram.model import Conversation, OwnedRecord
+from daram.transfer.bring import Changed, InStore, Outcome, bring, same_state
+
+_PAGE: Final = 100
+_WORKERS: Final = 8
+_PASSES: Final = 5
+
+
+@dataclass
+class Report:
+    """What became of a move. ``kept``, ``failed`` and ``extra`` name conversations by (owner, id).
+
+    ``conversations``, ``messages``: at the source in the last pass; ``new``, ``replaced``, ``equal``, ``gone``: see
+    ``bring.Outcome``; ``running``: answers that are being made at the source, which no move takes along; ``extra``:
+    conversations that only the target has; ``records_kept``: records that the target has with another value.
+    """
+
+    conversations: int = 0
+    messages: int = 0
+    records: int = 0
+    new: int = 0
+    replaced: int = 0
+    equal: int = 0
+    gone: int = 0
+    running: int = 0
+    passes: int = 0
+    records_written: int = 0
+    kept: list[tuple[str, str]] = field(default_factory=list)
+    changing: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str, str]] = field(default_factory=list)
+    extra: list[tuple[str, str]] = field(default_factory=list)
+    records_kept: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the target has everything that the source has."""
+        return not (self.kept or self.changing or self.failed or self.records_kept)
+
+    def count(self, conversation: Conversation, outcome: Outcome) -> None:
+        """Note one conversation."""
+        name = (conversation.owner, conversation.id)
+        if outcome == "kept":
+            self.kept.append(name)
+        elif outcome == "changing":
+            self.changing.append(name)
+        else:
+            setattr(self, outcome, getattr(self, outcome) + 1)
+
+
+Progress = Callable[[Report], None]
+
+
+async def scanned(store: Memory) -> AsyncIterator[list[Conversation]]:
+    """All conversations, page by page."""
+    cursor = None
+    while True:
+        page = await store.scan(limit=_PAGE, cursor=cursor)
+        yield page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+async def scanned_records(store: Memory) -> AsyncIterator[list[OwnedRecord]]:
+    """All records, page by page."""
+    cursor = None
+    while True:
+        page = await store.scan_all_records(limit=_PAGE, cursor=cursor)
+        yield page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+async def recover_all(store: Memory) -> None:
+    """Close the answers of dead processes, so that their texts are messages and come along."""
+    try:
+        while len(await store.recover(limit=100)) == 100:
+            pass
+    except StoreReadOnly:
+        pass
+
+
+async def copy(source: Memory, target: Memory, *, replace: bool = False, progress: Progress = lambda _: None) -> Report:
+    """Bring every conversation and record of ``source`` into ``target``; what is there already costs reads only.
+
+    Passes are made until one finds nothing that was written meanwhile. Every conversation is read back and compared
+    by a digest; at the end both stores are compared once more by the state of each conversation.
+    """
+    report = Report()
+    await recover_all(source)
+    while report.passes < _PASSES:
+        report.passes += 1
+        report.conversations = report.messages = report.records = 0
+        report.kept, report.changing, report.failed, report.records_kept = [], [], [], []
+        written = await _pass(source, target, report, replace, progress)
+        if not written and not report.changing:
+            break
+    async for page in scanned(target):
+        for conversation in page:
+            try:
+                await source.get(conversation.owner, conversation.id)
+            except NotFound:
+                report.extra.append((conversation.owner, conversation.id))
+    return report
+
+
+async def _pass(source: Memory, target: Memory, report: Report, replace: bool, progress: Progress) -> bool:
+    """One look at everything; returns whether anything was written."""
+    before = report.new + report.replaced + report.records_written
+    gate = asyncio.Semaphore(_WORKERS)
+    is_first = report.passes == 1
+    report.running = 0
+
+    async def one(found: Conversation) -> None:
+        async with gate:
+            await _one(source, target, found, report, replace, is_first)
+            progress(report)
+
+    async for page in scanned(source):
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for conversation in page:
+                    tasks.create_task(one(conversation))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None  # the others are of the same kind, or were cancelled for it
+    async for records in scanned_records(source):
+        for record in records:
+            await bring_record(target, record, report, replace)
+        progress(report)
+    return report.new + report.replaced + report.records_written > before
+
+
+async def _one(
+    source: Memory, target: Memory, found: Conversation, report: Report, replace: bool, is_first: bool
+) -> None:
+    owner, id = found.owner, found.id
+    report.conversations += 1
+    report.messages += found.last_seq
+    try:
+        running = len(await source.answers(owner, id))
+        report.running += running
+        if not is_first:
+            try:
+                if same_state(found, await target.get(owner, id)):
+                    return  # compared by its digest in the first pass, or when it was written
+            except NotFound:
+                pass
+        outcome: Outcome = await bring(await InStore.open(source, owner, id), target, replace=replace)
+    except NotFound:
+        outcome = "gone"
+    except Changed:
+        outcome = "changing"
+    except InvalidInput as error:  # the target allows less than the source did
+        report.failed.append((owner, id, str(error)))
+        return
+    if is_first or outcome != "equal":
+        report.count(found, outcome)
+
+
+async def bring_record(target: Memory, found: OwnedRecord, report: Report, replace: bool) -> None:
+    """Bring one record; a different one is left alone unless ``replace``."""
+    record = found.record
+    report.records += 1
+    name = (found.owner, record.namespace, record.key)
+    there = await target.get_record(*name)
+    if there is not None and (there.value, there.expires_at) == (record.value, record.expires_at):
+        return
+    if there is not None and not replace:
+        report.records_kept.append(name)
+        return
+    expect = None if there is None else there.etag
+    await target.put_record(*name, record.value, expect=expect, expires_at=record.expires_at)
+    report.records_written += 1

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import daram
+from daram.cache.base import Cache
 from daram.cache.breaker import Breaker
 from daram.cache.cached import CachedStore
 from daram.cache.entry import STAMP
@@ -31,7 +32,7 @@ class HostileCache:
     """A shared cache that forgets, remembers too well, mixes up, garbles, hangs, and breaks half-way."""
 
     def __init__(self) -> None:
-        self.values: dict[bytes, bytes] = {}
+        self.values: MutableMapping[bytes, bytes] = {}
         self.past: list[dict[bytes, bytes]] = []
         self.mood = "well"
 
@@ -85,16 +86,23 @@ class CacheMachine(RuleBasedStateMachine):
 
     open_engine: Callable[[], Store]
     wrap: type[CachedStore] = CachedStore
+    make_cache: Callable[[], HostileCache] = HostileCache
+    budget = 0.002
     steps = 0
+
+    def front(self) -> Cache:
+        """What a handle asks."""
+        return self.cache
 
     @initialize()
     def start(self) -> None:
         self.runner = asyncio.Runner()
         self.engine = type(self).open_engine()
-        self.cache = HostileCache()
+        self.cache = type(self).make_cache()
         # The budget is the real thing, made short; the breaker never opens, so that no fault is kept from the cache.
         self.handles = [
-            self.wrap(self.engine, self.cache, breaker=Breaker(budget=0.002, failures=1 << 30)) for _ in range(2)
+            self.wrap(self.engine, self.front(), breaker=Breaker(budget=self.budget, failures=1 << 30))
+            for _ in range(2)
         ]
         self.parents: dict[tuple[str, str, str], str | None] = {}
         self.running: list[tuple[str, str, str, str]] = []
@@ -103,6 +111,7 @@ class CacheMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "runner"):
             self.runner.run(self.engine.close())
+            self.runner.run(self.cache.close())
             self.runner.close()
 
     def do(self, work: object) -> object:

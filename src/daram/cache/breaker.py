@@ -35,6 +35,7 @@ class Breaker:
         self._clock = clock
         self._in_a_row = 0
         self._closed_until = 0.0
+        self._trying = False
 
     @property
     def is_open(self) -> bool:
@@ -48,19 +49,25 @@ class Breaker:
     async def call(self, work: Callable[[], Awaitable[T]], deadline: float) -> T | None:
         """What ``work`` returns, or None where it failed, was too slow, or is not let through."""
         left = deadline - self._clock()
-        if left <= 0 or self.is_open:
+        if left <= 0 or self.is_open or self._trying:
             return None
+        trying = self._trying = self._in_a_row >= self._failures
         try:
             async with asyncio.timeout(left):
                 result = await work()
         except Exception as error:  # noqa: BLE001  # a cache may fail in any way; all of them are a miss
             self._failed(error)
             return None
+        finally:
+            if trying:
+                self._trying = False
         self._in_a_row = 0
         self._pause = self._first_pause
         return result
 
     def _failed(self, error: Exception) -> None:
+        if self.is_open:
+            return  # it began before the others failed: one trouble that hits many at once counts once
         self._in_a_row += 1
         if self._in_a_row >= self._failures:
             self._closed_until = self._clock() + self._pause

@@ -19,7 +19,7 @@ from daram import ids
 from daram.cache.base import Cache
 from daram.cache.breaker import Breaker
 from daram.cache.entry import Entry, decode, encode, stamp
-from daram.errors import NotFound
+from daram.errors import ConfigError, Conflict, NotFound, OutcomeUnknown, StoreError
 from daram.model import UNSET, Appended, Conversation, LogEntry, Message, Part, Status, Turn, Unset
 from daram.store.base import PartialText, Store
 from daram.store.wrapper import StoreWrapper
@@ -44,6 +44,8 @@ class CachedStore(StoreWrapper):
         max_entry: int = MAX_ENTRY,
     ) -> None:
         super().__init__(inner)
+        if not isinstance(secret, bytes) or len(secret) > 64:
+            raise ConfigError("the key of the cache (cache_key) must be at most 64 bytes")
         self.cache = cache
         self.breaker = breaker or Breaker()
         self.hits = 0
@@ -239,10 +241,20 @@ class CachedStore(StoreWrapper):
                 self.misses += 1
                 try:
                     # The same ids once more: the engine changes nothing and returns the tail that ends at them (P3).
-                    again = await self.inner.append(look.owner, look.id, messages, parent=parent, window=window)
+                    # A conversation that was deleted and made again in between does not have that etag: nothing of
+                    # the old one may come into it.
+                    again = await self.inner.append(
+                        look.owner, look.id, messages, parent=parent, expect=done.etag, window=window
+                    )
                     tail = again.tail
-                except NotFound:
+                except (NotFound, Conflict):
                     tail = done.messages  # deleted since: there is no history left to show
+                except StoreError as error:
+                    # "Nothing was stored" would be wrong: the first write stands.
+                    raise OutcomeUnknown(
+                        f"the messages are stored, but what stands before them could not be read ({error}); "
+                        "repeat the call with the same ids"
+                    ) from error
                 look.asked = window
             done = structs.replace(done, tail=tail)
         elif window:

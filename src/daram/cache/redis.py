@@ -17,19 +17,30 @@ class RedisCache:
 
     def __init__(self, url: str, *, ttl: float = 600.0, prefix: str = "daram:cache:") -> None:
         try:
+            from redis import exceptions
             from redis.asyncio import Redis
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
         except ImportError as error:
             raise MissingExtra("a cache in Redis", "redis") from error
         self._where = url.rpartition("@")[2]
+        # A connection that a restart of the server left dead is made anew at once; more patience is the breaker's matter.
+        retry = Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,))
         self._client: Any = Redis.from_url(
-            url, socket_timeout=_SOCKET_TIMEOUT, socket_connect_timeout=_SOCKET_TIMEOUT, decode_responses=False
+            url, socket_timeout=_SOCKET_TIMEOUT, socket_connect_timeout=_SOCKET_TIMEOUT, retry=retry
         )
+        self._said = exceptions.ResponseError
         self._ttl_ms = max(1, int(ttl * 1000))
         self._prefix = prefix.encode()
         self._swap = self._client.register_script(files("daram.cache").joinpath("swap.lua").read_text("utf-8"))
 
     async def get(self, key: bytes) -> bytes | None:
-        value = await self._client.get(self._prefix + key)
+        try:
+            value = await self._client.get(self._prefix + key)
+        except self._said as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            return None  # somebody else's value in our key is as good as none
         return value if isinstance(value, bytes) else None
 
     async def put(self, key: bytes, value: bytes) -> None:

@@ -30,7 +30,11 @@ def _one(url: str) -> Cache:
         from daram.cache.django import DjangoCache
 
         return DjangoCache(url.removeprefix("django:") or "default")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(f"the cache's URL {url.rpartition('@')[2]!r} cannot be read: {error}") from None
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     ttl = _number(options, "ttl", 600, 1, 30 * 86_400)
     if parts.scheme == "memory":

@@ -17,7 +17,8 @@ from urllib.parse import quote, urlsplit
 from daram.errors import ConfigError
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
-_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")
+# Up to the last "@" in front of the path, as where URLs are read; or as an option, as libpq and Redis take it.
+_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/\s]+@|([?&]password=)[^&\s]+")
 
 
 class Kind(NamedTuple):
@@ -90,7 +91,7 @@ def _read_key(text: str) -> str:
 
 def _read_endpoint(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # raises for what is no port
         raise ValueError(text)
     return text.rstrip("/")
 
@@ -340,7 +341,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 def mask(text: str) -> str:
     """The text with the passwords of URLs in it masked."""
-    return _PASSWORD.sub(r"\1***@", text)
+    return _PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
 
 
 def _read(variable: Variable, source: str, text: str) -> Any:

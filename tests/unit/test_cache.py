@@ -180,6 +180,39 @@ class TestBreaker:
         assert await breaker.call(works, breaker.deadline()) == "well"
         assert not breaker.is_open
 
+    async def test_one_trouble_that_hits_many_calls_counts_once(self) -> None:
+        clock = Clock()
+        breaker = Breaker(budget=10, failures=3, pause=1, longest=60, clock=clock)
+        together = asyncio.Barrier(32)
+
+        async def fails_with_the_others() -> None:
+            await together.wait()
+            raise OSError("down")
+
+        await asyncio.gather(*(breaker.call(fails_with_the_others, breaker.deadline()) for _ in range(32)))
+        assert breaker.is_open
+        clock.now += 1
+        assert not breaker.is_open
+
+    async def test_one_call_tries_whether_it_is_well_again(self) -> None:
+        clock = Clock()
+        breaker = Breaker(budget=10, failures=1, pause=1, clock=clock)
+        await breaker.call(fails, breaker.deadline())
+        clock.now += 1
+        called, go_on = [], asyncio.Event()
+
+        async def try_it() -> str:
+            called.append(1)
+            await go_on.wait()
+            return "well"
+
+        calls = [asyncio.create_task(breaker.call(try_it, breaker.deadline())) for _ in range(5)]
+        await asyncio.sleep(0)
+        go_on.set()
+        assert sorted(filter(None, await asyncio.gather(*calls))) == ["well"]
+        assert len(called) == 1
+        assert await breaker.call(works, breaker.deadline()) == "well"
+
     async def test_what_hangs_is_left_alone_once_the_budget_is_spent(self) -> None:
         breaker = Breaker(budget=0.01)
         assert await breaker.call(hangs, breaker.deadline()) is None
@@ -229,7 +262,17 @@ class TestUrls:
             await cache.close()
 
     @pytest.mark.parametrize(
-        "url", ["", "memcached://h", "memory://?ttl=soon", "memory://?ttl=0", "memory://?max_bytes=1", "memory://?x=1"]
+        "url",
+        [
+            "",
+            "memcached://h",
+            "memory://?ttl=soon",
+            "memory://?ttl=0",
+            "memory://?max_bytes=1",
+            "memory://?x=1",
+            "redis://h:port/0",
+            "redis://[::1",
+        ],
     )
     def test_what_they_do_not(self, url: str) -> None:
         with pytest.raises(ConfigError):

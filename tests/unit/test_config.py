@@ -29,6 +29,8 @@ WRONG = [
     ("OPENAI_BASE_URL", "localhost:8080"),
     ("OPENAI_BASE_URL", "ftp://host/v1"),
     ("OPENAI_BASE_URL", "http://"),
+    ("OPENAI_BASE_URL", "http://127.0.0.1:99999/v1"),
+    ("OPENAI_BASE_URL", "http://127.0.0.1:port/v1"),
     ("OPENAI_API_KEY", "key\0"),
     ("DARAM_LOCAL_MODEL", "\0"),
     ("DARAM_THREADS", "0"),
@@ -111,6 +113,9 @@ def test_secrets_and_passwords_are_shown_nowhere() -> None:
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in str(settings.shown())
     assert mask("a redis://:pw@h and b") == "a redis://:***@h and b"
+    assert mask("postgresql://me:p@w@h/db") == "postgresql://me:***@h/db"
+    assert mask("postgresql://h/db?user=me&password=p%40w&x=1") == "postgresql://h/db?user=me&password=***&x=1"
+    assert mask("redis://:pw@h,redis://:pw@i") == "redis://:***@h,redis://:***@i"
     with pytest.raises(ConfigError) as caught:
         Settings.from_env({"OPENAI_BASE_URL": "ftp://me:hunter2@host"})
     assert "hunter2" not in str(caught.value)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import blake2b
 
 from msgspec import structs
 
@@ -44,8 +45,10 @@ class CachedStore(StoreWrapper):
         max_entry: int = MAX_ENTRY,
     ) -> None:
         super().__init__(inner)
-        if not isinstance(secret, bytes) or len(secret) > 64:
-            raise ConfigError("the key of the cache (cache_key) must be at most 64 bytes")
+        try:
+            blake2b(key=secret)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"the key of the cache (cache_key) cannot be used: {error}") from None
         self.cache = cache
         self.breaker = breaker or Breaker()
         self.hits = 0

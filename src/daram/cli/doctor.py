@@ -84,7 +84,11 @@ async def _store(settings: Settings) -> list[Finding]:
     if settings.store.startswith("sqlite:"):
         file = Path(described.get("location", settings.data))
         folder = file.parent if file.parent.is_dir() else settings.data
-        findings.append(Finding("ok", "fsync", f"{_fsync_cost(folder) * 1e3:.2f} ms (median of {SYNCS}, in {folder})"))
+        try:
+            cost = f"{_fsync_cost(folder) * 1e3:.2f} ms (median of {SYNCS}, in {folder})"
+            findings.append(Finding("ok", "fsync", cost))
+        except OSError as error:  # a store that is only read may lie where nothing can be written
+            findings.append(Finding("note", "fsync", f"cannot be measured in {folder}: {error.strerror}"))
     return findings
 
 

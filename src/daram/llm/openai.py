@@ -59,7 +59,7 @@ def _checked_url(text: str) -> httpx.URL:
         url = httpx.URL(text.strip())
     except (httpx.InvalidURL, TypeError, AttributeError) as error:
         raise ConfigError(f"OPENAI_BASE_URL: not a URL: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 80) < 1 << 16:
         raise ConfigError("OPENAI_BASE_URL: must look like https://host/v1 or http://localhost:8080/v1")
     return url.copy_with(path="/v1") if url.path in ("", "/") else url
 

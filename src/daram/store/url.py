@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
@@ -25,10 +26,10 @@ def store_from_url(url: str) -> Store:
     ``memory://`` keeps nothing beyond the process. A plain path that ends in ``.db`` or ``.sqlite`` is an SQLite file
     too. Raises ``ConfigError``, and ``MissingExtra`` where the engine's driver is not installed.
     """
-    if not url:
+    if not url or not isinstance(url, str):
         raise ConfigError(f"the store's URL must be a string such as {_KNOWN}, not {url!r}")
     if "://" not in url and url.endswith((".db", ".sqlite", ".sqlite3")):
-        url = f"sqlite:///{url}"
+        url = f"sqlite:///{quote(url)}"  # characters that mean something in a URL may stand in a path
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
@@ -40,6 +41,8 @@ def store_from_url(url: str) -> Store:
         _no_more(options, url)
         return MemoryStore()
     if parts.scheme == "sqlite":
+        if parts.fragment:
+            raise ConfigError(f"the store's URL {url!r} has a #: write %23 where it belongs to the path of the file")
         return _sqlite(parts.netloc, parts.path, options, url)
     if parts.scheme in ("postgresql", "postgres"):
         return _postgres(parts, options)
@@ -120,6 +123,7 @@ def _no_more(options: dict[str, str], url: str) -> None:
 
 def _masked(url: str) -> str:
     """The URL without the password that it may hold."""
+    url = re.sub(r"([?&]password=)[^&\s]+", r"\1***", url)
     head, at, tail = url.rpartition("@")
     scheme, sep, login = head.partition("://")
     return f"{scheme}{sep}{login.partition(':')[0]}:***@{tail}" if at and sep else url

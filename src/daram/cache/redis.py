@@ -24,7 +24,7 @@ class RedisCache:
         except ImportError as error:
             raise MissingExtra("a cache in Redis", "redis") from error
         self._where = url.rpartition("@")[2]
-        # A connection that a restart of the server left dead is made anew at once; more patience is the breaker's matter.
+        # A connection that a restart left dead is made anew at once; more patience is the breaker's matter.
         retry = Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,))
         self._client: Any = Redis.from_url(
             url, socket_timeout=_SOCKET_TIMEOUT, socket_connect_timeout=_SOCKET_TIMEOUT, retry=retry

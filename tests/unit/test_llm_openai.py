@@ -361,7 +361,9 @@ def test_a_key_that_cannot_be_one(key):
     assert key not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://host/v1", "http://", "http://host:port", "http://host:99999"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8080", "ftp://host/v1", "http://", "http://host:port", "http://host:99999"]
+)
 def test_a_wrong_address_is_named(url):
     with pytest.raises(errors.ConfigError, match="OPENAI_BASE_URL"):
         OpenAIModel("m", base_url=url)

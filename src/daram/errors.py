@@ -91,7 +91,8 @@ class Gone(NotFound):
 
     def __init__(self, what: str, id: str) -> None:
         super().__init__(what, id)
-        self.args = (f"{what} {id!r} was deleted; create it again on purpose, or use a new id",)
+        way = "create it again on purpose, or use a new id" if what == "conversation" else "use a new id"
+        self.args = (f"{what} {id!r} was deleted; {way}",)
 
 
 class Conflict(DaramError):

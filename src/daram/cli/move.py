@@ -108,7 +108,7 @@ def export(settings: Settings, file: str, owner: str | None, conversation: str |
                 return await write(memory, out, owner=whose, conversation=conversation, progress=progress)
 
     if file == "-":
-        report = asyncio.run(run(click.get_binary_stream("stdout")))
+        report = asyncio.run(run(sys.stdout.buffer))
     else:
         with written(Path(file), force) as out:
             report = asyncio.run(run(out))
@@ -142,15 +142,14 @@ def seekable(file: str) -> Iterator[IO[bytes]]:
     """FILE, or what comes in on stdin, from a place that can be read twice."""
     if file == "-":
         with tempfile.TemporaryFile() as kept:
-            shutil.copyfileobj(click.get_binary_stream("stdin"), kept)
+            shutil.copyfileobj(sys.stdin.buffer, kept)
             kept.seek(0)
             yield cast(IO[bytes], kept)
         return
-    try:
-        opened = Path(file).open("rb")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); name a file, or - for stdin") from error
-    with opened:
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"{file}: is not there, or is no file; name a file, or - for stdin")
+    with path.open("rb") as opened:
         yield opened
 
 

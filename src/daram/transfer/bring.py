@@ -24,7 +24,7 @@ is there has something that this has not, and was left alone; ``gone``: deleted 
 written to at the source faster than it could be read."""
 
 
-class Changed(Exception):  # noqa: N818  # it happened, and is no error
+class Changed(Exception):
     """The source is not what it was when the conversation was begun."""
 
 

@@ -55,7 +55,7 @@ class SqliteCare(SqliteTransfer):
 
     async def backup(self, path: str) -> None:
         await self._open()
-        target = str(Path(path).absolute())
+        target = _absolute(path)
 
         def work() -> None:
             _make(target)
@@ -72,7 +72,7 @@ class SqliteCare(SqliteTransfer):
         await asyncio.to_thread(_said, work, target)
 
     async def restore(self, path: str) -> int:
-        source = str(Path(path).absolute())
+        source = _absolute(path)
         staged = f"{self.path}.restoring-{ids.uuid7()}"
 
         def work() -> int:
@@ -104,6 +104,10 @@ class SqliteCare(SqliteTransfer):
             return count
 
         return await asyncio.to_thread(_said, work, source)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
 
 
 def _unindexed(db: apsw.Connection) -> bool:
@@ -141,7 +145,7 @@ def _copy(source: apsw.Connection, path: str) -> None:
     """All pages, as they are at this moment: the read transaction keeps out what others write meanwhile."""
     source.execute("BEGIN")
     try:
-        source.execute("SELECT count(*) FROM sqlite_schema").get
+        source.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # now the moment is fixed
         with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)) as target:
             target.set_busy_timeout(10_000)
             target.pragma("synchronous", "FULL")

@@ -98,14 +98,14 @@ def test_a_large_model_gets_no_note_of_what_it_sees_anyway() -> None:
 
 def test_a_small_model_gets_notes_and_a_record_of_the_last_turns() -> None:
     tail = turns(5)
-    context = assemble(question=user("q"), tail=tail, budget=WIDE, count=COUNT, notes=[tail[0]], prefers_notes=True)
+    context = assemble(question=user("q"), tail=tail, budget=WIDE, count=COUNT, notes=[tail[6]], prefers_notes=True)
     assert roles(context) == ["system", "user"]
     prompt = context.messages[0].text
     record = prompt[prompt.index(RECORD_HEADING) :].splitlines()[1:]
-    assert [line[:6] for line in record] == ["user: ", "assist", "user: ", "assist"]
-    assert record[-1] == f"assistant: {' '.join(tail[-1].text.split())}"
+    shown = [*tail[4:6], *tail[8:10]]  # not the turn whose statement is quoted
+    assert record == [f"{message.role}: {' '.join(message.text.split())}" for message in shown]
     assert context.dropped == 6
-    assert context.notes == [tail[0]]
+    assert context.notes == [tail[6]]
 
 
 def test_a_small_model_without_notes_gets_the_turns() -> None:

@@ -109,7 +109,7 @@ def assemble(
     quoted = _affordable(question, notes if question.role == "user" else (), system, share, count)
     free -= _notes_tokens(question, quoted, system, count)
     if prefers_notes and quoted:
-        recent = _last(earlier, _RECORD_MESSAGES)
+        recent = _last(_unquoted(earlier, quoted), _RECORD_MESSAGES)
         context = _context(
             system, recent, newest, quoted, dropped=_size(earlier) - _size(recent), as_record=True, count=count
         )
@@ -233,6 +233,19 @@ def _without_oldest(context: Context, count: TokenCounter) -> Context:
         as_record=context.as_record,
         count=count,
     )
+
+
+def _unquoted(earlier: list[Group], notes: Sequence[Message]) -> list[Group]:
+    """The groups without the turns of the statements that are quoted: an answer to one is only its echo."""
+    quoted = {note.id for note in notes}
+    kept: list[Group] = []
+    skipping = False
+    for group in earlier:
+        if group[0].role == "user":
+            skipping = group[0].id in quoted
+        if not skipping:
+            kept.append(group)
+    return kept
 
 
 def _last(earlier: list[Group], limit: int) -> list[Group]:

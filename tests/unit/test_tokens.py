@@ -53,10 +53,11 @@ def test_a_model_that_cannot_count_leaves_it_to_the_estimate() -> None:
         assert counter.text("다람쥐를 다랑어라고") == estimate("다람쥐를 다랑어라고")
 
 
-def test_a_tokenizer_that_refuses_lone_surrogates_is_not_asked_again() -> None:
-    counter = TokenCounter(lambda text: len(text.encode()))
+def test_what_an_exact_counter_cannot_count_is_estimated_with_a_reserve() -> None:
+    counter = TokenCounter(lambda text: None if len(text) > 1_000 else len(text.encode()))
     assert counter.text("abcd") == 4
-    assert counter.text("abc\ud800") == estimate("abc\ud800")
+    assert counter.text("abcd" * 850) == 1_000
+    assert counter.text("abc\ud800") == 3
 
 
 def test_what_a_message_holds_besides_its_text_counts() -> None:

@@ -231,6 +231,18 @@ def test_a_reload_and_a_second_tab_in_mid_answer_show_it_going_on(page: Page, br
         assert words == [str(number) for number in range(1, len(words) + 1)]  # none lost, none twice
 
 
+def test_a_conversation_appears_at_every_reload(page: Page, browser: Open) -> None:
+    """Chainlit's page connects twice when it is loaded on a conversation; the wrong one of the two must never stay."""
+    with browser(page) as chat:
+        chat.open()
+        chat.say("[[say still here]]")
+        chat.finished()
+        chat.page.wait_for_url("**/thread/*")
+        for _ in range(15):
+            chat.reload()
+            expect(chat.answer(1)).to_have_text("still here")
+
+
 def test_a_new_conversation_begins_with_its_first_message(page: Page, browser: Open) -> None:
     with browser(page) as chat:
         chat.open()

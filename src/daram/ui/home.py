@@ -57,14 +57,16 @@ default_sidebar_state = "open"
 confirm_new_chat = false
 cot = "hidden"
 custom_css = "/public/daram.css"
+custom_js = "/public/daram.js"
 custom_meta_url = "/"
 custom_meta_image_url = "/public/squirrel.svg"
 
 [meta]
 generated_by = "2.12.0"
 """
-_PICTURES = {
+_FILES = {
     "daram.css": ("daram.css",),
+    "daram.js": ("daram.js",),
     "theme.json": ("theme.json",),
     "squirrel.svg": ("squirrel.svg", "favicon.svg", "logo_light.svg", "logo_dark.svg", "avatars/daram.svg"),
 }
@@ -91,7 +93,8 @@ def load(directory: Path) -> ModuleType:
         with _environment(directory):
             importlib.import_module("chainlit")
             importlib.import_module("chainlit.server")
-    # It warns of every language that it has no words for.
+    # They warn of every language without words, and of every tab that was closed in the middle of a request.
+    logging.getLogger("engineio").setLevel(logging.CRITICAL)
     logging.getLogger("chainlit").setLevel(logging.ERROR)
     return sys.modules["chainlit.server"]
 
@@ -113,7 +116,7 @@ def _write_all(directory: Path, package: Path) -> None:
         names = (source.name, "ko-KR.json") if source.stem == "ko" else (source.name,)
         for name in names:
             _write(directory / ".chainlit" / "translations" / name, json.dumps(words, ensure_ascii=False).encode())
-    for source_name, targets in _PICTURES.items():
+    for source_name, targets in _FILES.items():
         content = (files("daram.ui") / "static" / source_name).read_bytes()
         for target in targets:
             _write(directory / "public" / target, content)

@@ -43,15 +43,20 @@ def batch_args(messages: Sequence[Message]) -> list[str | bytes | int]:
 
 
 def to_messages(triples: Sequence[bytes]) -> list[Message]:
-    """Triples of seq, stored value and the parent's id."""
-    return [to_message(*triples[n : n + 3]) for n in range(0, len(triples), 3)]
+    """Triples of seq, stored value and the parent's id, empty where the parent is among them.
+
+    Raises ``StoreCorrupt`` where a value is not a message.
+    """
+    rows = [(int(triples[n]), triples[n + 1].split(b"\n", 8), triples[n + 2]) for n in range(0, len(triples), 3)]
+    names = {seq: fields[7] for seq, fields, _ in rows if len(fields) == 9}
+    return [_to_message(seq, fields, parent, names) for seq, fields, parent in rows]
 
 
-def to_message(seq: bytes, value: bytes, parent: bytes) -> Message:
-    """One message; raises ``StoreCorrupt`` where the value is not one."""
+def _to_message(seq: int, fields: list[bytes], parent: bytes, names: dict[int, bytes]) -> Message:
     try:
-        _, _, created, _, role, status, _, id, packed = value.split(b"\n", 8)
+        above, _, created, _, role, status, _, id, packed = fields
         blob = _decoder.decode(packed)
+        parent = parent or names.get(int(above), b"")
         return Message(
             id=id.decode(),
             role=role.decode(),  # type: ignore[arg-type]  # it was validated when it was stored
@@ -63,11 +68,11 @@ def to_message(seq: bytes, value: bytes, parent: bytes) -> Message:
             usage=blob.u,
             metadata=blob.m,
             created_at=from_micros(int(created)),
-            seq=int(seq),
+            seq=seq,
             parent=parent.decode() or None,
         )
     except (ValueError, msgspec.DecodeError) as error:
-        raise StoreCorrupt(f"message {int(seq)} of a conversation cannot be read: {error}") from None
+        raise StoreCorrupt(f"message {seq} of a conversation cannot be read: {error}") from None
 
 
 def to_conversation(values: Sequence[bytes]) -> Conversation:

@@ -120,20 +120,17 @@ local function up(found, leaf, limit, out)
     return out
 end
 
--- Pairs of seq, value become triples with the id of the parent.
+-- Pairs of seq, value become triples with the id of the parent, which is empty where the parent is among them.
 local function with_parents(pairs_of)
-    local names, out = { [0] = '' }, {}
+    local here, out = { [0] = true }, {}
     for n = 1, #pairs_of, 2 do
-        names[tonumber(pairs_of[n])] = parse(pairs_of[n + 1]).id
+        here[tonumber(pairs_of[n])] = true
     end
     for n = 1, #pairs_of, 2 do
-        local parent = parse(pairs_of[n + 1]).parent
-        if not names[parent] then
-            names[parent] = name(parent)
-        end
+        local parent = tonumber(string.match(pairs_of[n + 1], '^(%d+)\n'))
         out[#out + 1] = pairs_of[n]
         out[#out + 1] = pairs_of[n + 1]
-        out[#out + 1] = names[parent]
+        out[#out + 1] = here[parent] and '' or name(parent)
     end
     return out
 end

@@ -16,8 +16,8 @@ from daram.store.base import Order
 from daram.store.postgres import changes, schema
 from daram.store.postgres.index import COMMON, Search
 from daram.store.postgres.pool import Pool, Row
-from daram.store.postgres.records import PostgresRecords
 from daram.store.postgres.rows import batch, replies, tail, to_answer, to_conversation, to_message
+from daram.store.postgres.transfer import PostgresTransfer
 from daram.store.primitives import AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.process import identity, is_dead
 from daram.store.queries import load_queries
@@ -27,7 +27,7 @@ _QUERIES: Final = load_queries("daram.store.postgres")
 _MICROS: Final = 1_000_000
 
 
-class PostgresStore(PostgresRecords):
+class PostgresStore(PostgresTransfer):
     """Conversations in a schema of a PostgreSQL database (14 or later, UTF-8), which is made if it is not there.
 
     ``conninfo``: a libpq URL or connection string. ``pool_size``: connections per process (and event loop) at most;
@@ -173,7 +173,7 @@ class PostgresStore(PostgresRecords):
             raise NotFound("conversation", ref.id)
         if rows[0][0] is None:
             raise NotFound("message", message_id)
-        return to_message(rows[0])
+        return to_message(rows[0], rows[0][3])
 
     async def _delete_message(self, ref: Ref, message_id: str) -> Conversation:
         rows = await self._write("delete_message", ref.key, ref.owner, ref.id, ids.etag(), message_id)
@@ -273,4 +273,4 @@ def _append_values(ref: Ref, spec: AppendSpec) -> builtins.list[Any]:
 
 def _hit(row: Row) -> Hit:
     conversation, title, score, *message = row
-    return Hit(message=to_message(message), conversation=conversation, title=title, score=score)
+    return Hit(message=to_message(message, message[3]), conversation=conversation, title=title, score=score)

@@ -12,6 +12,7 @@ CJK word are looked at again here, by the analyzer itself, which is the referenc
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
+from functools import lru_cache
 from typing import Final
 
 from daram import ids
@@ -24,6 +25,7 @@ MAX_BYTES: Final = 1_000_000
 COMMON: Final = 2_000
 
 
+@lru_cache(maxsize=4096)
 def _owner(owner: str) -> str:
     return urlsafe_b64encode(ids.owner_key(owner)[:3]).decode()
 
@@ -39,8 +41,8 @@ def terms(ref: Ref, text: str) -> str | None:
     found.pop("", None)
     if not found:
         return None
-    owner = _owner(ref.owner)
-    joined = " ".join([_conversation(ref), *(owner + term for term in found)])
+    between = " " + _owner(ref.owner)
+    joined = _conversation(ref) + between + between.join(found)
     if len(joined) > MAX_BYTES // 4 and len(joined.encode()) > MAX_BYTES:
         joined = joined.encode()[:MAX_BYTES].decode(errors="ignore").rpartition(" ")[0]
     return joined

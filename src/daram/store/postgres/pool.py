@@ -12,7 +12,8 @@ import os
 import random
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any, Self
 
@@ -136,6 +137,29 @@ class Pool:
                 raise translate(error, self.where) from error
             finally:
                 await home.pool.putconn(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[psycopg.AsyncRawCursor[Row]]:
+        """Several statements as one transaction, never run again by itself (administration; a turn needs one statement).
+
+        ``UniqueViolation`` is passed on; a connection that is lost raises ``OutcomeUnknown``.
+        """
+        home, connection = await self._take(None)
+        try:
+            async with asyncio.timeout(self._timeout), connection.transaction():
+                yield psycopg.AsyncRawCursor(connection)
+        except TimeoutError:
+            await connection.close()
+            raise self._late(True) from None
+        except psycopg.errors.UniqueViolation:
+            raise
+        except psycopg.Error as error:
+            lost = is_lost(connection, error)
+            if lost or error.sqlstate == READ_ONLY:
+                await home.drop(connection)
+            raise (self._unknown(error) if lost else translate(error, self.where)) from error
+        finally:
+            await home.pool.putconn(connection)
 
     async def _take(self, unknown: psycopg.Error | None) -> tuple[_Loop, Connection]:
         """A connection of this loop's pool; ``unknown``: see ``fetch``."""

@@ -5,20 +5,20 @@
 SELECT r.kind, (r.c).* FROM {schema}.create_conversation($1, $2, $3, $4, $5, $6, $7) AS r;
 
 -- name: find_conversation
-SELECT key, owner, id, title, metadata, pinned, archived, version, etag, last_seq, head, head_id, branched,
+SELECT key, owner, id, title, metadata, pinned, archived, version, etag, last_seq, head, head_id, branched, erased,
        created_at, updated_at, expires_at
 FROM {schema}.conversation
 WHERE key = $1 AND owner = $2 AND id = $3 AND (expires_at IS NULL OR expires_at > {schema}.micros());
 
 -- name: list_conversations
-SELECT key, owner, id, title, metadata, pinned, archived, version, etag, last_seq, head, head_id, branched,
+SELECT key, owner, id, title, metadata, pinned, archived, version, etag, last_seq, head, head_id, branched, erased,
        created_at, updated_at, expires_at
 FROM {schema}.conversation
 WHERE owner = $1 AND (expires_at IS NULL OR expires_at > {schema}.micros())
 ORDER BY updated_at DESC, key DESC LIMIT $2;
 
 -- name: list_conversations_before
-SELECT key, owner, id, title, metadata, pinned, archived, version, etag, last_seq, head, head_id, branched,
+SELECT key, owner, id, title, metadata, pinned, archived, version, etag, last_seq, head, head_id, branched, erased,
        created_at, updated_at, expires_at
 FROM {schema}.conversation
 WHERE owner = $1 AND (updated_at, key) < ($3, $4) AND (expires_at IS NULL OR expires_at > {schema}.micros())
@@ -34,7 +34,7 @@ SET version = CASE WHEN etag = $4 THEN version ELSE version + 1 END,
     archived = coalesce($10, archived),
     expires_at = CASE WHEN $11 THEN $12 ELSE expires_at END
 WHERE key = $1 AND owner = $2 AND id = $3 AND (expires_at IS NULL OR expires_at > {schema}.micros())
-RETURNING key, owner, id, title, metadata, pinned, archived, version, etag, last_seq, head, head_id, branched,
+RETURNING key, owner, id, title, metadata, pinned, archived, version, etag, last_seq, head, head_id, branched, erased,
           created_at, updated_at, expires_at;
 
 -- name: delete_conversation

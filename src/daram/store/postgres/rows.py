@@ -41,7 +41,7 @@ class Reply(NamedTuple):
 
     def message(self) -> Message:
         """The row as a message."""
-        return to_message(self[4:15])
+        return to_message(self[4:15], self.parent_id)
 
     def answer(self, ref: Ref, *, mine: bool = False) -> Answer:
         """The row as a running answer; its token is given only to its maker."""
@@ -60,19 +60,33 @@ def of_kind(found: Iterable[Reply], *kinds: str) -> list[Reply]:
 
 
 def tail(found: Iterable[Reply], limit: int) -> list[Message]:
-    """The last ``limit`` messages, oldest first, of a path that came newest first: the parent of each row is the next."""
-    path = of_kind(found, "message", "erased")
+    """The last ``limit`` messages, oldest first, of a path that came newest first: the parent of each is the next row."""
+    path = [row for row in found if row.kind in ("message", "erased")]
     result: list[Message] = []
-    for i, reply in enumerate(path):
-        if reply.kind == "message" and len(result) < limit:
-            parent = path[i + 1].id if i + 1 < len(path) else None
-            result.append(reply._replace(parent_id=parent).message())
-    return result[::-1]
+    parent: str | None = None
+    for row in reversed(path):
+        if row.kind == "message":
+            result.append(to_message(row[4:15], parent))
+        parent = row.id
+    return result[-limit:] if limit > 0 else []
 
 
-def to_message(row: Sequence[Any]) -> Message:
-    """seq, id, parent, parent's id, role, text, body, status, model, tokens, created_at."""
-    seq, id, _, parent, role, text, body, status, model, tokens, created_at = row
+def to_message(row: Sequence[Any], parent: str | None) -> Message:
+    """seq, id, parent, parent's id (not looked at), role, text, body, status, model, tokens, created_at."""
+    seq, id, _, _, role, text, body, status, model, tokens, created_at = row
+    if body is None:
+        # As most messages are; this runs for each of the tail in every turn.
+        return Message(
+            id=id,
+            role=role,
+            text=text,
+            status=status,
+            model=model,
+            tokens=tokens,
+            created_at=from_micros(created_at),
+            seq=seq,
+            parent=parent,
+        )
     parts, metadata, usage = decode_body(body)
     return Message(
         id=id,
@@ -92,7 +106,7 @@ def to_message(row: Sequence[Any]) -> Message:
 
 def to_conversation(row: Row) -> Conversation:
     """A row of ``conversation``."""
-    _, owner, id, title, metadata, pinned, archived, version, etag, last_seq, _, head, _, created, updated, expires = (
+    _, owner, id, title, metadata, pinned, archived, version, etag, last_seq, _, head, *_, created, updated, expires = (
         row
     )
     return Conversation(

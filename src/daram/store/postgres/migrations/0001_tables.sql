@@ -17,6 +17,7 @@ CREATE TABLE conversation (
     head       bigint NOT NULL,
     head_id    text COLLATE "C",                  -- the id of the message that head numbers
     branched   boolean NOT NULL,                  -- once a message followed one that had been followed already
+    erased     boolean NOT NULL DEFAULT false,    -- once a message was deleted
     created_at bigint NOT NULL,
     updated_at bigint NOT NULL,
     expires_at bigint

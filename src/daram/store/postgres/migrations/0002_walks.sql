@@ -111,7 +111,7 @@ END
 $$;
 
 -- The end of the path to p_leaf, newest first: p_limit messages, the deleted between them, and one more, so that the
--- parent of each is the row behind it.
+-- parent of each is the row behind it. (Where nothing has branched or was deleted it is one run_down.)
 CREATE FUNCTION last_messages(p_key bytea, p_leaf bigint, p_branched boolean, p_limit bigint) RETURNS SETOF reply
 LANGUAGE plpgsql STABLE AS
 $$
@@ -160,8 +160,10 @@ DECLARE
 BEGIN
     v_reply.kind := CASE WHEN v.key IS NULL THEN 'missing' ELSE 'found' END;
     RETURN NEXT v_reply;
-    IF v.key IS NOT NULL THEN
+    IF v.branched OR v.erased THEN
         RETURN QUERY SELECT * FROM last_messages(p_key, v.head, v.branched, p_limit);
+    ELSIF v.head > 0 THEN
+        RETURN QUERY SELECT * FROM run_down(p_key, 1, v.head, p_limit + 1);
     END IF;
 END
 $$;

@@ -86,6 +86,7 @@ BEGIN
     v.last_seq := 0;
     v.head := 0;
     v.branched := false;
+    v.erased := false;
     v.created_at := micros();
     v.updated_at := v.created_at;
     RETURN v;
@@ -186,7 +187,7 @@ BEGIN
         kind := 'no message';
         RETURN;
     END IF;
-    UPDATE conversation SET version = version + 1, etag = p_etag WHERE key = p_key RETURNING * INTO c;
+    UPDATE conversation SET version = version + 1, etag = p_etag, erased = true WHERE key = p_key RETURNING * INTO c;
 END
 $$;
 

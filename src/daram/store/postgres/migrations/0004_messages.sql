@@ -204,8 +204,10 @@ BEGIN
     v_reply := store_batch(v, v_reply.kind = 'new', p_etag, v_parent, true, NULL, p_ids, p_roles, p_texts, p_bodies,
                            p_statuses, p_models, p_tokens, p_created_ats, p_terms);
     RETURN NEXT v_reply;
-    IF p_window > cardinality(p_ids) AND v_parent > 0 THEN
+    IF v.branched OR v.erased THEN
         RETURN QUERY SELECT * FROM last_messages(p_key, v_parent, v.branched, p_window - cardinality(p_ids));
+    ELSIF p_window > cardinality(p_ids) AND v_parent > 0 THEN
+        RETURN QUERY SELECT * FROM run_down(p_key, 1, v_parent, p_window - cardinality(p_ids) + 1);
     END IF;
 END
 $$;

@@ -151,7 +151,11 @@ BEGIN
         v_appended := store_batch(v, v_reply.kind = 'new', p_etag, v_from, true, NULL, p_ids, p_roles, p_texts, p_bodies,
                                   p_statuses, p_models, p_tokens, p_created_ats, p_terms);
         RETURN NEXT v_appended;
-        RETURN QUERY SELECT * FROM last_messages(p_key, v_from, v.branched, p_window - v_count);
+        IF v.branched OR v.erased THEN
+            RETURN QUERY SELECT * FROM last_messages(p_key, v_from, v.branched, p_window - v_count);
+        ELSIF p_window > v_count AND v_from > 0 THEN
+            RETURN QUERY SELECT * FROM run_down(p_key, 1, v_from, p_window - v_count + 1);
+        END IF;
         v_question := v.last_seq + v_count;
     END IF;
     v_now := micros();

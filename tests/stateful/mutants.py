@@ -11,8 +11,8 @@ import pytest
 
 from daram.model import Message
 from daram.store.memory import MemoryStore
+from daram.store.memory.thread import Row, Thread
 from daram.store.primitives import AppendSpec
-from daram.store.thread import Row, Thread
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 

@@ -21,8 +21,6 @@ from daram.testing.suite.base import RawMessage
 
 
 class TestRedisStore(StoreTests):
-    transfers = False
-
     searches_everywhere = False
 
     @pytest.fixture(autouse=True)

@@ -140,7 +140,7 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncRawCursor[Row]]:
-        """Several statements as one transaction, never run again by itself (administration; a turn needs one statement).
+        """Several statements as one transaction, never run again by itself (administration; a turn needs one).
 
         ``UniqueViolation`` is passed on; a connection that is lost raises ``OutcomeUnknown``.
         """

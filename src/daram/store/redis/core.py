@@ -14,6 +14,7 @@ from daram.store.process import is_dead
 from daram.store.records import RecordsEngine
 from daram.store.redis import keys
 from daram.store.redis.client import Server
+from daram.store.transfer import load_was_lost
 from daram.store.validate import Limits
 
 log = logging.getLogger("daram.redis")
@@ -95,6 +96,8 @@ def refusal(ref: Ref, said: Sequence[str], expect: int | str | None = None) -> E
     kind, *rest = said
     if kind == "not as expected" and expect is not None:
         return conflicts.not_as_expected(ref.id, int(rest[0]) if isinstance(expect, int) else rest[0], expect)
+    if kind == "not as loaded":
+        return conflicts.not_as_loaded(ref.id, rest[0] or None, None if expect is None else str(expect))
     makers: dict[str, Callable[[], Exception]] = {
         "not found": lambda: NotFound(*rest),
         "gone": lambda: Gone(*rest),
@@ -102,6 +105,7 @@ def refusal(ref: Ref, said: Sequence[str], expect: int | str | None = None) -> E
         "taken": lambda: conflicts.id_is_taken(rest[0]),
         "answer taken": lambda: conflicts.answer_id_is_taken(rest[0]),
         "busy": lambda: ConversationBusy(rest[0], dead=rest[1] == "1" or is_dead(rest[2])),
+        "load lost": lambda: load_was_lost(ref.id),
         "lease lost": lambda: LeaseLost(rest[0]),
     }
     if kind in makers:

@@ -20,11 +20,11 @@ from daram.store.primitives import AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.process import identity, is_dead
 from daram.store.redis import values
 from daram.store.redis.core import MICROS
-from daram.store.redis.search import RedisSearch
+from daram.store.redis.transfer import RedisTransfer
 from daram.store.validate import Limits
 
 
-class RedisStore(RedisSearch):
+class RedisStore(RedisTransfer):
     """Conversations on a server, a cluster or behind Sentinel (``redis://``, ``rediss://``, ``unix://``,
     ``redis+cluster://``, ``rediss+cluster://``, ``redis+sentinel://host:port,host:port/service``).
 

@@ -52,7 +52,7 @@ class RedisRecords(RedisCore):
         etag = ids.etag()
         end = "" if expires_at is None else str(to_micros(expires_at))
         wanted = "-" if isinstance(expect, Unset) else f"+{expect or ''}"
-        args: builtins.list[Any] = [self._offset(), key, wanted, etag, end, value, namespace]
+        args: builtins.list[Any] = [self._offset(), key, wanted, etag, end, value, namespace, f"{owner}\n{namespace}"]
         if not await self.server.run("put_record", self._record_keys(owner, namespace), args):
             raise conflicts.record_not_as_expected(namespace, key)
         return Record(namespace=namespace, key=key, value=value, etag=etag, expires_at=expires_at)

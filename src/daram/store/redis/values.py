@@ -28,6 +28,8 @@ class _Blob(msgspec.Struct, frozen=True, omit_defaults=True):
 # Deterministic, so that equal messages have equal digests.
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(_Blob)
+EMPTY = _encoder.encode(_Blob())
+"""The blob of a message that says nothing."""
 
 
 def batch_args(messages: Sequence[Message]) -> list[str | bytes | int]:

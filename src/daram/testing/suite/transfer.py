@@ -11,7 +11,7 @@ import pytest
 from daram.errors import Conflict, Gone, InvalidInput, NotFound
 from daram.model import ROOT, Conversation, LogEntry, Message, Part, assistant, user
 from daram.store.base import Store, SupportsTransfer
-from daram.testing.suite.base import ANN, BEN, LONG, OpenMore, Suite, begin, exchange, finish, names, pages, say, search
+from daram.testing.suite.base import ANN, BEN, LONG, OpenMore, Suite, begin, exchange, finish, names, say, search
 
 _FUTURE = datetime(2201, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
@@ -140,8 +140,8 @@ class TransferTests(Suite):
         with pytest.raises(NotFound):
             await moving.log(ANN, "c")
         assert (await store.list(ANN)).items == []
-        assert await pages(lambda cursor: moving.scan(cursor=cursor)) == [[]]
-        assert await store.search(ANN, "see", conversation="c") == []
+        assert [each for page in await self.scanned(moving, 100) for each in page] == []
+        assert await search(store, "see") == []
         with pytest.raises(Gone):
             await say(store, "x")
 

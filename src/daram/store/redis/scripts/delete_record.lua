@@ -12,4 +12,7 @@ if alive and ARGV[3] ~= '-' and ARGV[3] ~= '+' .. etag then
 end
 redis.call('HDEL', KEYS[1], ARGV[2])
 redis.call('ZREM', KEYS[2], ARGV[2])
+if redis.call('EXISTS', KEYS[2]) == 0 then
+    redis.call('DEL', KEYS[1]) -- whose they were is left
+end
 return alive and 1 or 0

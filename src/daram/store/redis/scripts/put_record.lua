@@ -1,5 +1,5 @@
 -- KEYS: values, order, the owner's namespaces (on a single server).
--- ARGV: clock's offset, key, expect ("-" any, "+" none, "+" and an etag), etag, expires, value, namespace.
+-- ARGV: clock's offset, key, expect ("-" any, "+" none, "+" and an etag), etag, expires, value, namespace, whose they are.
 -- A record is kept as "etag\nexpires\nvalue"; expires is "" or microseconds.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2]) + tonumber(ARGV[1])
@@ -18,6 +18,7 @@ if ARGV[3] ~= '-' and ARGV[3] ~= '+' .. have then
     return 0
 end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[4] .. '\n' .. ARGV[5] .. '\n' .. ARGV[6])
+redis.call('HSET', KEYS[1], '\n', ARGV[8]) -- no key is named so; it tells a scan of everything whose they are
 redis.call('ZADD', KEYS[2], 0, ARGV[2])
 if KEYS[3] then
     redis.call('SADD', KEYS[3], ARGV[7])

@@ -214,15 +214,25 @@ class Machine(RuleBasedStateMachine):
     def everything_is_as_told(self) -> None:
         handle = type(self).steps % 2
         for key in KEYS:
+
+            def get(store: Store, _: int, key: Key = key) -> Awaitable[Any]:
+                return store.get(*key)
+
+            def answers(store: Store, _: int, key: Key = key) -> Awaitable[Any]:
+                return store.answers(*key)
+
+            def tail_of(store: Store, _: int, key: Key = key) -> Awaitable[Any]:
+                return store.tail(*key, 1000)
+
             story = self.oracle.stories.get(key)
-            real, model = self.both(handle, lambda s, _, key=key: s.get(*key))  # type: ignore[misc]
+            real, model = self.both(handle, get)
             if story is None:
                 assert real.kind == "NotFound"
                 continue
             now = real.value
             assert (now.version, now.last_seq, now.head) == (story.version, len(story.lines), story.head)
             assert now.title == story.title
-            rows, _ = self.both(handle, lambda s, _, key=key: s.answers(*key))  # type: ignore[misc]
+            rows, _ = self.both(handle, answers)
             assert [(row.id, row.question, row.text, row.cancel) for row in rows.value] == [
                 (row.id, row.question, row.text, row.cancel) for row in story.running
             ]
@@ -231,7 +241,7 @@ class Machine(RuleBasedStateMachine):
                 continue  # nothing has changed
             assert now.etag not in [etag for _, etag, _ in seen]
             seen.append((now.version, now.etag, model.value.etag if model else ""))
-            tail, _ = self.both(handle, lambda s, _, key=key: s.tail(*key, 1000))  # type: ignore[misc]
+            tail, _ = self.both(handle, tail_of)
             assert [(m.id, m.parent, m.text, m.role, m.status) for m in tail.value] == [
                 (line.id, line.parent, line.text, line.role, line.status) for line in story.visible(story.head)
             ]

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from daram.errors import Conflict, Gone, InvalidInput, NotFound
-from daram.model import ROOT, Conversation, LogEntry, Message, Part, assistant, user
+from daram.model import ROOT, Conversation, LogEntry, Message, Part, Record, assistant, user
 from daram.store.base import Store, SupportsTransfer
 from daram.testing.suite.base import ANN, BEN, LONG, OpenMore, Suite, begin, exchange, finish, names, say, search
 
@@ -254,7 +254,7 @@ class TransferTests(Suite):
     async def test_a_scan_of_records_finds_everybodys(self, store: Store) -> None:
         moving, records = self.with_transfer(store), self.with_records(store)
         now = datetime.now(UTC)
-        wanted = {}
+        wanted: dict[tuple[str, str, str], Record] = {}
         for owner in (ANN, BEN):
             for key in ("a", "b", "다람쥐"):
                 for space in ("n", "m"):
@@ -262,7 +262,7 @@ class TransferTests(Suite):
                     wanted[owner, space, key] = await records.put_record(owner, space, key, b"\xff", expires_at=end)
         await records.put_record(ANN, "n", "late", b"", expires_at=datetime(2001, 1, 1, tzinfo=UTC))
         for limit in (1, 5, 100):
-            found = {}
+            found: dict[tuple[str, str, str], Record] = {}
             cursor = None
             while True:
                 page = await moving.scan_all_records(limit=limit, cursor=cursor)
@@ -304,7 +304,8 @@ class TransferTests(Suite):
         self, moving: SupportsTransfer, value: Conversation, entries: list[LogEntry], leaves: list[int], size: int
     ) -> Conversation:
         """Load in chunks of ``size``."""
-        expect = None
+        expect: str | None = None
+        done = value
         for begin_at in range(0, len(entries), size):
             more = begin_at + size < len(entries)
             chunk = entries[begin_at : begin_at + size]

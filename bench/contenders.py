@@ -15,6 +15,7 @@ import apsw
 import daram
 from daram import ids
 from daram.store.sqlite.engine import SqliteStore
+from daram.store.sqlite.index import feed
 from daram.store.sqlite.rows import Q
 
 OWNER = "owner"
@@ -86,7 +87,8 @@ def append_by_hand(db: apsw.Connection, key: bytes, role: str, window: int) -> l
     values = (key, seq, id, head, role, TEXT, None, "complete", None, None, now, doc, None)
     db.execute(Q["insert_message"], values)
     db.execute(Q["touch_conversation"], (version + 1, secrets.token_hex(8), seq, seq, 0, now, key))
-    return db.execute(Q["run_desc"], (key, 1, seq, window)).fetchall() if window else []
+    tail = db.execute(Q["run_desc"], (key, 1, seq, window)).fetchall() if window else []
+    return [{"role": row[3], "content": row[4]} for row in reversed(tail)]
 
 
 class OneByOne:
@@ -110,7 +112,7 @@ class OneByOne:
 
 
 class Grouped:
-    """By hand: a thread that commits whatever was queued meanwhile."""
+    """By hand: a thread that commits whatever was queued meanwhile, and feeds the search index now and then."""
 
     name = "by hand, in groups"
 
@@ -133,6 +135,7 @@ class Grouped:
         return await future
 
     def _run(self) -> None:
+        waiting = 0
         while True:
             with self._wake:
                 while not self._queue and not self._closing:
@@ -144,6 +147,12 @@ class Grouped:
             self._db.execute("BEGIN IMMEDIATE")
             tails = [append_by_hand(self._db, key, role, window) for _, key, role, window in batch]
             self._db.execute("COMMIT")
+            waiting += len(batch)
+            if waiting > 256:
+                waiting = 0
+                self._db.execute("BEGIN IMMEDIATE")
+                feed(self._db)
+                self._db.execute("COMMIT")
             done = [(future, tail) for (future, *_), tail in zip(batch, tails, strict=True)]
             self._loop.call_soon_threadsafe(_resolve, done)
 

@@ -78,6 +78,13 @@ def from_micros(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
+def all_from_micros(values: list[int]) -> list[datetime]:
+    """``from_micros`` of each, in a third of the time."""
+    if values and -_EXACT < min(values) and max(values) < _EXACT:
+        return msgspec.convert([value / 1_000_000 for value in values], list[datetime], strict=False)
+    return [from_micros(value) for value in values]
+
+
 def encode_cursor(kind: str, scope: bytes, *position: int | str | bytes) -> str:
     """An opaque cursor: what kind of list, whose (some bytes of its key) and where."""
     return urlsafe_b64encode(_encoder.encode((kind, scope[:6], *position))).decode().rstrip("=")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import time
 from hashlib import blake2b
@@ -32,7 +31,8 @@ def uuid7() -> str:
     stamp = (ns // 1_000_000 << 12) | ((ns % 1_000_000) * 4096 // 1_000_000)
     with _lock:
         _last = stamp = max(stamp, _last + 1)
-    value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62 | secrets.randbits(62)
+    noise = int.from_bytes(os.urandom(8), "big") >> 2
+    value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62 | noise
     return f"{value:032x}"
 
 
@@ -48,7 +48,7 @@ def message_id() -> str:
 
 def etag() -> str:
     """64 random bits: unlike a version number it never repeats after a restore or a re-creation."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def conversation_key(owner: str, id: str) -> bytes:

@@ -99,7 +99,7 @@ def moment(value: object, field: str) -> datetime | None:
 
 def metadata(value: object, field: str, limits: Limits) -> dict[str, str]:
     """At most 16 pairs of strings of 64 and 512 characters."""
-    if value is None:
+    if value is None or value == {}:
         return {}
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must be a mapping of strings to strings, not {type(value).__name__}")
@@ -115,6 +115,8 @@ def metadata(value: object, field: str, limits: Limits) -> dict[str, str]:
 
 def parts(value: object, field: str) -> tuple[Part, ...]:
     """A sequence of ``Part`` whose data is JSON."""
+    if value == ():
+        return ()
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise InvalidInput(field, f"must be a sequence of daram.Part, not {type(value).__name__}")
     for i, part in enumerate(value):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import apsw
+import msgspec
 
 from daram import ids
-from daram.codec import encode_body, encode_strings, to_micros
+from daram.codec import encode_body, encode_strings, from_micros, to_micros
 from daram.errors import Gone, NotFound
 from daram.model import ROOT, Appended, Conversation, Message, Unset
 from daram.store import conflicts
@@ -172,7 +173,7 @@ def find_message(db: apsw.Connection, found: Stored, id: str) -> Row:
 def find_repeated(db: apsw.Connection, found: Stored, spec: AppendSpec) -> Appended | None:
     """None where no id of the batch is stored; the no-op's answer where all are, contiguous, equal; else Conflict."""
     key = found.key
-    answering = {row[0] for row in fetch(db, "answers", (key,))}
+    answering = {row[0] for row in fetch(db, "answers", (key,))} if found.answering else ()
     stored: list[Row] = []
     for message in spec.messages:
         if message.id in answering:
@@ -217,9 +218,11 @@ def insert(
     ``question``: of an answer that does not follow its question directly.
     """
     key, first = found.key, found.last_seq + 1
-    parent_name = rows.name_of(db, key, parent)
+    is_known = parent == found.head and found.head_id is not None
+    parent_name = found.head_id if is_known else rows.name_of(db, key, parent)
     result: list[Message] = []
     seq, above = first, parent
+    moment = from_micros(now)
     for message in messages:
         doc = None
         if message.text:
@@ -239,14 +242,18 @@ def insert(
             created_at,
         )
         run(db, "insert_message", (key, *row, doc, question))
-        result.append(rows.to_message((*row, 0), parent_name))
+        if message.parts:  # read back, so that nobody holds on to what is in them
+            result.append(rows.to_message((*row, 0), parent_name))
+        else:
+            at = message.created_at or moment
+            result.append(msgspec.structs.replace(message, seq=seq, parent=parent_name, created_at=at))
         parent_name, above, seq = message.id, seq, seq + 1
     last = seq - 1
     found.version += 1
     _keep_leaves(db, found, parent, last, make_head)
     found.last_seq = last
     if make_head:
-        found.head = last
+        found.head, found.head_id = last, parent_name
     found.etag = ids.etag()
     found.updated_at = now
     run(
@@ -302,7 +309,7 @@ def use_branch(db: apsw.Connection, ref: Ref, now: int, message_id: str) -> Conv
 
 
 def _moved_head(db: apsw.Connection, found: Stored, head: int) -> Conversation:
-    found.head = head
+    found.head, found.head_id = head, None
     found.version += 1
     found.etag = ids.etag()
     run(db, "move_head", (found.version, found.etag, head, found.key))

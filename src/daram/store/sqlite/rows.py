@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import apsw
 import msgspec
 
-from daram.codec import decode_body, decode_strings, from_micros
+from daram.codec import all_from_micros, decode_body, decode_strings, from_micros
 from daram.model import Answer, Conversation, Message
 from daram.store.primitives import Ref
 from daram.store.queries import load_queries
@@ -39,7 +40,10 @@ def value(db: apsw.Connection, name: str, values: Row = ()) -> Any:
 
 
 class Stored(msgspec.Struct):
-    """A row of ``conversation``; numbers as they are in the table."""
+    """A row of ``conversation``; numbers as they are in the table.
+
+    ``head_id``: the id of the head, where it was read along. ``answering``: False if no answer is being made.
+    """
 
     key: bytes
     owner: str
@@ -56,6 +60,8 @@ class Stored(msgspec.Struct):
     created_at: int
     updated_at: int
     expires_at: int | None
+    head_id: str | None = None
+    answering: int = 1
 
     def value(self, head: str | None) -> Conversation:
         """As its owner sees it; ``head`` is the id of the message that ``self.head`` numbers."""
@@ -101,9 +107,11 @@ def conversation(db: apsw.Connection, found: Stored) -> Conversation:
     return found.value(name_of(db, found.key, found.head))
 
 
-def to_message(row: Row, parent: str | None) -> Message:
-    """A row of ``message`` (11 columns, see queries.sql)."""
+def to_message(row: Row, parent: str | None, at: datetime | None = None) -> Message:
+    """A row of ``message`` (11 columns, see queries.sql); ``at``: its ``created_at``, if that was worked out already."""
     seq, id, _, role, text, body, status, model, tokens, created_at, _ = row
+    if at is None:
+        at = from_micros(created_at)
     if body is None:  # most messages, and so of each turn's tail
         return Message(
             id=id,
@@ -112,7 +120,7 @@ def to_message(row: Row, parent: str | None) -> Message:
             status=status,
             model=model,
             tokens=tokens,
-            created_at=from_micros(created_at),
+            created_at=at,
             seq=seq,
             parent=parent,
         )
@@ -127,7 +135,7 @@ def to_message(row: Row, parent: str | None) -> Message:
         tokens=tokens,
         usage=usage,
         metadata=metadata,
-        created_at=from_micros(created_at),
+        created_at=at,
         seq=seq,
         parent=parent,
     )
@@ -135,15 +143,15 @@ def to_message(row: Row, parent: str | None) -> Message:
 
 def to_messages(db: apsw.Connection, key: bytes, rows: list[Row], first: int = 0) -> list[Message]:
     """The rows from ``first`` on, with the ids of their parents: mostly other rows, so that few are looked up."""
-    names: dict[int, str | None] = {0: None}
-    for row in rows:
-        names[row[0]] = row[1]
+    names: dict[int, str | None] = {row[0]: row[1] for row in rows}
+    names[0] = None
+    asked = rows[first:]
     result = []
-    for row in rows[first:]:
+    for row, at in zip(asked, all_from_micros([row[9] for row in asked]), strict=True):
         parent = row[2]
         if parent not in names:
             names[parent] = name_of(db, key, parent)
-        result.append(to_message(row, names[parent]))
+        result.append(to_message(row, names[parent], at))
     return result
 
 

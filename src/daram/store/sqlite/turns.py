@@ -32,7 +32,7 @@ def _check_free(db: apsw.Connection, found: Stored, running: list[Row], parent: 
 def begin(db: apsw.Connection, ref: Ref, now: int, spec: AppendSpec, new: AnswerSpec) -> Turn:
     """Append the question and open the answer row, or tell that the turn is running or finished."""
     found = changes.find_or_create(db, ref, now, spec.create and bool(spec.messages))
-    running = fetch(db, "answers", (found.key,))
+    running = fetch(db, "answers", (found.key,)) if found.answering else []
     sibling = False
     if not spec.messages:
         appended, question = _again(db, found, spec)

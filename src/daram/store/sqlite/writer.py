@@ -52,6 +52,12 @@ class _Write:
         self.error: Exception | None = None
 
 
+class _Here(threading.local):
+    """Of each thread: the event loop that is going to wake up the writer."""
+
+    notifying: asyncio.AbstractEventLoop | None = None
+
+
 class Writer:
     """Runs writes in the order of their submission; each is all or nothing, and none is answered before its commit.
 
@@ -69,6 +75,7 @@ class Writer:
         self._queue: deque[_Write] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self._here = _Here()
         # Held while a batch runs, and across a fork.
         self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"daram-writer {self._path}", daemon=True)
@@ -92,10 +99,13 @@ class Writer:
             self._queue.append(_Write(work, loop, future))
         # Not at once: the tasks that the last commit woke up all write in this turn of the loop, and are to share the
         # next one. Nor would the writer get far while they run (they hold the interpreter).
-        loop.call_soon(self._notify)
+        if self._here.notifying is not loop:
+            self._here.notifying = loop
+            loop.call_soon(self._notify)
         return await future
 
     def _notify(self) -> None:
+        self._here.notifying = None
         with self._wake:
             self._wake.notify()
 

@@ -258,6 +258,29 @@ class CacheMachine(RuleBasedStateMachine):
 
         self.do(work())
 
+    @rule(h=HANDLE, owner=WHO, id=WHICH, n=st.integers(1, 3))
+    def made_anew_behind_its_back(self, h: int, owner: str, id: str, n: int) -> None:
+        """The cache holds the end of a conversation; deaf, it misses that another one has taken its place."""
+
+        async def work() -> None:
+            self.cache.mood = "well"
+            for _ in range(2):
+                batch = await self.batch(owner, id, n)
+                self.note(owner, id, await self.handles[h].append(owner, id, batch, window=7, create=True))
+            had = (await self.engine.get(owner, id)).last_seq
+            self.cache.mood = "dead"
+            await self.handles[h].delete(owner, id)
+            await self.handles[h].create(owner, id=id)
+            for _ in range(0, had, 100):
+                some = await self.batch(owner, id, min(100, had - (await self.engine.get(owner, id)).last_seq))
+                self.note(owner, id, await self.handles[h].append(owner, id, some))
+            self.cache.mood = "well"
+            done = await self.handles[1 - h].append(owner, id, await self.batch(owner, id, 1), window=7)
+            self.note(owner, id, done)
+            await self.check(owner, id, done, 7)
+
+        self.do(work())
+
     # --- what happens to caches ---
 
     @rule(mood=st.sampled_from(["well", "well", "well", "dead", "paused", "tears", "breaks before", "breaks after"]))

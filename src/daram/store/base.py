@@ -260,7 +260,8 @@ class Store(ABC):
         """Lexical search in the owner's messages, or in one conversation; best first. It sees every finished append.
 
         Messages that have every word of the query; where there is none, those that have any. ``any_word``: those that
-        have any in the first place, ranked by how much they have (for a question in natural language).
+        have any in the first place, ranked by how much they have (for a question in natural language). A conversation
+        that is not there has no messages: nothing is found, and nothing raised.
         """
 
     # --- life ---

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 
-from daram.errors import Unsupported
+from daram.errors import NotFound, Unsupported
 from daram.model import Hit, Message
 from daram.store.primitives import Ref
 from daram.store.redis import values
@@ -26,7 +26,10 @@ class RedisSearch(RedisLists):
                 "the Redis engine does not search all conversations of an owner; search in one (conversation=…), "
                 "or keep conversations in SQLite or PostgreSQL"
             )
-        title = values.to_conversation(await self._read("get", conversation, conversation.id)).title
+        try:
+            title = values.to_conversation(await self._read("get", conversation, conversation.id)).title
+        except NotFound:
+            return []  # as every search where nothing is
         parsed = parse_query(query)
         if not parsed.words:
             return []

@@ -58,6 +58,9 @@ class SearchTests(Suite):
         hits = await search(store, query)
         assert hits[0].id == found
 
+    async def test_a_missing_conversation_has_nothing_to_find(self, store: Store) -> None:
+        assert await store.search(ANN, "tuna", conversation="nowhere") == []
+
     async def test_any_word_finds_more_than_what_has_every_word(self, store: Store) -> None:
         await _tell(store)
         question = "What is the squirrel called?"

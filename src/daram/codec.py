@@ -80,7 +80,7 @@ def from_micros(value: int) -> datetime:
 
 def all_from_micros(values: list[int]) -> list[datetime]:
     """``from_micros`` of each, in a third of the time."""
-    if values and -_EXACT < min(values) and max(values) < _EXACT:
+    if values and min(values) > -_EXACT and max(values) < _EXACT:
         return msgspec.convert([value / 1_000_000 for value in values], list[datetime], strict=False)
     return [from_micros(value) for value in values]
 

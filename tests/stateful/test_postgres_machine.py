@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
+from tests.postgres import Databases
 
 from daram import sync
 from daram.store.base import Store
@@ -14,7 +15,6 @@ from daram.store.memory import MemoryStore
 from daram.store.postgres.engine import PostgresStore
 from daram.testing import AsyncOverSync, run_machine
 from daram.testing.state_machine import QUICK, OpenStore
-from tests.postgres import Databases
 
 
 def direct(databases: Databases) -> Callable[[], OpenStore]:
@@ -47,7 +47,9 @@ PLACES = pytest.mark.parametrize("places", [direct, through_sync])
 
 
 @PLACES
-def test_the_machine_finds_nothing(places: Callable[[Databases], Callable[[], OpenStore]], databases: Databases) -> None:
+def test_the_machine_finds_nothing(
+    places: Callable[[Databases], Callable[[], OpenStore]], databases: Databases
+) -> None:
     steps = run_machine(places(databases), MemoryStore, how=settings(QUICK, max_examples=20))
     assert steps > 20
 

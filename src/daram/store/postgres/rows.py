@@ -60,7 +60,8 @@ def of_kind(found: Iterable[Reply], *kinds: str) -> list[Reply]:
 
 
 def tail(found: Iterable[Reply], limit: int) -> list[Message]:
-    """The last ``limit`` messages, oldest first, of a path that came newest first: the parent of each is the next row."""
+    """The last ``limit`` messages, oldest first, of a path that came newest first: the parent of each is the next
+    row."""
     path = [row for row in found if row.kind in ("message", "erased")]
     result: list[Message] = []
     parent: str | None = None

@@ -112,7 +112,10 @@ class OneByOne:
 
 
 class Grouped:
-    """By hand: a thread that commits whatever was queued meanwhile, and feeds the search index now and then."""
+    """By hand: a thread that commits whatever was queued meanwhile, and feeds the search index now and then.
+
+    Each write has a savepoint, so that a bad one would fail alone.
+    """
 
     name = "by hand, in groups"
 
@@ -145,7 +148,11 @@ class Grouped:
                 batch = list(self._queue)
                 self._queue.clear()
             self._db.execute("BEGIN IMMEDIATE")
-            tails = [append_by_hand(self._db, key, role, window) for _, key, role, window in batch]
+            tails = []
+            for _, key, role, window in batch:
+                self._db.execute("SAVEPOINT one")
+                tails.append(append_by_hand(self._db, key, role, window))
+                self._db.execute("RELEASE one")
             self._db.execute("COMMIT")
             waiting += len(batch)
             if waiting > 256:

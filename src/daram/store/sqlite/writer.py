@@ -55,7 +55,7 @@ class _Write:
 class _Here(threading.local):
     """Of each thread: the event loop that is going to wake up the writer."""
 
-    notifying: asyncio.AbstractEventLoop | None = None
+    waking: asyncio.AbstractEventLoop | None = None
 
 
 class Writer:
@@ -73,8 +73,13 @@ class Writer:
         self._no_chore_before = 0.0
         self._connection: apsw.Connection | None = None
         self._queue: deque[_Write] = deque()
-        self._wake = threading.Condition()
+        # Held while a write is accepted: none is once ``_closing`` is set.
+        self._door = threading.Lock()
         self._closing = False
+        # Locked while there is nothing new. A plain lock, because it wakes a thread in half the time of a Condition.
+        self._nothing_new = threading.Lock()
+        self._nothing_new.acquire()
+        self._is_crowded = False
         self._here = _Here()
         # Held while a batch runs, and across a fork.
         self._gate = threading.Lock()
@@ -89,7 +94,7 @@ class Writer:
         """Run ``work`` in a transaction; returns when it is on disk. Cancelling the caller does not undo it."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        with self._wake:
+        with self._door:
             if self._closing:
                 raise StoreClosed("this store was closed; open it again with daram.open(…)")
             if len(self._queue) >= MAX_QUEUE:
@@ -97,23 +102,27 @@ class Writer:
                     f"{self._path}: {MAX_QUEUE:,} writes are waiting already; nothing was stored, try again"
                 )
             self._queue.append(_Write(work, loop, future))
-        # Not at once: the tasks that the last commit woke up all write in this turn of the loop, and are to share the
-        # next one. Nor would the writer get far while they run (they hold the interpreter).
-        if self._here.notifying is not loop:
-            self._here.notifying = loop
-            loop.call_soon(self._notify)
+        if not self._is_crowded:
+            self._wake()
+        elif self._here.waking is not loop:
+            # Not at once: the tasks that the last commit woke up write in this turn of the loop, and are to share the
+            # next one.
+            self._here.waking = loop
+            loop.call_soon(self._wake)
         return await future
 
-    def _notify(self) -> None:
-        self._here.notifying = None
-        with self._wake:
-            self._wake.notify()
+    def _wake(self) -> None:
+        self._here.waking = None
+        try:
+            self._nothing_new.release()
+        except RuntimeError:
+            pass  # it was woken up already, and has not looked yet
 
     def close(self) -> None:
         """Finish what is queued and end; blocks until then."""
-        with self._wake:
+        with self._door:
             self._closing = True
-            self._wake.notify()
+        self._wake()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -128,18 +137,17 @@ class Writer:
 
     def _run(self) -> None:
         while True:
-            with self._wake:
-                if not self._queue and not self._closing:
-                    self._wake.wait(self._patience())
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
-                closing = self._closing and not batch
+            is_silent = not self._queue and not self._nothing_new.acquire(timeout=self._patience())
+            is_last = self._closing  # asked before the look at the queue, to which nothing is added behind it
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+            self._is_crowded = len(batch) > 1
             with self._gate:
                 if batch:
                     self._commit(batch)
-                if closing:
+                elif is_last:
                     self._finish()
                     return
-                if self._is_due(idle=not batch):
+                if self._is_due(idle=is_silent):
                     self._do_chore()
 
     def _finish(self) -> None:
@@ -151,10 +159,10 @@ class Writer:
     def _is_due(self, *, idle: bool) -> bool:
         return self._chore_due(idle) and time.monotonic() >= self._no_chore_before
 
-    def _patience(self) -> float | None:
-        """How long to wait for the next write: for ever while there is no chore."""
+    def _patience(self) -> float:
+        """How long to wait for the next write, in seconds: for ever (-1) while there is no chore."""
         if not self._chore_due(True):
-            return None
+            return -1
         return max(IDLE, self._no_chore_before - time.monotonic())
 
     def _do_chore(self) -> None:

@@ -109,7 +109,6 @@ def conversation(db: apsw.Connection, found: Stored) -> Conversation:
 
 def to_message(row: Row, parent: str | None, at: datetime | None = None) -> Message:
     """A row of ``message`` (11 columns, see queries.sql); ``at``: its ``created_at``, if it is worked out already."""
-    already."""
     seq, id, _, role, text, body, status, model, tokens, created_at, _ = row
     if at is None:
         at = from_micros(created_at)

@@ -113,6 +113,22 @@ def test_a_small_model_without_notes_gets_the_turns() -> None:
     assert roles(context) == ["system", "user", "assistant", "user", "assistant", "user"]
 
 
+def test_a_small_model_does_not_see_an_answer_twice() -> None:
+    pairs = [
+        ("My cat is Luna.", "Okay."),
+        ("2 + 2?", "4"),
+        ("My dog is Rex.", "Okay."),
+        ("I live in Busan.", " Okay.\n"),
+    ]
+    tail = [message for asked, answer in pairs for message in (user(asked), assistant(answer))]
+    for prefers_notes, shown in ((True, [*tail[2:4], *tail[6:8]]), (False, tail)):
+        context = assemble(
+            question=user("q"), tail=tail, budget=WIDE, count=COUNT, system="", prefers_notes=prefers_notes
+        )
+        assert context.messages[:-1] == shown
+        assert context.dropped == len(tail) - len(shown)
+
+
 def test_the_oldest_go_first() -> None:
     tail = turns(10, size=400)
     context = assemble(question=user("q"), tail=tail, budget=Budget(500), count=COUNT)

@@ -154,6 +154,7 @@ def test_nothing_is_noted_for_a_statement_or_a_question_of_the_world() -> None:
     assert notes("우리 강아지 이름은 초코야.", said(*KOREAN)) == []
     assert notes("What is the capital of France?", said(*ENGLISH)) == []
     assert notes("세계에서 가장 높은 산은?", said(*KOREAN)) == []
+    assert notes("How do I reverse a list in Python?", said(*ENGLISH)) == []
     assert notes("", said(*ENGLISH)) == []
     assert notes("What do I call the squirrel?", []) == []
 

@@ -98,7 +98,8 @@ def assemble(
     """
     history = _before(question, tail)
     newest = _newest(question, history)
-    earlier = groups(_before(newest[0], history))
+    past = groups(_before(newest[0], history))
+    earlier = _without_echoes(past) if prefers_notes else past
     free = _room(newest, system, budget, count)
     share = int(free * _SHARE)
     if summary and summary.strip():
@@ -111,7 +112,7 @@ def assemble(
     if prefers_notes and quoted:
         recent = _last(_unquoted(earlier, quoted), _RECORD_MESSAGES)
         context = _context(
-            system, recent, newest, quoted, dropped=_size(earlier) - _size(recent), as_record=True, count=count
+            system, recent, newest, quoted, dropped=_size(past) - _size(recent), as_record=True, count=count
         )
         while context.tokens > budget.prompt and context.recent:
             context = _without_oldest(context, count)
@@ -123,7 +124,7 @@ def assemble(
     recent = earlier[first:]
     shown = {message.id for group in recent for message in group}
     quoted = [note for note in quoted if note.id not in shown]
-    return _context(system, recent, newest, quoted, dropped=_size(earlier[:first]), as_record=False, count=count)
+    return _context(system, recent, newest, quoted, dropped=_size(past) - _size(recent), as_record=False, count=count)
 
 
 def shrink(context: Context, count: TokenCounter) -> Context | None:
@@ -233,6 +234,25 @@ def _without_oldest(context: Context, count: TokenCounter) -> Context:
         as_record=context.as_record,
         count=count,
     )
+
+
+def _without_echoes(past: list[Group]) -> list[Group]:
+    """The groups without the turns that were answered in the very words of a later turn.
+
+    Small models repeat an answer that they see twice ("Okay."), whatever they are asked.
+    """
+    kept: list[Group] = []
+    later: set[str] = set()
+    skipping = False
+    for group in reversed(past):
+        if group[0].role == "assistant":
+            answer = group[0].text.strip()
+            skipping = bool(answer) and answer in later
+            later.add(answer)
+        if not skipping:
+            kept.insert(0, group)
+        skipping = skipping and group[0].role != "user"
+    return kept
 
 
 def _unquoted(earlier: list[Group], notes: Sequence[Message]) -> list[Group]:

@@ -74,6 +74,10 @@ _OF_THE_USER: Final = re.compile(
     r"|했지|했더라|기억|말했|私|僕|俺|わたし|我",
     re.IGNORECASE,
 )
+# "How do I sort a list?" is a question that anybody may ask.
+_ANYBODY: Final = re.compile(
+    r"\b(?:how|can|could|should|may|might)\b(?:\W+(?:do|can|could|should|would|must))?\W+i\b", re.IGNORECASE
+)
 
 
 class _Candidate(NamedTuple):
@@ -115,7 +119,7 @@ def choose_notes(
         return []
     weight = _weights(asked, pool)
     passages = [_passage(candidate, asked, weight) for candidate in pool]
-    about_user = _OF_THE_USER.search(question.text) is not None
+    about_user = _OF_THE_USER.search(_ANYBODY.sub("", question.text)) is not None
     scores = [_overlap(passage, asked, weight, about_user) for passage in passages]
     best = max(scores)
     least = max(_LEAST, best * _LEAST_OF_BEST)

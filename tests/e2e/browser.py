@@ -97,15 +97,18 @@ class Browser:
         self.page.keyboard.press("Enter")
 
     def answer(self, number: int) -> Any:
-        """The n-th answer (from 1; the greeting is not one), to be waited on."""
-        return self.page.locator('[data-step-type="assistant_message"]:not(:has(#step-greeting)) .message-content').nth(
-            number - 1
-        )
+        """The text of the n-th answer (from 1; what the page itself says is none), to be waited on."""
+        return self._answers().nth(number - 1).locator(".message-content")
 
-    def finished(self) -> None:
-        """Wait until no answer is being made."""
+    def finished(self, number: int = 1) -> None:
+        """Wait until the n-th answer is whole and no other is being made: then it can be copied."""
+        self._answers().nth(number - 1).locator("button").first.wait_for()
         self.page.locator("#stop-button").wait_for(state="detached")
         self.page.locator("#chat-submit").wait_for()
+
+    def _answers(self) -> Any:
+        remarks = ":not(:has(#step-greeting)):not(:has([id^=step-model-])):not(:has([id^=step-problem-]))"
+        return self.page.locator(f'[data-step-type="assistant_message"]{remarks}')
 
     def conversations(self) -> Any:
         """The entries of the list."""

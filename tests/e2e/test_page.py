@@ -89,8 +89,8 @@ def tell_the_story(story: Story, page: Page, browser: Open, picture: str = "") -
         expect(chat.page.locator("#step-greeting")).to_have_text(story.words.greeting)
         expect(chat.conversations()).to_have_count(0)
         chat.say(story.told)
-        expect(chat.answer(1)).not_to_be_empty()
         chat.finished()
+        expect(chat.answer(1)).not_to_be_empty()
         expect(chat.conversations()).to_have_count(1)
     page.kill()
     page.start()
@@ -100,8 +100,9 @@ def tell_the_story(story: Story, page: Page, browser: Open, picture: str = "") -
         chat.conversations().first.click()
         expect(chat.page.locator('[data-step-type="user_message"]')).to_have_text(story.told)
         chat.say(story.asked)
+        chat.finished(2)
         expect(chat.answer(2)).to_contain_text(re.compile(story.name, re.IGNORECASE))
-        chat.finished()
+        expect(chat.page.get_by_text(story.words.incomplete)).to_have_count(0)
         if picture:
             chat.picture(f"{picture}-{story.language[:2]}")
     assert page.strangers() == []
@@ -166,7 +167,7 @@ def test_an_edit_goes_on_from_the_new_message(page: Page, browser: Open) -> None
         chat.finished()
         chat.say("[[say the second answer]]")
         expect(chat.answer(2)).to_have_text("the second answer")
-        chat.finished()
+        chat.finished(2)
         for round, said in enumerate(["[[say edited once]]", "[[say edited twice]]"], 1):
             chat.page.locator('[data-step-type="user_message"]').first.hover()
             chat.page.locator("button.edit-message").first.click()

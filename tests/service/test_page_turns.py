@@ -122,7 +122,8 @@ async def test_two_tabs_show_the_same(page: Page) -> None:
             assert two.shown == one.shown[1:]  # but for the greeting
             last = next(id for id, step in two.steps.items() if step["output"] == "[[tokens 30]]")
             await two.edit(last, "[[say edited in the other tab]]")
-            await one.until(lambda tab: tab.shown[-1] == "edited in the other tab")
+            for tab in (one, two):
+                await tab.until(lambda tab: tab.shown[-1] == "edited in the other tab" and not tab.loading)
             assert one.shown == two.shown
 
 

@@ -5,6 +5,8 @@ The codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 
 from daram.errors import (
@@ -17,8 +19,9 @@ from daram.errors import (
 )
 
 READ_ONLY = "25006"
-# The whole statement was undone because of another's; the same again may succeed at once.
-AGAIN = frozenset({"40001", "40P01"})
+# The whole statement was undone because of another's; the same again may succeed at once. (A unique violation is one of
+# these: everything is looked for under a lock, so that only somebody whom an old snapshot hides can have been first.)
+AGAIN = frozenset({"40001", "40P01", "23505"})
 # The session is over, or never was: shutdowns, crashes, time-outs of idle ones. (Class 08 says so too.)
 _LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
 
@@ -71,6 +74,9 @@ def translate(error: psycopg.Error, where: str) -> StoreError:
         )
     if code in _UNAVAILABLE:
         return StoreUnavailable(f"{where}: {_UNAVAILABLE[code]} ({said})")
+    if not code and re.search("too many (clients|connections)|remaining connection slots", said):
+        # Of a connection that was refused libpq gives no code, only the server's words.
+        return StoreBusy(f"{where}: {_BUSY['53300']} ({said}); nothing was stored, try again")
     if not code or code in _LOST or code.startswith("08"):
         return StoreUnavailable(f"{where}: cannot be reached ({said}); nothing of this call was stored")
     return StoreError(f"{where}: {said} ({code}); nothing of this call was stored")

@@ -109,7 +109,10 @@ class Pool:
         """
         unknown: psycopg.Error | None = None  # why a try may have been committed although it was not answered
         tries = 0
+        pause = 0.0
         while True:
+            if pause:
+                await asyncio.sleep(pause)
             tries += 1
             home, connection = await self._take(unknown if writes else None)
             try:
@@ -130,7 +133,7 @@ class Pool:
                     if tries == 1 and (repeatable or not lost):
                         continue
                 elif error.sqlstate in AGAIN and tries < _TRIES:
-                    await asyncio.sleep(random.uniform(0, 0.01 * 2**tries))  # noqa: S311  # to part those who collided
+                    pause = random.uniform(0, 0.01 * 2**tries)  # noqa: S311  # to part those who collided
                     continue
                 if unknown is not None:
                     raise self._unknown(unknown) from error

@@ -107,6 +107,15 @@ class PostgresServer(Server):
             )
             return len(found.fetchall())
 
+    def require_password(self, user: str, password: str) -> None:
+        """Make a role that is let in with this password only."""
+        from psycopg import sql
+
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all {user} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        self.run(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(user), sql.Literal(password)))
+        self.run("SELECT pg_reload_conf()")
+
     def run(self, command: str | sql.Composed, database: str = "postgres") -> None:
         """Run a statement past the store."""
         with self.connect(database) as connection:

@@ -6,9 +6,10 @@ import asyncio
 import secrets
 import threading
 from collections import deque
+from datetime import UTC, datetime
 from pathlib import Path
 from time import time_ns
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import apsw
 
@@ -73,8 +74,17 @@ def connect(path: Path, vfs: str | None) -> apsw.Connection:
     return db
 
 
-def append_by_hand(db: apsw.Connection, key: bytes, role: str, window: int) -> list[Any]:
-    """What an append does to the tables, and nothing else: no checks, no values, no branches."""
+class Said(NamedTuple):
+    """A message, as short as one would make it by hand."""
+
+    id: str
+    role: str
+    text: str
+    created_at: datetime
+
+
+def append_by_hand(db: apsw.Connection, key: bytes, role: str, window: int) -> list[Said]:
+    """What an append does to the tables, and nothing else: no checks, no branches, no parts or metadata."""
     now = time_ns() // 1000
     id = ids.message_id()
     row = db.execute(Q["find_conversation"], (key,)).fetchone()
@@ -88,7 +98,7 @@ def append_by_hand(db: apsw.Connection, key: bytes, role: str, window: int) -> l
     db.execute(Q["insert_message"], values)
     db.execute(Q["touch_conversation"], (version + 1, secrets.token_hex(8), seq, seq, 0, now, key))
     tail = db.execute(Q["run_desc"], (key, 1, seq, window)).fetchall() if window else []
-    return [{"role": row[3], "content": row[4]} for row in reversed(tail)]
+    return [Said(row[1], row[3], row[4], datetime.fromtimestamp(row[9] / 1e6, UTC)) for row in reversed(tail)]
 
 
 class OneByOne:

@@ -146,13 +146,11 @@ def to_messages(db: apsw.Connection, key: bytes, rows: list[Row], first: int = 0
     names: dict[int, str | None] = {row[0]: row[1] for row in rows}
     names[0] = None
     asked = rows[first:]
-    result = []
-    for row, at in zip(asked, all_from_micros([row[9] for row in asked]), strict=True):
-        parent = row[2]
-        if parent not in names:
-            names[parent] = name_of(db, key, parent)
-        result.append(to_message(row, names[parent], at))
-    return result
+    for row in asked:
+        if row[2] not in names:
+            names[row[2]] = name_of(db, key, row[2])
+    moments = all_from_micros([row[9] for row in asked])
+    return [to_message(row, names[row[2]], at) for row, at in zip(asked, moments, strict=True)]
 
 
 def runs(db: apsw.Connection, key: bytes, leaf: int, branched: int) -> Iterator[tuple[int, int]]:

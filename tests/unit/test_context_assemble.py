@@ -101,7 +101,9 @@ def test_a_small_model_gets_notes_and_a_record_of_the_last_turns() -> None:
     context = assemble(question=user("q"), tail=tail, budget=WIDE, count=COUNT, notes=[tail[6]], prefers_notes=True)
     assert roles(context) == ["system", "user"]
     prompt = context.messages[0].text
-    record = prompt[prompt.index(RECORD_HEADING) :].splitlines()[1:]
+    assert prompt.startswith(f"{SYSTEM}\n\n{RECORD_HEADING}\n")
+    assert prompt.endswith(f"\n\n{NOTES_RULE}")
+    record = prompt.removesuffix(f"\n\n{NOTES_RULE}").split(f"{RECORD_HEADING}\n")[1].splitlines()
     shown = [*tail[4:6], *tail[8:10]]  # not the turn whose statement is quoted
     assert record == [f"{message.role}: {' '.join(message.text.split())}" for message in shown]
     assert context.dropped == 6

@@ -203,12 +203,15 @@ def _context(
     as_record: bool,
     count: TokenCounter,
 ) -> Context:
-    prompt = _with_rule(system) if notes else system
+    prompt = system
     turns = [message for group in recent for message in group]
     if as_record:
         lines = [f"{message.role}: {_line(message.text)[:_RECORD_CHARS]}" for message in turns if message.text.strip()]
-        prompt = "\n".join([f"{prompt}\n\n{RECORD_HEADING}", *lines]) if lines else prompt
+        # The rule goes after the record, or the model goes on with the record.
+        prompt = "\n".join([f"{system}\n\n{RECORD_HEADING}".lstrip(), *lines, "\n"]) if lines else system
         turns = []
+    if notes:
+        prompt = _with_rule(prompt)
     messages = [system_message(prompt, id="system")] if prompt else []
     messages += [*turns, *newest[:-1], with_notes(newest[-1], notes)]
     return Context(
@@ -286,7 +289,7 @@ def _line(text: str) -> str:
 
 
 def _with_rule(system: str) -> str:
-    return f"{system} {NOTES_RULE}".lstrip()
+    return f"{system}{NOTES_RULE}" if not system or system.endswith("\n") else f"{system} {NOTES_RULE}"
 
 
 def _system_tokens(system: str, count: TokenCounter) -> int:

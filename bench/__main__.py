@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, help="where to write: the disk that is measured (default: temporary files)")
     options = parser.parse_args()
     extra = None if options.fsync_ms is None else options.fsync_ms / 1000
-    with tempfile.TemporaryDirectory(prefix="daram-bench-", dir=options.dir, ignore_cleanup_errors=True) as home:
+    with tempfile.TemporaryDirectory(prefix="daram-bench-", dir=options.dir) as home:
         sync, rows = asyncio.run(measure(Path(home), FULL if options.full else QUICK, extra))
     print(f"Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()}, WAL, synchronous=FULL")
     print(f"a sync of 4 KiB on this disk: {sync * 1000:.2f} ms\n")
@@ -41,4 +41,5 @@ def table(rows: list[Row]) -> str:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -190,7 +189,6 @@ async def measure(home: Path, scale: Scale, extra: float | None) -> tuple[float,
     else:
         rows += await many_tasks(home, scale, extra, sync)
     rows += await size(home)
-    shutil.rmtree(home, ignore_errors=True)
     return sync, rows
 
 

@@ -1,0 +1,40 @@
+"""The measurements measure what they say: whoever writes by hand leaves the database that Daram would leave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bench.__main__ import table
+from bench.contenders import OWNER, TEXT, Daram, Grouped, OneByOne, prepared
+from bench.turns import QUICK, Row, measure
+from tests.faults.checks import check_file
+
+from daram.store.sqlite.engine import SqliteStore
+
+
+@pytest.mark.parametrize("contender", [Daram, OneByOne, Grouped])
+async def test_a_contender_stores_messages(tmp_path: Path, contender: type[Daram] | type[OneByOne]) -> None:
+    path = await prepared(tmp_path / "daram.db", 2, 10)
+    it = contender(path)
+    for i in range(300):
+        await it.append(i % 2, "user" if i % 4 < 2 else "assistant", 20 if i % 4 < 2 else 0)
+    await it.close()
+    check_file(path)
+    async with SqliteStore(path) as store:
+        for name in ("c0", "c1"):
+            conversation = await store.get(OWNER, name)
+            messages = (await store.messages(OWNER, name, limit=1000)).items
+            assert conversation.last_seq == conversation.version + 9 == len(messages) == 160
+            assert {message.text for message in messages} == {TEXT}
+            assert [message.role for message in messages[10:14]] == ["user", "assistant", "user", "assistant"]
+            assert len(await store.search(OWNER, "message", conversation=name, limit=1000)) == 160
+
+
+async def test_the_table_is_made(tmp_path: Path) -> None:
+    few = QUICK._replace(rounds=4, turns=2, appends=4, lengths=(10, 100))
+    _, rows = await measure(tmp_path, few, 0.0)
+    printed = table(rows)
+    assert "a turn at 100 messages" in printed
+    assert printed.count("32 tasks") == 2
+    assert all(isinstance(row, Row) and row.measured for row in rows)

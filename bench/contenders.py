@@ -59,7 +59,6 @@ async def prepared(path: Path, conversations: int, messages: int, vfs: str | Non
             for start in range(0, messages, 100):
                 batch = [daram.user(TEXT) for _ in range(min(100, messages - start))]
                 await store.append(OWNER, f"c{number}", batch)
-        await store.search(OWNER, "message")  # the index is up to date
     return path
 
 

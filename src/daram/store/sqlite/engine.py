@@ -32,6 +32,9 @@ from daram.store.validate import Limits
 
 T = TypeVar("T")
 
+# How often a search has the index fed before it looks through the rest itself: others may write without end.
+_FEEDS = 20
+
 
 class SqliteStore(SqliteCare):
     """Conversations in one file. Several processes may open it at once (on a local disk, not on a network share).
@@ -276,11 +279,13 @@ class SqliteStore(SqliteCare):
     async def _search(
         self, owner: str, query: str, conversation: Ref | None, limit: int, any_word: bool
     ) -> builtins.list[Hit]:
-        if self._writer is not None and await self._read(reads.has_unindexed):
+        steps = 0 if self._writer is None else _FEEDS
+        while steps and await self._read(reads.has_unindexed):
+            steps -= 1
             try:
                 await self._write(lambda db, _: self._upkeep.feed(db))
             except StoreError:
-                pass  # a full disk or a busy one: then what is not indexed is looked through
+                break  # a full disk or a busy one: then what is not indexed is looked through
         return await self._read(lambda db: index.search(db, owner, query, conversation, self._clock(), limit, any_word))
 
     # --- forks (see forks.py) ---

@@ -136,8 +136,9 @@ class Writer:
         self._gate.release()
 
     def _run(self) -> None:
+        is_silent = False
         while True:
-            is_silent = not self._queue and not self._nothing_new.acquire(timeout=self._patience())
+            is_silent = not self._queue and not self._nothing_new.acquire(timeout=self._patience(is_silent))
             is_last = self._closing  # asked before the look at the queue, to which nothing is added behind it
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
             self._is_crowded = len(batch) > 1
@@ -159,11 +160,11 @@ class Writer:
     def _is_due(self, *, idle: bool) -> bool:
         return self._chore_due(idle) and time.monotonic() >= self._no_chore_before
 
-    def _patience(self) -> float:
+    def _patience(self, was_silent: bool) -> float:
         """How long to wait for the next write, in seconds: for ever (-1) while there is no chore."""
         if not self._chore_due(True):
             return -1
-        return max(IDLE, self._no_chore_before - time.monotonic())
+        return max(0 if was_silent else IDLE, self._no_chore_before - time.monotonic())
 
     def _do_chore(self) -> None:
         try:

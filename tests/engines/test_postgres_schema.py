@@ -1,0 +1,232 @@
+"""Opening a database: the schema is made or found; another program's, a newer or a changed one is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from psycopg import sql
+
+from daram.errors import (
+    ConfigError,
+    MissingExtra,
+    SchemaTooNew,
+    StoreCorrupt,
+    StoreError,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from daram.model import user
+from daram.store import url as urls
+from daram.store.postgres import schema
+from daram.store.postgres.engine import PostgresStore
+from daram.store.queries import Migration, load_migrations
+from daram.store.url import store_from_url
+from daram.testing.servers import PostgresServer
+
+OWNER = "ann"
+
+
+@pytest.fixture
+def empty(postgres_server: PostgresServer) -> Iterator[str]:
+    """The name of an empty database."""
+    name = postgres_server.database()
+    yield name
+    postgres_server.drop(name)
+
+
+@pytest.fixture
+def url(postgres_server: PostgresServer, empty: str) -> str:
+    return postgres_server.url_of(empty)
+
+
+async def opens(url: str, **options: object) -> None:
+    async with PostgresStore(url, **options) as store:  # type: ignore[arg-type]  # of several tests
+        await store.append(OWNER, "c", [user("x")], create=True)
+
+
+async def test_many_processes_open_an_empty_database_at_once(
+    url: str, postgres_server: PostgresServer, empty: str
+) -> None:
+    stores = [PostgresStore(url) for _ in range(8)]
+    await asyncio.gather(*(store.append(OWNER, "c", [user("x")], create=True) for store in stores))
+    for store in stores:
+        await store.close()
+    with postgres_server.connect(empty) as connection:
+        applied = connection.execute("SELECT number, phase, checksum FROM daram.migration ORDER BY number").fetchall()
+    assert [(n, p, c) for n, p, c in applied] == [(m.number, "pre", m.checksum) for m in schema.MIGRATIONS]
+    async with PostgresStore(url) as store:
+        assert (await store.get(OWNER, "c")).version == 8
+
+
+async def test_schemas_are_apart(url: str) -> None:
+    odd = 'Odd "schema"; --'
+    for name in ("daram", odd, "other"):
+        await opens(url, schema=name)
+    async with PostgresStore(url, schema=odd) as store:
+        assert (await store.get(OWNER, "c")).version == 1
+        assert (await store.search(OWNER, "x"))[0].text == "x"
+        assert (await store.describe())["schema"].startswith(odd)
+
+
+async def test_the_schema_of_another_program(url: str, postgres_server: PostgresServer, empty: str) -> None:
+    for made in ("CREATE TABLE daram.recipes (name text)", "CREATE TABLE daram.migration (number integer)"):
+        postgres_server.run("CREATE SCHEMA daram", empty)
+        postgres_server.run(made, empty)
+        store = PostgresStore(url)
+        for _ in range(2):
+            with pytest.raises(StoreCorrupt, match="other tables"):
+                await store.append(OWNER, "c", [user("x")], create=True)
+        await store.close()
+        with postgres_server.connect(empty) as connection:
+            count = connection.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'daram'::regnamespace")
+            assert count.fetchone() == (1,)
+        await opens(url, schema="mine")
+        postgres_server.run("DROP SCHEMA daram CASCADE", empty)
+        postgres_server.run("DROP SCHEMA mine CASCADE", empty)
+
+
+async def test_a_schema_that_was_made_for_us(url: str, postgres_server: PostgresServer, empty: str) -> None:
+    """By an administrator, for a user who may not make schemas."""
+    postgres_server.run("CREATE ROLE app LOGIN")
+    try:
+        theirs = url.replace("daram@", "app@")
+        with pytest.raises(StoreReadOnly, match="may make them"):
+            await opens(theirs)
+        postgres_server.run("CREATE SCHEMA daram AUTHORIZATION app", empty)
+        await opens(theirs)
+        postgres_server.run("CREATE ROLE reader LOGIN")
+        postgres_server.run("GRANT USAGE ON SCHEMA daram TO reader", empty)
+        postgres_server.run("GRANT SELECT ON ALL TABLES IN SCHEMA daram TO reader", empty)
+        async with PostgresStore(url.replace("daram@", "reader@")) as store:
+            assert [m.text for m in await store.tail(OWNER, "c")] == ["x"]
+            with pytest.raises(StoreReadOnly):
+                await store.append(OWNER, "c", [user("y")])
+    finally:
+        postgres_server.drop(empty)
+        for role in ("app", "reader"):
+            postgres_server.run(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
+
+
+async def test_a_database_in_another_encoding(postgres_server: PostgresServer) -> None:
+    postgres_server.run("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+    with pytest.raises(StoreUnavailable, match="UTF8"):
+        await opens(postgres_server.url_of("latin"))
+    postgres_server.drop("latin")
+
+
+async def test_a_changed_migration(url: str, postgres_server: PostgresServer, empty: str) -> None:
+    await opens(url)
+    postgres_server.run("UPDATE daram.migration SET checksum = 'x' WHERE number = 2", empty)
+    with pytest.raises(StoreCorrupt, match="migration 2"):
+        await opens(url)
+
+
+@pytest.mark.parametrize("phase", ["pre", "post"])
+async def test_a_newer_schema(url: str, postgres_server: PostgresServer, empty: str, phase: str) -> None:
+    """What a newer Daram only added does not stop this one; where it took something away, this one stops at once."""
+    await opens(url)
+    postgres_server.run(f"INSERT INTO daram.migration VALUES (99, '{phase}', 'later', 'x')", empty)
+    if phase == "pre":
+        await opens(url)
+    else:
+        with pytest.raises(SchemaTooNew, match="99"):
+            await opens(url)
+
+
+async def test_pre_and_post_steps(url: str, postgres_server: PostgresServer, empty: str) -> None:
+    """An upgrade without a pause: the new release adds, the old one goes on, and at last what is old is taken away."""
+    await opens(url)
+    old = PostgresStore(url)
+    known = len(schema.MIGRATIONS)
+    steps = [
+        *schema.MIGRATIONS,
+        Migration(known + 1, "pre_colour", "ALTER TABLE conversation ADD COLUMN colour text", "a"),
+        Migration(known + 2, "post_colour", "ALTER TABLE conversation ALTER COLUMN colour SET DEFAULT 'red'", "b"),
+    ]
+    assert await schema.migrate(old.pool, "daram", migrations=steps) == [known + 1]
+    assert await schema.migrate(old.pool, "daram", migrations=steps) == []
+    await old.append(OWNER, "c", [user("while both run")])
+    await opens(url)
+    assert await schema.migrate(old.pool, "daram", post=True, migrations=steps) == [known + 2]
+    assert await schema.migrate(old.pool, "daram", post=True, migrations=steps) == []
+    with pytest.raises(SchemaTooNew):
+        await opens(url)
+    await old.close()
+
+
+async def test_a_migration_that_fails_leaves_nothing(url: str, postgres_server: PostgresServer, empty: str) -> None:
+    await opens(url)
+    store = PostgresStore(url)
+    known = len(schema.MIGRATIONS)
+    steps = [
+        *schema.MIGRATIONS,
+        Migration(known + 1, "good", "CREATE TABLE colour (name text)", "a"),
+        Migration(known + 2, "bad", "CREATE TABLE colour (name text)", "b"),
+    ]
+    with pytest.raises(StoreError, match="already exists"):
+        await schema.migrate(store.pool, "daram", migrations=steps)
+    with postgres_server.connect(empty) as connection:
+        assert connection.execute("SELECT to_regclass('daram.colour')").fetchone() == (None,)
+    assert await schema.migrate(store.pool, "daram") == []
+    await store.close()
+
+
+def test_the_steps_are_numbered_and_only_add() -> None:
+    steps = load_migrations("daram.store.postgres.migrations")
+    assert [step.number for step in steps] == list(range(1, len(steps) + 1))
+    assert {schema.phase(step) for step in steps} == {"pre"}
+
+
+# --- URLs -----------------------------------------------------------------------------------------------------------
+
+
+async def test_urls(url: str) -> None:
+    for good in (url, url.replace("postgresql", "postgres"), f"{url}?schema=s&pool_size=2&pool_wait=1&timeout=5"):
+        store = store_from_url(f"{good}{'&' if '?' in good else '?'}statement_timeout=5&sslmode=disable")
+        assert isinstance(store, PostgresStore)
+        async with store:
+            found = await store.describe()
+            assert found["engine"].startswith("PostgreSQL ")
+            assert "synchronous_commit=on" in found["durability"]
+    assert found["schema"].startswith("s ")
+    assert found["connections"] == "at most 2"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("pool_size=0", "pool_size"),
+        ("pool_size=x", "pool_size"),
+        ("timeout=0", "timeout"),
+        ("timeout=nan", "timeout"),
+        ("pool_wait=-1", "pool_wait"),
+        ("statement_timeout=x", "statement_timeout"),
+        ("schema=", "schema"),
+        ("schema=pg_x", "schema"),
+        ("schema=" + "가" * 22, "schema"),
+        ("colour=red", "colour"),
+    ],
+)
+def test_wrong_urls(options: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named) as caught:
+        store_from_url(f"postgresql://u:secretword@h/d?{options}")
+    assert "secretword" not in str(caught.value)
+
+
+def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urls, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"daram\[postgres\]"):
+        store_from_url("postgresql://h/d")
+
+
+async def test_describe_says_what_a_power_cut_takes(url: str, postgres_server: PostgresServer, empty: str) -> None:
+    await opens(url)
+    name = sql.Identifier(empty)
+    postgres_server.run(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(name))
+    async with PostgresStore(url) as store:
+        found = await store.describe()
+        assert "synchronous_commit=off" in found["durability"]
+        assert "power cut" in found["durability"]
+        assert "@" not in found["location"]

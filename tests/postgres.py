@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from psycopg import sql
 
-from daram import sync
+from daram import ids, sync
 from daram.testing.servers import PostgresServer
+from daram.testing.suite.base import RawMessage
 
 TEMPLATE = "daram_template"
 
@@ -61,3 +62,15 @@ def postgres_template(postgres_server: PostgresServer) -> Databases:
 def databases(postgres_template: Databases) -> Iterator[Databases]:
     yield postgres_template
     postgres_template.empty()
+
+
+def stored_messages(databases: Databases, key: object, owner: str, id: str) -> list[RawMessage]:
+    """The rows of a conversation, read past the store."""
+    with databases.server.connect(databases.name(key)) as connection:
+        rows = connection.execute(
+            "SELECT m.seq, m.id, p.id, m.role, m.text FROM daram.message m"
+            " LEFT JOIN daram.message p ON p.conversation = m.conversation AND p.seq = m.parent"
+            " WHERE m.conversation = %s ORDER BY m.seq",
+            (ids.conversation_key(owner, id),),
+        )
+        return [RawMessage(*row) for row in rows]

@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.postgres import Databases
+from tests.postgres import Databases, stored_messages
 
-from daram import ids, sync
+from daram import sync
 from daram.store.base import Store
 from daram.store.postgres.engine import PostgresStore
 from daram.testing import AsyncOverSync, StoreTests
@@ -24,17 +24,9 @@ class TestPostgresStore(StoreTests):
         return PostgresStore(await asyncio.to_thread(self.databases.url, where))
 
     async def raw_messages(self, where: Path, owner: str, id: str) -> list[RawMessage]:
-        with self.databases.server.connect(self.databases.name(where)) as connection:
-            rows = connection.execute(
-                "SELECT m.seq, m.id, p.id, m.role, m.text FROM daram.message m"
-                " LEFT JOIN daram.message p ON p.conversation = m.conversation AND p.seq = m.parent"
-                " WHERE m.conversation = %s ORDER BY m.seq",
-                (ids.conversation_key(owner, id),),
-            )
-            return [RawMessage(*row) for row in rows]
+        return stored_messages(self.databases, where, owner, id)
 
 
-@pytest.mark.matrix
 class TestPostgresStoreThroughSync(TestPostgresStore):
     async def open_store(self, where: Path) -> Store:
         url = await asyncio.to_thread(self.databases.url, where)

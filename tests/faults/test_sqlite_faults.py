@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import apsw
@@ -151,6 +151,21 @@ async def test_the_search_index_waits_for_room(store: SqliteStore, disk: FaultyD
         await asyncio.sleep(1.2)  # the writer tries to feed the index in the silence
     await store.append(OWNER, "c", [daram.user("second needle")])
     assert [hit.text for hit in await store.search(OWNER, "needle")] == ["second needle"]
+
+
+@pytest.mark.parametrize("error", [full, broken])
+async def test_a_log_that_cannot_be_brought_into_the_database(
+    store: SqliteStore, disk: FaultyDisk, error: Callable[[], Exception]
+) -> None:
+    """The disk has room for the log but not for the database: what is committed is kept in the log."""
+    with disk.failing("write", "database", error):
+        for i in range(14):  # a log of 8 MB is brought into the database by the commit that fills it
+            await store.append(OWNER, "big", [daram.user(f"{i} " + "x" * 900_000)], create=True)
+        assert disk.failures > 0
+        assert len(await texts(store, "big")) == 14
+    await store.append(OWNER, "c", [daram.user("second")])
+    assert len(await texts(store, "big")) == 14
+    assert await texts(store) == ["first", "second"]
 
 
 # --- I/O errors -----------------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ class Connections:
         connection.pragma("fullfsync", True)
         connection.pragma("checkpoint_fullfsync", True)
         connection.pragma("secure_delete", True)
-        connection.pragma("wal_autocheckpoint", 2000)
+        connection.pragma("wal_autocheckpoint", 0)  # the writer does it, when it has answered
         # Savepoints keep what they may have to undo in memory, not in a file among the temporary ones.
         connection.pragma("temp_store", "MEMORY")
 

@@ -26,6 +26,8 @@ log = logging.getLogger("daram.sqlite")
 
 MAX_BATCH = 256
 MAX_QUEUE = 10_000
+# The log is brought into the database when it has so many pages (of 4 KiB).
+LOG_PAGES = 2000
 # After so much silence the writer does what can wait (feeding the search index); after so long again if it failed; and
 # so much time it takes for it before it closes. In seconds.
 IDLE = 0.5
@@ -71,6 +73,8 @@ class Writer:
         self._chore = chore
         self._chore_due = due
         self._no_chore_before = 0.0
+        self._log_pages = 0
+        self._no_checkpoint_before = 0.0
         self._connection: apsw.Connection | None = None
         self._queue: deque[_Write] = deque()
         # Held while a write is accepted: none is once ``_closing`` is set.
@@ -87,7 +91,7 @@ class Writer:
 
     def start(self, connection: apsw.Connection) -> None:
         """Begin, with a connection that is open already."""
-        self._connection = connection
+        self._use(connection)
         self._thread.start()
 
     async def submit(self, work: Work[T]) -> T:
@@ -148,6 +152,8 @@ class Writer:
                 elif is_last:
                     self._finish()
                     return
+                if self._log_pages >= LOG_PAGES:
+                    self._checkpoint()
                 if self._is_due(idle=is_silent):
                     self._do_chore()
 
@@ -178,11 +184,37 @@ class Writer:
             self._no_chore_before = time.monotonic() + RETRY
             self._drop_connection()
 
+    def _checkpoint(self) -> None:
+        """Bring the log into the database, as far as nobody reads an older state: it begins anew with the next write.
+
+        SQLite would do it within a commit, whose waiters would wait for it, and not tell what went wrong.
+        """
+        if self._connection is None or time.monotonic() < self._no_checkpoint_before:
+            return
+        self._log_pages = 0  # the next commit tells
+        try:
+            self._connection.wal_checkpoint()
+        except apsw.BusyError:
+            pass  # another process is at it
+        except apsw.Error as error:
+            # Nothing is lost by it: the log grows meanwhile.
+            log.warning("checkpoint of %s, again in %g s: %s", self._path, RETRY, error)
+            self._no_checkpoint_before = time.monotonic() + RETRY
+
+    def _committed(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
     def _open(self) -> apsw.Connection:
         self._connections.check()
         if self._connection is None:
-            self._connection = self._connections.writing()
+            self._use(self._connections.writing())
+        assert self._connection is not None
         return self._connection
+
+    def _use(self, connection: apsw.Connection) -> None:
+        connection.set_wal_hook(self._committed)
+        self._connection = connection
 
     def _commit(self, batch: list[_Write], *, guarded: bool = False) -> None:
         try:

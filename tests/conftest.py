@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tests.postgres import databases, postgres_server, postgres_template  # noqa: F401  # fixtures
 from tests.redis_servers import redis_cluster, redis_server, valkey_server  # noqa: F401  # fixtures
+
+# Whoever runs the tests in the background of a shell has SIGINT ignored, which every child inherits: then no Ctrl-C of
+# a test would reach what it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines differ in speed: how long an example took says nothing here.
 settings.register_profile(

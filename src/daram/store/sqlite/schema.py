@@ -29,9 +29,18 @@ def _number(connection: apsw.Connection, query: str) -> int:
 
 def check_identity(connection: apsw.Connection, path: str) -> int:
     """The schema's number (0: an empty file); raises where the file is not ours or of a newer Daram."""
-    version = _number(connection, "PRAGMA user_version")
-    application = _number(connection, "PRAGMA application_id")
-    if application == 0 and version == 0 and _number(connection, "SELECT count(*) FROM sqlite_schema") == 0:
+    # At one moment: another process may be making the file right now.
+    begun = not connection.in_transaction
+    if begun:
+        connection.execute("BEGIN")
+    try:
+        version = _number(connection, "PRAGMA user_version")
+        application = _number(connection, "PRAGMA application_id")
+        is_empty = _number(connection, "SELECT count(*) FROM sqlite_schema") == 0
+    finally:
+        if begun and connection.in_transaction:
+            connection.execute("COMMIT")
+    if application == 0 and version == 0 and is_empty:
         return 0
     if application != APPLICATION_ID:
         raise StoreCorrupt(f"{path}: is an SQLite database, but not Daram's; give another path. Nothing was changed")

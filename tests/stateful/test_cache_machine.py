@@ -28,6 +28,13 @@ def machine() -> type[CacheMachine]:
     return Machine
 
 
+def patient_machine() -> type[CacheMachine]:
+    """For mutants: a busy computer must not hide them behind misses."""
+    made = machine()
+    made.budget = 0.02
+    return made
+
+
 def test_no_turn_sees_stale_history_for_twenty_thousand_steps() -> None:
     made = machine()
     run_state_machine_as_test(made, settings=LONG)
@@ -40,7 +47,9 @@ def test_the_machine_catches_a_cache_without_the_etag_check(monkeypatch: pytest.
 
     monkeypatch.setattr(Entry, "extended", believing)
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(machine(), settings=settings(QUICK, max_examples=400, phases=[Phase.generate]))
+        run_state_machine_as_test(
+            patient_machine(), settings=settings(QUICK, max_examples=1000, phases=[Phase.generate])
+        )
 
 
 def test_the_machine_catches_a_cache_without_the_head_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,4 +60,6 @@ def test_the_machine_catches_a_cache_without_the_head_check(monkeypatch: pytest.
 
     monkeypatch.setattr(cached._Look, "following", believing)
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(machine(), settings=settings(QUICK, max_examples=200, phases=[Phase.generate]))
+        run_state_machine_as_test(
+            patient_machine(), settings=settings(QUICK, max_examples=1000, phases=[Phase.generate])
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from bench import cache_turns
 from bench.__main__ import table
 from bench.contenders import OWNER, TEXT, Daram, Grouped, OneByOne, prepared
 from bench.turns import QUICK, Row, measure
@@ -38,3 +39,17 @@ async def test_the_table_is_made(tmp_path: Path) -> None:
     assert "a turn at 100 messages" in printed
     assert printed.count("32 tasks") == 2
     assert all(isinstance(row, Row) and row.measured for row in rows)
+
+
+async def test_the_table_of_caches_is_made(tmp_path: Path) -> None:
+    lines = await cache_turns.measure(tmp_path, cache_turns.Scale(rounds=1, alone=2, each=2, window=5, length=10))
+    assert [(each.engine, each.away, each.cache) for each in lines] == [
+        *(("SQLite", "here", name) for name in ("none", "memory", "Redis", "both")),
+        *(("PostgreSQL", away, name) for away in ("here", "2 ms") for name in ("none", "memory", "Redis", "both")),
+        *(("Redis", away, name) for away in ("here", "2 ms") for name in ("none", "memory")),
+    ]
+    for each in lines:
+        assert each.ms > 0
+        assert each.per_second > 0
+        assert each.hits is None if each.cache == "none" else each.hits
+    assert cache_turns.table(lines).count("PostgreSQL") == 8

@@ -27,6 +27,8 @@ from daram.store.wrapper import StoreWrapper
 
 MAX_ENTRY = 256 << 10
 MAX_TAIL = 200
+# Wider ones are the engine's matter, whatever it allows.
+MAX_WINDOW = 1000
 
 
 class CachedStore(StoreWrapper):
@@ -53,6 +55,8 @@ class CachedStore(StoreWrapper):
         self.breaker = breaker or Breaker()
         self.hits = 0
         self.misses = 0
+        # The widest window that was asked for: more than that is never kept, since each change writes the whole entry.
+        self._widest = 0
         self._secret = secret
         self._max_entry = max_entry
 
@@ -214,6 +218,9 @@ class CachedStore(StoreWrapper):
     async def _look(self, owner: str, id: str, messages: Sequence[Message], window: int) -> _Look:
         """What the cache has, and the window to ask the engine for: none where the entry is long enough."""
         look = _Look(owner, id, window, self.breaker.deadline())
+        if type(window) is not int or not 0 <= window <= MAX_WINDOW:
+            return look  # as it should be asked for by nobody: the engine will say so
+        self._widest = max(self._widest, min(window, MAX_TAIL))
         try:
             look.key = ids.conversation_key(owner, id)
             batch = len(messages)
@@ -277,8 +284,9 @@ class CachedStore(StoreWrapper):
         if entry is None:
             await self._drop(look.owner, look.id)
             return
-        if len(entry.tail) > MAX_TAIL:
-            entry = Entry(entry.owner, entry.etag, entry.head, False, entry.tail[-MAX_TAIL:])
+        keep = self._widest or MAX_TAIL
+        if len(entry.tail) > keep:
+            entry = Entry(entry.owner, entry.etag, entry.head, False, entry.tail[-keep:])
         value = encode(entry, key, self._secret, self._max_entry)
         if value is None:
             await self._drop(look.owner, look.id)

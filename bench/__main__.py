@@ -21,19 +21,17 @@ MORE = {"redis": "bench.redis_turns", "cache": "bench.cache_turns"}
 def main() -> None:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="What a turn costs on this machine.")
-    parser.add_argument(
-        "what", nargs="*", choices=["sqlite", *MORE], default=["sqlite", *MORE], help="what to measure (default: all)"
-    )
+    parser.add_argument("--only", choices=["sqlite", *MORE], help="measure this alone (default: one after the other)")
     parser.add_argument("--full", action="store_true", help="measure longer, for steadier numbers")
     parser.add_argument(
         "--fsync-ms", type=float, metavar="N", help="for the many tasks, let each sync take N ms longer"
     )
     parser.add_argument("--dir", type=Path, help="where to write: the disk that is measured (default: temporary files)")
     options = parser.parse_args()
-    if "sqlite" in options.what:
+    if options.only in (None, "sqlite"):
         sqlite(options.full, options.fsync_ms, options.dir)
     for name, program in MORE.items():
-        if name in options.what:
+        if options.only in (None, name):
             print(f"\n--- {name}", flush=True)
             subprocess.run([sys.executable, "-m", program, *(["--full"] if options.full else [])], check=True)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from redis import Redis
+from redis import Redis, exceptions
+from redis.asyncio.connection import AbstractConnection as Connection
+from redis.cluster import RedisCluster as SyncCluster
 from tests.faults.wire import Wire
 
 from daram import ids
@@ -373,6 +377,120 @@ async def test_a_cluster_loses_a_primary() -> None:
         listed = {c.id for c in (await store.list("ann")).items}
         assert listed == {f"w{n}" for n in range(6)}
         await store.close()
+
+
+STUMBLES = (
+    RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed"),
+    RuntimeError("read() called while another coroutine is already waiting for incoming data"),
+    asyncio.IncompleteReadError(b"", 1),
+    AttributeError("'NoneType' object has no attribute 'at_eof'"),
+    IndexError("list index out of range"),
+    KeyError("127.0.0.1:1"),
+    exceptions.InvalidResponse("Protocol error"),
+    exceptions.RedisClusterException("All slots are not covered"),
+)
+
+
+@pytest.mark.parametrize("place", ["server", "cluster"])
+@pytest.mark.parametrize("stumble", STUMBLES, ids=lambda error: f"{type(error).__name__}: {error}"[:40])
+async def test_whatever_the_driver_raises_is_typed(
+    place: str,
+    stumble: Exception,
+    redis_server: RedisServer,
+    redis_cluster: RedisCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = redis_server if place == "server" else redis_cluster
+    here.flush()
+    store = RedisStore(here.url)
+    await store.append("ann", "c", [user("a", id="a")], create=True)
+    sent, times = Connection.send_packed_command, 1
+
+    async def stumbling(self: Connection, command: Any, *args: Any, **options: Any) -> None:
+        nonlocal times
+        await sent(self, command, *args, **options)  # the server gets it
+        if times and b"EVALSHA" in b"".join(command)[:30]:
+            times -= 1
+            await self.disconnect(nowait=True)
+            raise stumble
+
+    monkeypatch.setattr(Connection, "send_packed_command", stumbling)
+    done = await store.append("ann", "c", [user("b", id="b")])  # once: sent again, and known again
+    assert (done.version, times) == (2, 0)
+    times = 99
+    client_side = isinstance(stumble, exceptions.RedisClusterException)
+    with pytest.raises(StoreUnavailable if client_side else OutcomeUnknown):
+        await store.append("ann", "c", [user("c", id="c")])
+    with pytest.raises(StoreUnavailable):
+        await store.tail("ann", "c")
+    times = 0
+    assert await names_of(store, "c") == ["a", "b", "c"]
+    assert (await store.append("ann", "c", [user("c", id="c")])).version == 3
+    await store.close()
+
+
+def until_it_has_two(cluster: RedisCluster) -> None:
+    """Wait until the conversation has two messages, asking past the store."""
+    name = keys.of_conversation(ids.conversation_key("ann", "c"))[1]
+    with SyncCluster(port=cluster.nodes[0].port, host="127.0.0.1", protocol=2) as client:
+        while client.llen(name) < 2:
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_a_connection_that_another_task_takes_away(
+    redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch, sent: bool
+) -> None:
+    """The driver disconnects all connections of a cluster when it is down, those in use and in handshake too.
+
+    ``sent``: at the first try the command went out before, so that the others cannot tell what became of it.
+    """
+    redis_cluster.flush()
+    store = RedisStore(redis_cluster.url)
+    await store.append("ann", "c", [user("a", id="a")], create=True)
+    write, tries = Connection._send_packed_command, 0
+
+    async def taken_away(self: Connection, command: Any) -> None:
+        nonlocal tries
+        if b"EVALSHA" not in b"".join(command)[:30]:
+            return await write(self, command)
+        tries += 1
+        if sent and tries == 1:
+            await write(self, command)
+            await asyncio.to_thread(until_it_has_two, redis_cluster)
+            await store.server.client().nodes_manager.aclose()
+        else:
+            await store.server.client().nodes_manager.aclose()
+            await write(self, command)
+        return None
+
+    monkeypatch.setattr(Connection, "_send_packed_command", taken_away)
+    with pytest.raises(OutcomeUnknown if sent else StoreUnavailable) as caught:
+        await store.append("ann", "c", [user("b", id="b")])
+    assert isinstance(caught.value.__cause__, AttributeError)
+    assert tries == 4
+    monkeypatch.undo()
+    assert await names_of(store, "c") == (["a", "b"] if sent else ["a"])
+    assert (await store.append("ann", "c", [user("b", id="b")])).version == 2
+    await store.close()
+
+
+@pytest.mark.slow
+async def test_writers_while_all_connections_are_taken_away(redis_cluster: RedisCluster) -> None:
+    """As it happens by itself while a cluster is down: in the middle of handshakes, of writes and of reads."""
+    redis_cluster.flush()
+    store = RedisStore(redis_cluster.url)
+    stop = asyncio.Event()
+    writers = [asyncio.create_task(write_until(store, stop, f"w{n}")) for n in range(12)]
+    for _ in range(150):
+        await asyncio.sleep(0.002)
+        await store.server.client().nodes_manager.aclose()
+    stop.set()
+    for n, (acknowledged, open_ends) in enumerate(await asyncio.gather(*writers)):
+        for message in open_ends:
+            await store.append("ann", f"w{n}", [message], create=True)
+        assert sorted(await names_of(store, f"w{n}")) == sorted(acknowledged + [m.id for m in open_ends])
+    await store.close()
 
 
 async def test_a_list_heals_what_a_dead_writer_left_in_it(redis_cluster: RedisCluster) -> None:

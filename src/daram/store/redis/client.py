@@ -16,16 +16,16 @@ from redis import exceptions as said
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
-from redis.backoff import ConstantBackoff, NoBackoff
+from redis.backoff import NoBackoff
 
-from daram.errors import ConfigError, OutcomeUnknown
-from daram.store.redis.errors import translate, was_not_sent
+from daram.errors import ConfigError, DaramError, OutcomeUnknown, StoreUnavailable
+from daram.store.redis.errors import is_an_answer, translate, was_not_sent
 
 _SCRIPTS = files("daram.store.redis").joinpath("scripts")
 # These are not about a conversation.
 _ALONE = frozenset({"forget", "settle", "put_record", "delete_record", "drop_records"})
 _CONNECTIONS = 64
-# A replica that takes over is waited for once, this long, in seconds.
+# Between two tries on a cluster, in seconds: a replica that takes over is waited for.
 _PAUSE = 0.1
 
 
@@ -85,14 +85,13 @@ class Server:
             "socket_timeout": self._timeout,
             "socket_connect_timeout": self._timeout,
             "protocol": 2,  # replies of one shape, whatever the release of the driver
+            "retry": Retry(NoBackoff(), 0),  # ``call`` does that, and knows what the first try may have done
         }
         try:
             if self.is_cluster:
                 url = urlunsplit(parts._replace(scheme=parts.scheme.removesuffix("+cluster"), path="", query=""))
                 # Redirections and the search for the new map after a failover are the driver's work.
-                retry = Retry(ConstantBackoff(_PAUSE), 3)
-                return RedisCluster.from_url(url, **options, retry=retry, max_connections=10 * _CONNECTIONS)
-            options["retry"] = Retry(NoBackoff(), 0)
+                return RedisCluster.from_url(url, **options, max_connections=10 * _CONNECTIONS)
             if parts.scheme == "redis+sentinel":
                 return self._by_sentinel(parts, options)
             pool = aioredis.BlockingConnectionPool.from_url(
@@ -154,10 +153,9 @@ class Server:
             pipe.execute_command(how, script, len(keys), *keys, *args)
             pipe.execute_command("WAIT", wait, max(1, int(self._timeout * 500)))
             reply, have = await pipe.execute(raise_on_error=False)
-        for each in (reply, have):
-            if isinstance(each, Exception):
-                raise each
-        if have < wait:
+        if isinstance(reply, Exception):
+            raise reply
+        if not isinstance(have, int) or have < wait:
             raise OutcomeUnknown(
                 f"{self.where}: only {have} of {wait} replicas have the write so far; it is on the primary. "
                 "Repeat it with the same message ids: nothing is stored twice"
@@ -193,20 +191,24 @@ class Server:
         return await self.call(lambda: self.client().execute_command(*command), writes=writes)
 
     async def call(self, work: Callable[[], Awaitable[Any]], *, writes: bool = True) -> Any:
-        """Await ``work()``; once more where the connection broke."""
+        """Await ``work()``; again where the connection broke: once, on a cluster, which may be choosing a new primary,
+        three times. Whatever the driver raises comes out as an error of ``daram.store.redis.errors``."""
         unknown: Exception | None = None
-        for last in (False, True):
+        tries = 4 if self.is_cluster else 2
+        while True:
             try:
                 return await work()
-            except (said.AuthenticationError, said.AuthorizationError, said.BusyLoadingError) as error:
-                raise translate(error, self.where, writes=False) from error
-            except (said.ConnectionError, said.TimeoutError, OSError) as error:
-                unknown = unknown or (None if was_not_sent(error) else error)
-                if last or isinstance(error, said.TimeoutError | TimeoutError):
+            except DaramError:
+                raise
+            except Exception as error:
+                tries -= 1
+                again = not is_an_answer(error) or (self.is_cluster and isinstance(error, said.ClusterDownError))
+                if not is_an_answer(error) and not was_not_sent(error):
+                    unknown = unknown or error
+                if not again or not tries or isinstance(error, said.TimeoutError | TimeoutError):
                     raise translate(unknown or error, self.where, writes=writes) from error
-            except said.RedisError as error:
-                raise translate(unknown or error, self.where, writes=writes) from error
-        raise AssertionError
+            if self.is_cluster:
+                await asyncio.sleep(_PAUSE)
 
     # --- what the server is ---
 
@@ -220,15 +222,19 @@ class Server:
         """What a crash of the server can lose, by its own settings: one line, and warnings."""
         info: dict[str, str] = {}
         options: dict[str, Any] = {"target_nodes": "random"} if self.is_cluster else {}
-        try:
+
+        async def ask() -> None:
             for name in ("appendonly", "appendfsync", "maxmemory-policy"):
                 found = await self.client().config_get(name, **options)
-                info |= {_text(key): _text(value) for key, value in found.items()}
-        except said.ResponseError as error:
-            line = f"not known: the server does not tell its settings ({error})"
+                info.update({_text(key): _text(value) for key, value in found.items()})
+
+        try:
+            await self.call(ask, writes=False)
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, said.ResponseError):
+                raise
+            line = f"not known: the server does not tell its settings ({error.__cause__})"
             return line, [line]
-        except (said.RedisError, OSError) as error:
-            raise translate(error, self.where, writes=False) from error
         warnings = []
         if info.get("appendonly") != "yes":
             line = "appendonly no: what came after the last snapshot is lost when the server stops"

@@ -91,9 +91,7 @@ def migrate(settings: Settings, dry_run: bool, post: bool) -> None:
                 click.echo(f"Now it is schema {(await store.schema_versions())[0]}.", err=True)
             if late:
                 numbers = ", ".join(map(str, late))
-                click.echo(
-                    f"Left for `daram migrate --post`, when no older release runs any more: {numbers}.", err=True
-                )
+                click.echo(f"Left for --post, when no process of an older release runs any more: {numbers}.", err=True)
         finally:
             await store.close()
 

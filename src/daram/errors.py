@@ -279,3 +279,29 @@ class WrongLoop(DaramError, RuntimeError):
     """A chatbot belongs to the event loop of its first call for as long as that loop lives."""
 
     code = "wrong_loop"
+
+
+# --- documents ------------------------------------------------------------------------------------------------------
+
+
+class DocumentError(DaramError):
+    """A document cannot be taken in. ``name`` is its file's; nothing of it was stored."""
+
+    code = "document"
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name = name
+        self.problem = problem
+
+
+class UnsupportedDocument(DocumentError):
+    """No loader reads this kind of document; the text names those that can be read."""
+
+    code = "unsupported_document"
+
+
+class DocumentTooLarge(DocumentError):
+    """A document, or what it unpacks to, is over a bound (bytes, pages, seconds); the text names it."""
+
+    code = "document_too_large"

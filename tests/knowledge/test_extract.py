@@ -1,0 +1,106 @@
+"""The process that reads documents: what it says, and that nothing which it does reaches us."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.knowledge import documents
+
+from daram.errors import DocumentError, DocumentTooLarge, MissingExtra, UnsupportedDocument
+from daram.knowledge import extract
+from daram.text.load import LoadLimits, Section
+
+HOSTILE = """
+import sys
+from daram.knowledge import extract
+from daram.text.load import Section
+
+def load(path, **given):
+    {body}
+
+extract.load = load
+extract.main()
+"""
+
+
+async def read(path: Path, **given: object) -> list[Section]:
+    return [section async for section in extract.sections(path, name=path.name, **given)]  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def hostile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # type: ignore[no-untyped-def]  # a function of a test
+    """Reading in a child whose loader does something bad."""
+    spawn = asyncio.create_subprocess_exec
+
+    async def run(body: str, **given: object) -> list[Section]:
+        async def start(*command: str, **options: object) -> asyncio.subprocess.Process:
+            return await spawn(sys.executable, "-c", HOSTILE.format(body=body), **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(extract.asyncio, "create_subprocess_exec", start)
+        path = tmp_path / "a.txt"
+        path.write_text("x")
+        return await read(path, **given)
+
+    return run
+
+
+async def test_sections_come_through(tmp_path: Path) -> None:
+    pages = [[f"Page {n} of the book of squirrels."] for n in range(1, 40)]
+    sections = await read(documents.pdf(tmp_path / "책.pdf", pages))
+    assert sections == [Section(page[0], number) for number, page in enumerate(pages, 1)]
+
+
+async def test_errors_come_through_with_the_users_name_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "upload-7f3a"
+    path.write_bytes(b"nonsense")
+    for name, error in (("보고서.pdf", DocumentError), ("program.exe", UnsupportedDocument)):
+        with pytest.raises(error, match=name) as caught:
+            [s async for s in extract.sections(path, name=name)]
+        assert type(caught.value) is error
+        assert "upload" not in str(caught.value)
+    with pytest.raises(DocumentTooLarge, match="at most 3"):
+        [s async for s in extract.sections(path, name="a.txt", limits=LoadLimits(file=3))]
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "text"),
+    [
+        ("sys.exit(3)", DocumentTooLarge, "ended without an answer"),
+        ("import os; os.kill(os.getpid(), 11)", DocumentTooLarge, "ended without an answer"),
+        ("yield from (x for x in [bytearray(8 << 30)])", DocumentTooLarge, "more memory"),
+        ("yield 1 / 0", DocumentError, "ZeroDivisionError"),
+        ("load(path)", DocumentError, "nested too deeply"),
+        ("raise ImportError('x')", DocumentError, "ImportError"),
+        ("from daram.errors import MissingExtra; raise MissingExtra('x', 'documents')", MissingExtra, "documents"),
+    ],
+    ids=["exit", "crash", "memory", "bug", "recursion", "import", "extra"],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="the bound of memory is Linux's")
+async def test_a_loader_that_goes_wrong(hostile, body: str, error: type[Exception], text: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=text):
+        await hostile(body)
+
+
+async def test_a_loader_that_hangs_is_ended(hostile) -> None:  # type: ignore[no-untyped-def]
+    before = set(psutil.Process().children())
+    with pytest.raises(DocumentTooLarge, match="silent for 1 s"):
+        await hostile("import time; time.sleep(1000)", silence=1)
+    assert set(psutil.Process().children()) <= before
+
+
+async def test_a_loader_that_loops_runs_out_of_time(hostile) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(DocumentTooLarge, match="ended without an answer"):
+        await hostile("while True: pass", seconds=1)
+
+
+async def test_who_stops_listening_ends_the_child(tmp_path: Path) -> None:
+    path = documents.pdf(tmp_path / "a.pdf", [[f"Page {n}"] for n in range(300)])
+    before = set(psutil.Process().children())
+    sections = extract.sections(path, name="a.pdf")
+    await anext(sections)
+    await sections.aclose()
+    assert set(psutil.Process().children()) <= before

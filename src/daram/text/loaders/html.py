@@ -24,7 +24,7 @@ _BLOCKS: Final = frozenset(
     {
         *("address", "article", "aside", "blockquote", "body", "br", "dd", "details", "div", "dl", "dt", "figcaption"),
         *("figure", "footer", "header", "hr", "li", "main", "ol", "p", "pre", "section", "summary", "table", "tr"),
-        *("ul"),
+        "ul",
     }
 )
 _CELLS: Final = frozenset(("td", "th"))

@@ -29,6 +29,7 @@ MAX_ENTRY = 256 << 10
 MAX_TAIL = 200
 # Wider ones are the engine's matter, whatever it allows.
 MAX_WINDOW = 1000
+_PAGE = 100
 
 
 class CachedStore(StoreWrapper):
@@ -177,6 +178,21 @@ class CachedStore(StoreWrapper):
     async def delete(self, owner: str, id: str) -> None:
         await self.inner.delete(owner, id)
         await self._drop(owner, id)
+
+    async def delete_owner(self, owner: str) -> int:
+        """As the engine does it. What is made while it runs is left to the TTL: it would fail the comparison."""
+        names = []
+        cursor = None
+        while True:
+            page = await self.inner.list(owner, limit=_PAGE, cursor=cursor)
+            names += [conversation.id for conversation in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        done = await self.inner.delete_owner(owner)
+        for id in names:
+            await self._drop(owner, id)
+        return done
 
     async def delete_message(self, owner: str, id: str, message_id: str) -> Conversation:
         changed = await self.inner.delete_message(owner, id, message_id)

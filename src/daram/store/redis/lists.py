@@ -116,8 +116,9 @@ class RedisLists(RedisRecords):
         found.sort(key=lambda each: each[:2], reverse=True)
         return [conversation for _, _, conversation in found[:limit]]
 
-    async def _delete(self, ref: Ref) -> None:
-        await self._run("delete", ref, ref.id, TOMBSTONE_SECONDS * 1000, "0", secrets.token_hex(8))
+    async def _delete(self, ref: Ref, which: str = "0") -> None:
+        """``which``: as ``delete.lua`` says."""
+        await self._run("delete", ref, ref.id, TOMBSTONE_SECONDS * 1000, which, secrets.token_hex(8))
         if self.server.is_cluster:
             await self.server.do("ZREM", keys.index(ref.owner), keys.index_member(ref.key, ref.id))
 
@@ -127,12 +128,10 @@ class RedisLists(RedisRecords):
             for member in page:
                 ref, _ = _entry(owner, member, b"0")
                 try:
-                    await self._delete(ref)
+                    await self._delete(ref, "2")
                     count += 1
                 except NotFound:
-                    # Expired, and it goes too; or one that somebody is just making: then the entry is theirs.
-                    expired = await self._purge_one(ref)
-                    offset += not expired
+                    offset += 1  # one that somebody is just making: the entry is theirs
         await self._delete_owner_records(owner)
         return count
 

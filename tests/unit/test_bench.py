@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bench import cache_turns
+from bench import cache_turns, sizes
 from bench.__main__ import table
 from bench.contenders import OWNER, TEXT, Daram, Grouped, OneByOne, prepared
 from bench.turns import QUICK, Row, measure
@@ -53,3 +53,13 @@ async def test_the_table_of_caches_is_made(tmp_path: Path) -> None:
         assert each.per_second > 0
         assert each.hits is None if each.cache == "none" else each.hits
     assert cache_turns.table(lines).count("PostgreSQL") == 8
+
+
+async def test_what_is_weighed_is_in_the_storage(tmp_path: Path) -> None:
+    path = tmp_path / "daram.db"
+    grown = await sizes.grown(lambda: SqliteStore(path), lambda: path.stat().st_size, 2, 300)
+    assert grown > 2 * 300 * sizes.CHARACTERS
+    async with SqliteStore(path) as store:
+        texts = [m.text for name in ("c0", "c1") for m in (await store.messages(OWNER, name, limit=1000)).items]
+    assert {len(text) for text in texts} == {sizes.CHARACTERS}
+    assert len(set(texts)) == 600

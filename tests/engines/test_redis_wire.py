@@ -124,6 +124,29 @@ async def test_one_round_trip(server: RedisServer) -> None:
         await store.close()
 
 
+async def test_a_scan_of_all_records_is_cut_into_pages(server: RedisServer) -> None:
+    async with Wire(server.port) as wire:
+        store = RedisStore(server.url_of(port=wire.port))
+        wanted = {("ann", "large", f"{n:04}") for n in range(250)}
+        wanted |= {(f"owner {n}", "small", key) for n in range(70) for key in ("a", "b", "c")}
+        for owner, namespace, key in wanted:
+            await store.put_record(owner, namespace, key, b"v")
+        found: set[tuple[str, str, str]] = set()
+        cursor = None
+        while True:
+            before = wire.round_trips
+            page = await store.scan_all_records(limit=100, cursor=cursor)
+            # Once at the keyspace, once each for whose they are, the keys and the values; the first opens a connection.
+            assert wire.round_trips - before <= (4 if cursor else 8)
+            assert len(page.items) <= 100
+            found |= {(each.owner, each.record.namespace, each.record.key) for each in page.items}
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert found == wanted
+        await store.close()
+
+
 async def test_a_turn_costs_the_same_however_long_the_conversation_is(server: RedisServer, store: RedisStore) -> None:
     async def turn(number: int) -> int:
         before = sum(stats(server).values())

@@ -18,13 +18,13 @@ local function answering()
     return ids
 end
 
--- P3. Returns the numbers of the batch where it is stored already, nil where none is, and an error otherwise.
-local function repeated(batch, wanted)
+-- P3. running: answering(). Returns the numbers of the batch where it is stored already, nil where none is, and an error otherwise.
+local function repeated(batch, wanted, running)
     local names, taken = {}, nil
     for n, message in ipairs(batch) do
         names[n] = message.id
     end
-    local stored, running = redis.call('HMGET', i, unpack(names)), answering()
+    local stored = redis.call('HMGET', i, unpack(names))
     for n, id in ipairs(names) do
         stored[n] = tonumber(stored[n] or nil)
         if stored[n] and parse(raw(stored[n])).deleted then

@@ -18,7 +18,7 @@ if not found then
     end
     found = make(owner, id, '', '', '', first_etag, updated)
 else
-    local stored, wrong = repeated(batch, wanted)
+    local stored, wrong = repeated(batch, wanted, answering())
     if wrong then
         return wrong
     end

@@ -10,12 +10,14 @@ for _ = 1, tonumber(arg()) do
 end
 local batch = read_batch()
 
+local running = answering()
+
 local function late(row)
     return row.till <= now() or dead[row.process] == true
 end
 
 local function busy(found, at)
-    for _, row in ipairs(rows()) do
+    for _, row in ipairs(next(running) and rows() or {}) do
         if on_path(found, row.question, at) then
             return fail('busy', row.id, late(row) and '1' or '0', row.process)
         end
@@ -44,7 +46,7 @@ local function answer_taken()
     if seq and parse(raw(seq)).deleted then
         return fail('gone', 'message', answer_id)
     end
-    if seq or redis.call('HEXISTS', a, answer_id) == 1 then
+    if seq or running[answer_id] then
         return fail('answer taken', answer_id)
     end
     return nil
@@ -75,7 +77,7 @@ if #batch == 0 then
 else
     local stored, wrong
     if not fresh then
-        stored, wrong = repeated(batch, wanted)
+        stored, wrong = repeated(batch, wanted, running)
         if wrong then
             return wrong
         end

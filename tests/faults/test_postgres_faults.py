@@ -165,7 +165,7 @@ async def test_a_cut_where_a_repetition_would_not_be_recognised(through: Postgre
 
 
 async def test_two_cuts_leave_the_outcome_open(through: PostgresStore, proxy: TcpProxy) -> None:
-    proxy.about, proxy.lose = b"append_messages", 2
+    proxy.about, proxy.lose = b"append_one", 2
     message = user("a", id="a")
     with pytest.raises(OutcomeUnknown, match="same ids"):
         await through.append(OWNER, "c", [message])

@@ -207,6 +207,59 @@ async def test_a_server_that_says_nothing(server: RedisServer) -> None:
         await hasty.close()
 
 
+async def test_a_slow_way(server: RedisServer) -> None:
+    """Late is not lost: within its time-out a call waits, and nothing is sent twice."""
+    async with Wire(server.port) as wire:
+        store = RedisStore(server.url_of(port=wire.port), timeout=60)
+        await store.append("ann", "c", [user("a", id="a")], create=True)
+        wire.silent = True
+        before = wire.round_trips
+        late = asyncio.create_task(store.append("ann", "c", [user("b", id="b")]))
+        while server.run("LLEN", keys.of_conversation(ids.conversation_key("ann", "c"))[1]) < 2:
+            await asyncio.sleep(0.01)
+        assert not late.done()
+        wire.silent = False
+        assert (await late).version == 2
+        assert wire.round_trips - before == 1
+        await store.close()
+
+
+async def test_a_wiped_server(server: RedisServer, store: RedisStore) -> None:
+    old = await store.get("ann", "c")
+    server.flush()
+    for call in (store.get("ann", "c"), store.tail("ann", "c"), store.append("ann", "c", [user("x")])):
+        with pytest.raises(NotFound):
+            await call
+    assert (await store.list("ann")).items == []
+    new = await store.append("ann", "c", [user("new", id="new")], create=True, window=5)
+    assert new.previous_etag != old.etag  # so that no cache takes what it has for the end of this one
+    assert [m.id for m in new.tail] == ["new"]
+
+
+async def test_a_server_that_keeps_nothing() -> None:
+    with RedisServer("valkey") as server:  # appendonly no
+        store = RedisStore(server.url)
+        await store.append("ann", "c", [user("x")], create=True)
+        assert "is lost when the server stops" in (await store.describe())["durability"]
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        with pytest.raises(NotFound):
+            await store.get("ann", "c")
+        await store.append("ann", "c", [user("y")], create=True)
+        await store.close()
+
+
+async def test_what_eviction_left_never_comes_back(server: RedisServer, store: RedisStore) -> None:
+    """An evicting server throws single keys away: of a conversation without its first one nothing is shown again."""
+    server.run("DEL", keys.of_conversation(ids.conversation_key("ann", "c"))[0])
+    with pytest.raises(NotFound):
+        await store.tail("ann", "c")
+    done = await store.append("ann", "c", [user("new", id="new")], create=True, window=5)
+    assert [m.id for m in done.tail] == ["new"]
+    assert await names_of(store, "c") == ["new"]
+    assert (await store.append("ann", "c", [user("there", id="there")])).version == 2  # not taken for a repetition
+
+
 async def test_no_server(server: RedisServer, store: RedisStore) -> None:
     server.kill()
     for call in (store.tail("ann", "c"), store.append("ann", "c", [user("x")]), RedisStore(server.url).get("ann", "c")):

@@ -23,11 +23,12 @@ end
 -- on a server whose memory is full.
 local function clear()
     local owner, id = unpack(redis.call('HMGET', c, 'owner', 'id'))
-    if not owner then
+    -- Without its first key the rest is what an evicting server left: nothing of it may come back under the same id.
+    if not owner and redis.call('EXISTS', m, i, a) == 0 then
         return
     end
     redis.call('UNLINK', c, m, i, f, s, l, a, q)
-    if index then
+    if owner and index then
         redis.call('ZREM', index, index_member(id))
         redis.call('ZREM', expiries, owner .. '\n' .. id)
         redis.call('ZREM', leases, owner .. '\n' .. id)

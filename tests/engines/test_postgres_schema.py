@@ -112,6 +112,33 @@ async def test_a_schema_that_was_made_for_us(url: str, postgres_server: Postgres
             postgres_server.run(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
 
 
+async def test_a_user_who_may_only_work_in_it(url: str, postgres_server: PostgresServer, empty: str) -> None:
+    """The grants of docs/how-to/postgresql.md: one role makes the schema, another has the rights for every day."""
+    postgres_server.run("CREATE ROLE maker LOGIN")
+    postgres_server.run("CREATE ROLE worker LOGIN")
+    try:
+        postgres_server.run("CREATE SCHEMA daram AUTHORIZATION maker", empty)
+        async with PostgresStore(url.replace("daram@", "maker@")) as store:
+            await store.describe()
+        postgres_server.run("GRANT USAGE ON SCHEMA daram TO worker", empty)
+        postgres_server.run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA daram TO worker", empty)
+        async with PostgresStore(url.replace("daram@", "worker@")) as store:
+            await store.append(OWNER, "c", [user("x")], create=True)
+            turn = await store.begin_turn(OWNER, "c", [user("y")], answer_id="a", window=20)
+            assert turn.answer is not None
+            await store.checkpoint(OWNER, "c", "a", turn.answer.token, "half")
+            await store.finish_turn(OWNER, "c", "a", turn.answer.token, text="whole")
+            assert [m.text for m in await store.tail(OWNER, "c")] == ["x", "y", "whole"]
+            assert (await store.search(OWNER, "whole"))[0].id == "a"
+            await store.put_record(OWNER, "n", "k", b"v")
+            assert await store.delete_owner(OWNER) == 1
+            assert await store.purge() == 0
+    finally:
+        postgres_server.drop(empty)
+        for role in ("maker", "worker"):
+            postgres_server.run(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
+
+
 async def test_a_database_in_another_encoding(postgres_server: PostgresServer) -> None:
     postgres_server.run("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
     with pytest.raises(StoreUnavailable, match="UTF8"):

@@ -30,8 +30,8 @@ class Scale(NamedTuple):
     lengths: tuple[int, ...] = (10, 1_000, 100_000)
 
 
-QUICK = Scale(rounds=20, turns=10, appends=20)
-FULL = Scale(rounds=100, turns=10, appends=40)
+QUICK = Scale(rounds=20, turns=10, appends=5)
+FULL = Scale(rounds=100, turns=10, appends=10)
 
 
 async def appended(contender: Contender, conversation: str) -> None:
@@ -79,13 +79,13 @@ async def throughput(contender: Contender, turn: Turn, turns: int, name: str) ->
 
 
 async def many_tasks(ours: Contender, theirs: Contender, turn: Turn, scale: Scale) -> tuple[float, float]:
-    """The median throughput of both, measured by turns."""
+    """The throughput of both in their best round; they take turns, so that each has its share of the quiet moments."""
     found: tuple[list[float], list[float]] = ([], [])
-    for n in range(max(2, scale.rounds // 3)):
+    for n in range(max(2, scale.rounds)):
         for i in (0, 1) if n % 2 else (1, 0):
             contender, name = ((ours, "many"), (theirs, "theirs"))[i]
             found[i].append(await throughput(contender, turn, scale.appends, name))
-    return median(found[0]), median(found[1])
+    return max(found[0]), max(found[1])
 
 
 def mark(passed: bool, goal: str) -> str:

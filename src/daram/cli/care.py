@@ -190,8 +190,8 @@ def purge(settings: Settings) -> None:
 def erase(settings: Settings, owner: str, yes: bool) -> None:
     """Delete everything of OWNER for good: conversations, messages, answers, records.
 
-    From the engine and its search index at once; a cache forgets it when its time is over, and serves it to nobody
-    until then. Backups and exports are yours to delete.
+    From the engine, its search index and the cache that is set (DARAM_CACHE) at once; another process's cache
+    forgets it when its time is over, and serves it to nobody until then. Backups and exports are yours to delete.
     """
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("there is nobody to ask; say --yes to erase without being asked")

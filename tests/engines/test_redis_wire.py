@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.asyncio import ConnectionPool
 from redis.crc import key_slot
+from redis.exceptions import MaxConnectionsError
 from tests.faults.wire import Wire
 
 from daram import ids
@@ -14,6 +17,7 @@ from daram.store.primitives import Ref
 from daram.store.redis import keys
 from daram.store.redis.client import SCRIPTS
 from daram.store.redis.engine import RedisStore
+from daram.store.redis.lanes import Lanes, pack
 from daram.testing.servers import RedisCluster, RedisServer
 
 ALLOWED = {
@@ -121,6 +125,51 @@ async def test_one_round_trip(server: RedisServer) -> None:
         assert await count(store.list("ann", limit=50)) == 2  # the index, then all conversations of the page at once
         assert await count(store.put_record("ann", "n", "k", b"v")) == 1
         assert await count(store.get_record("ann", "n", "k")) == 1
+        await store.close()
+
+
+async def test_many_at_once_share_connections(server: RedisServer, store: RedisStore) -> None:
+    await store.create("ann", id="c")
+    done = await asyncio.gather(*(store.append("ann", "c", [user(str(n), id=str(n))]) for n in range(300)))
+    assert sorted(each.version for each in done) == list(range(1, 301))
+    assert all(each.messages[0].text == str(n) for n, each in enumerate(done))
+    with server.connect() as client:
+        assert client.info("clients")["connected_clients"] <= 70
+
+
+async def test_all_connections_in_use(server: RedisServer) -> None:
+    async with Wire(server.port) as wire:
+        pool = ConnectionPool.from_url(server.url_of(port=wire.port), protocol=2)
+        lanes = Lanes(pool, 60, 1)
+        assert await lanes.ask(pack(("PING",))) == [b"PONG"]
+        wire.silent = True
+        held = asyncio.create_task(lanes.ask(pack(("SET", "k", "v"))))
+        while server.run("GET", "k") is None:
+            await asyncio.sleep(0.01)
+        lanes._timeout = 0.1
+        with pytest.raises(MaxConnectionsError):
+            await lanes.ask(pack(("PING",)))
+        wire.silent = False
+        assert await held == [b"OK"]
+        await lanes.close()
+        await pool.disconnect()
+
+
+async def test_the_reply_to_a_call_that_was_given_up_is_nobody_elses(server: RedisServer) -> None:
+    async with Wire(server.port) as wire:
+        store = RedisStore(server.url_of(port=wire.port))
+        await store.append("ann", "c", [user("a", id="a")], create=True)
+        wire.silent = True
+        given_up = asyncio.create_task(store.append("ann", "c", [user("b", id="b")]))
+        name = keys.of_conversation(ids.conversation_key("ann", "c"))[1]
+        while server.run("LLEN", name) < 2:
+            await asyncio.sleep(0.01)
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        wire.silent = False
+        for _ in range(3):
+            assert [m.id for m in await store.tail("ann", "c")] == ["a", "b"]
+            assert (await store.get("ann", "c")).version == 2
         await store.close()
 
 

@@ -45,11 +45,13 @@ class Lanes:
                 raise said.MaxConnectionsError("No connection available: all are in use") from None
         else:
             await self._room.acquire()
-        connection = self._free.pop() if self._free else self._make()
         try:
-            return await self._exchange(connection, commands)
+            connection = self._free.pop() if self._free else self._make()
+            try:
+                return await self._exchange(connection, commands)
+            finally:
+                self._free.append(connection)
         finally:
-            self._free.append(connection)
             self._room.release()
 
     def _make(self) -> Any:

@@ -240,7 +240,8 @@ async def test_scripts_that_the_server_forgot_are_sent_again(server: RedisServer
     assert len(await store.tail("ann", "c")) == 2
 
 
-async def test_large_batches_and_windows(server: RedisServer, store: RedisStore) -> None:
+async def test_large_batches_and_windows(server: RedisServer) -> None:
+    store = RedisStore(server.url, timeout=240)  # 100 MiB in one command take a busy machine more than ten seconds
     megabyte = "x" * (1 << 20)
     batch = [user(megabyte, id=str(number)) for number in range(100)]
     done = await store.append("ann", "large", batch, create=True, window=1)
@@ -250,6 +251,7 @@ async def test_large_batches_and_windows(server: RedisServer, store: RedisStore)
         await store.append("ann", "long", [user("x", id=f"{number}.{i}") for i in range(100)], create=True, window=1000)
     tail = await store.tail("ann", "long", 1000)
     assert [tail[0].id, tail[-1].id, len(tail)] == ["1.0", "10.99", 1000]
+    await store.close()
 
 
 def test_all_scripts_are_there() -> None:

@@ -402,7 +402,7 @@ async def test_sentinel_makes_the_replica_the_primary(wait: int) -> None:
         store = store_from_url(f"{replicated.url}?wait={wait}")
         assert isinstance(store, RedisStore)
         busy = writers(store, 3)
-        await more(busy, 20)
+        await more(busy, 5)
         await asyncio.to_thread(replicated.primary.kill)
         await stop(busy)
         await store.close()

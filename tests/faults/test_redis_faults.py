@@ -187,7 +187,7 @@ async def test_two_lost_replies_leave_the_outcome_unknown(server: RedisServer, s
 
 async def test_a_server_that_says_nothing(server: RedisServer) -> None:
     async with Wire(server.port) as wire:
-        patient, hasty = (RedisStore(server.url_of(port=wire.port), timeout=each) for each in (30, 0.3))
+        patient, hasty = (RedisStore(server.url_of(port=wire.port), timeout=each) for each in (30, 3))
         await patient.append("ann", "c", [user("a", id="a")], create=True)
         while True:  # until it is connected, however busy this machine is
             try:

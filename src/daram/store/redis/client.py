@@ -26,9 +26,15 @@ from daram.store.redis.lanes import Lanes, pack
 log = logging.getLogger("daram.redis")
 _SCRIPTS = files("daram.store.redis").joinpath("scripts")
 # These are not about a conversation.
-_ALONE = frozenset({"forget", "settle", "put_record", "delete_record", "drop_records"})
+_ALONE = frozenset({"forget", "due", "settle", "put_record", "delete_record", "drop_records"})
 _WITH = "-- With: "
 _CONNECTIONS = 64
+# WAIT covers what was replicated up to the last write of its own connection, and a repeated call writes nothing. So
+# something is written behind every call: to give a key more time is replicated always, and needs no memory.
+_MARK = "daram:replicas"
+_YEARS = 10 * 365 * 24 * 3600 * 1000
+_EXTEND = ("PEXPIRE", _MARK, _YEARS)
+_MAKE = ("SET", _MARK, "", "PX", _YEARS)
 # Between two tries on a cluster, in seconds: a replica that takes over is waited for.
 _PAUSE = 0.1
 
@@ -166,15 +172,19 @@ class Server:
     async def _evaluate(self, command: Sequence[Any], wait: int) -> Any:
         if not wait:
             return await self._ask(command)
-        # WAIT is about the writes of its own connection: both go over the same one, in one round trip.
+        # All go over the same connection, in one round trip.
         _, lanes = self._here()
         assert lanes is not None  # a cluster with wait is refused
-        reply, have = await lanes.ask(pack(command), pack(("WAIT", wait, max(1, int(self._timeout * 500)))))
+        waiting = pack(("WAIT", wait, max(1, int(self._timeout * 500))))
+        reply, marked, have = await lanes.ask(pack(command), pack(_EXTEND), waiting)
         if isinstance(reply, Exception):
             raise reply
-        if not isinstance(have, int) or have < wait:
+        if marked == 0:  # the first call to this server, or since it was emptied
+            marked, have = await lanes.ask(pack(_MAKE), waiting)
+        if isinstance(marked, Exception) or not isinstance(have, int) or have < wait:
+            why = f"({marked})" if isinstance(marked, Exception) else f"only {have} of {wait} replicas have it so far"
             raise OutcomeUnknown(
-                f"{self.where}: only {have} of {wait} replicas have the write so far; it is on the primary. "
+                f"{self.where}: the write is on the primary, but {why}. "
                 "Repeat it with the same message ids: nothing is stored twice"
             )
         return reply

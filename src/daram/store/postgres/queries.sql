@@ -1,5 +1,5 @@
 -- Named queries; {schema} becomes the quoted name of the schema. See store/queries.py for how they are read.
--- Every one is a whole transaction. Those on conversations name the conversation's key.
+-- Every one is a whole transaction. Those on one conversation name its key.
 
 -- name: create_conversation
 SELECT r.kind, (r.c).* FROM {schema}.create_conversation($1, $2, $3, $4, $5, $6, $7) AS r;

@@ -86,6 +86,5 @@ class RedisRecords(RedisCore):
 
     async def _delete_owner_records(self, owner: str) -> None:
         for namespace in await self.server.do("SMEMBERS", keys.namespaces(owner), writes=False):
+            # On a cluster the name stays: somebody may be writing there, and told the list of it before.
             await self.server.run("drop_records", self._record_keys(owner, namespace.decode()), [namespace])
-            if self.server.is_cluster:
-                await self.server.do("SREM", keys.namespaces(owner), namespace)

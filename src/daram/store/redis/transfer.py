@@ -84,8 +84,14 @@ class RedisTransfer(RedisSearch, TransferEngine):
         ]
         for entry in chunk.entries:
             args += [entry.parent, "" if entry.question is None else entry.question, int(entry.deleted)]
-        if self.server.is_cluster and not chunk.more:
-            reply = await self._change("load", ref, updated, *args, create=True, expect=chunk.expect)
+        if self.server.is_cluster:
+            # As young while it is being made: a list forgets what has been missing for long.
+            now = self._now()
+            reply = await self._change("load", ref, now, *args, create=True, expect=chunk.expect)
+            if chunk.more:
+                await self._watch("expiry", ref, HIDDEN)  # a purge may have come between, and found nothing
+            else:
+                await self._settle(ref, now, updated)
         else:
             reply = await self._run("load", ref, *args, expect=chunk.expect)
         return values.to_conversation(reply)

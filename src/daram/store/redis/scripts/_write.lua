@@ -21,14 +21,13 @@ end
 
 -- Where nothing is left to write nothing is: a first command that frees memory would let the rest of the script through
 -- on a server whose memory is full.
-local function clear()
-    local owner, id = unpack(redis.call('HMGET', c, 'owner', 'id'))
+local function clear(owner, id)
     -- Without its first key the rest is what an evicting server left: nothing of it may come back under the same id.
-    if not owner and redis.call('EXISTS', m, i, a) == 0 then
+    if redis.call('EXISTS', c, m, i, f, s, l, a, q) == 0 then
         return
     end
     redis.call('UNLINK', c, m, i, f, s, l, a, q)
-    if owner and index then
+    if index then
         redis.call('ZREM', index, index_member(id))
         redis.call('ZREM', expiries, owner .. '\n' .. id)
         redis.call('ZREM', leases, owner .. '\n' .. id)
@@ -40,7 +39,7 @@ local function is_tombstoned()
 end
 
 local function make(owner, id, title, metadata, expires, etag, updated)
-    clear()
+    clear(owner, id)
     redis.call('HSET', c, 'owner', owner, 'id', id, 'title', title, 'metadata', metadata, 'pinned', '0', 'archived', '0',
         'version', '0', 'etag', etag, 'last_seq', '0', 'head', '0', 'branched', '0', 'holes', '0', 'created', updated,
         'updated', updated, 'expires', expires)

@@ -35,7 +35,7 @@ if stored[3] ~= etag then -- else it is the same call once more
         seen[message.id] = true
     end
     if first == '1' then
-        clear()
+        clear(owner, id)
     end
     for _, message in ipairs(batch) do
         seq = seq + 1
@@ -69,8 +69,8 @@ local here = { owner = owner, id = id, version = tonumber(version), etag = etag,
     branched = tonumber(redis.call('HGET', c, 'branched')), updated = updated,
     expires = more == '1' and '1' or expires }
 watch_expiry(here)
+enlist(here) -- from the first chunk, so that whoever deletes all of an owner finds it
 if more == '0' then
     redis.call('DEL', d)
-    enlist(here)
 end
 return value_of(here)

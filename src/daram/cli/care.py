@@ -177,7 +177,7 @@ def purge(settings: Settings) -> None:
     async def run() -> int:
         from daram.chat.recover import purge_all
 
-        async with await open_memory(settings) as memory:
+        async with await open_memory(settings, new=False) as memory:
             return await purge_all(memory)
 
     click.echo(f"{asyncio.run(run()):,} expired conversations are deleted", err=True)
@@ -199,7 +199,7 @@ def erase(settings: Settings, owner: str, yes: bool) -> None:
         click.confirm(f"Delete everything of {owner} for good?", abort=True, err=True)
 
     async def run() -> int:
-        async with await open_memory(settings) as memory:
+        async with await open_memory(settings, new=False) as memory:
             return await memory.delete_owner(owner)
 
     click.echo(f"{asyncio.run(run()):,} conversations of {owner} are deleted, and all else of theirs", err=True)

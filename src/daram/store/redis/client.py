@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 
 from daram.errors import ConfigError, DaramError, OutcomeUnknown, StoreUnavailable
 from daram.store.redis.errors import is_an_answer, translate, was_not_sent
-from daram.store.redis.lanes import Lanes, pack
+from daram.store.redis.lanes import Lanes, hang_up, pack
 
 log = logging.getLogger("daram.redis")
 _SCRIPTS = files("daram.store.redis").joinpath("scripts")
@@ -99,10 +99,20 @@ class Server:
         loop = asyncio.get_running_loop()
         found = self._clients.get(loop)
         if found is None:
+            self._leave_the_dead()
             client = self._make(self._parts)
             lanes = None if self.is_cluster else Lanes(client.connection_pool, self._timeout, _CONNECTIONS)
             found = self._clients[loop] = (client, lanes)
         return found
+
+    def _leave_the_dead(self) -> None:
+        """Close the connections of loops that have ended: they hold their loops, so that neither is ever collected."""
+        for reference in self._clients.keyrefs():
+            loop = reference()
+            found = self._clients.pop(loop, None) if loop is not None and loop.is_closed() else None
+            if found is not None:
+                client, lanes = found
+                hang_up([*(lanes.connections if lanes is not None else ()), *_connections_of(client)])
 
     def _make(self, parts: SplitResult) -> Any:
         options: dict[str, Any] = {
@@ -312,6 +322,20 @@ class Server:
                     await sentinel.aclose()
         except (said.RedisError, OSError, RuntimeError, AttributeError) as error:  # it is gone all the same
             log.debug("closing the connections to %s: %r", self.where, error)
+
+
+def _connections_of(client: Any) -> list[Any]:
+    """Those that the driver keeps itself."""
+    if isinstance(client, RedisCluster):
+        client._initialize = True  # closed, as the driver sees it
+        manager: Any = client.nodes_manager
+        nodes = [*manager.nodes_cache.values(), *manager.startup_nodes.values()]
+        return [connection for node in nodes for connection in node._connections]
+    pool = client.connection_pool
+    found = [*pool._available_connections, *pool._in_use_connections]
+    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+        found += _connections_of(sentinel)
+    return found
 
 
 def _text(value: object) -> str:

@@ -7,7 +7,8 @@ task for each command that is sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis import exceptions as said
@@ -20,6 +21,23 @@ def pack(command: Sequence[Any]) -> bytes:
         data = word if type(word) is bytes else word.encode() if type(word) is str else b"%d" % word
         out.append(b"$%d\r\n%b\r\n" % (len(data), data))
     return b"".join(out)
+
+
+def hang_up(connections: Iterable[Any]) -> None:
+    """Close the driver's connections of an event loop that has ended, and can do nothing any more."""
+    for connection in connections:
+        writer = connection._writer
+        connection._writer = connection._reader = None  # closed, as the driver sees it
+        if writer is None:
+            continue
+        plain = getattr(getattr(writer.transport, "_ssl_protocol", None), "_transport", None) or writer.transport
+        # asyncio closes a socket in a callback of its loop, which is too late; others do it when they close.
+        finish = getattr(plain, "_call_connection_lost", None)
+        with suppress(RuntimeError):  # "Event loop is closed"
+            plain.abort()
+        if finish is not None:
+            with suppress(RuntimeError):
+                finish(None)
 
 
 class Lanes:
@@ -83,6 +101,11 @@ class Lanes:
             await connection.disconnect(nowait=True)
             raise
         return replies
+
+    @property
+    def connections(self) -> list[Any]:
+        """All that were made."""
+        return self._all
 
     async def close(self) -> None:
         """Close all connections; they open again when they are used."""

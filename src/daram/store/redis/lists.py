@@ -126,7 +126,10 @@ class RedisLists(RedisRecords):
             count += await self.server.run("forget", [index], [keys.index_member(ref.key, ref.id), score])
         return count
 
-    async def _delete(self, ref: Ref, which: str = "0") -> builtins.list[bytes]:
+    async def _delete(self, ref: Ref) -> None:
+        await self._remove(ref, "0")
+
+    async def _remove(self, ref: Ref, which: str) -> builtins.list[bytes]:
         """``which`` and the reply: as ``delete.lua`` says."""
         index, member = keys.index(ref.owner), keys.index_member(ref.key, ref.id)
         listed = None
@@ -145,7 +148,7 @@ class RedisLists(RedisRecords):
             for member in page:
                 ref, _ = _entry(owner, member, b"0")
                 try:
-                    await self._delete(ref, "2")
+                    await self._remove(ref, "2")
                     count += 1
                 except NotFound:
                     offset += 1  # one that somebody is just making: the entry is theirs
@@ -177,7 +180,7 @@ class RedisLists(RedisRecords):
     async def _purge_one(self, ref: Ref) -> tuple[bool, bytes | None]:
         """Delete it if it has expired: whether it had, and when it will where it has not."""
         try:
-            done, *later = await self._delete(ref, "1")
+            done, *later = await self._remove(ref, "1")
         except NotFound:
             return False, None
         return done == b"1", (later[0] or None) if later else None

@@ -20,18 +20,19 @@ if leaf <= found.last_seq then
     local at = leaf
     while at > seq do
         local low, parent = run_of(found, at)
-        table.insert(path, 1, { math.max(low, seq + 1), at })
+        path[#path + 1] = { math.max(low, seq + 1), at }
         at = parent
     end
 end
 local out, count = {}, 0
-for _, run in ipairs(path) do
+for n = #path, 1, -1 do
+    local run = path[n]
     local low = run[1]
     while low <= run[2] and count < limit do
         local high = math.min(run[2], low + (limit - count) - 1)
-        for n, value in ipairs(redis.call('LRANGE', m, low - 1, high - 1)) do
+        for place, value in ipairs(redis.call('LRANGE', m, low - 1, high - 1)) do
             if not parse(value).deleted then
-                out[#out + 1] = low + n - 1
+                out[#out + 1] = low + place - 1
                 out[#out + 1] = value
                 count = count + 1
             end

@@ -228,3 +228,41 @@ async def test_a_namespace_that_is_written_while_its_owner_is_deleted_stays_know
     assert await other.get_record("ann", "n", "k") is None
     await store.close()
     await other.close()
+
+
+async def test_a_purge_deletes_the_records_that_have_expired(
+    place: RedisServer | RedisCluster, store: RedisStore, clock: Clock
+) -> None:
+    soon, later = (datetime.now(UTC) + timedelta(minutes=minutes) for minutes in (30, 90))
+    for space in ("m", "n"):
+        for number in range(600):
+            await store.put_record("ann", space, f"k{number}", b"secret", expires_at=soon)
+    await store.put_record("ann", "n", "later", b"v", expires_at=later)
+    await store.put_record("ann", "n", "longer", b"v", expires_at=soon)
+    await store.put_record("ann", "n", "longer", b"v", expires_at=None)
+    await store.put_record("ann", "past", "k", b"v", expires_at=PAST)
+    assert await store.purge() == 0
+    assert len(stored(place)) == 6
+    clock.offset = HOUR
+    assert await store.purge() == 0
+    values, order, ends = keys.records("ann", "n")
+    assert stored(place) == sorted(name.encode() for name in (values, order, ends))
+    assert await store.server.do("ZRANGE", order, 0, -1) == [b"later", b"longer"]
+    clock.offset = 2 * HOUR
+    await store.purge()
+    assert stored(place) == sorted(name.encode() for name in (values, order))
+    assert await store.server.do("HLEN", values) == 2  # the record, and whose it is
+    assert [await store.server.do("EXISTS", shard) for shard in keys.shards("records")] == [0] * keys.SHARDS
+
+
+async def test_no_name_of_a_record_outlives_it(redis_server: RedisServer) -> None:
+    redis_server.flush()
+    store = RedisStore(redis_server.url)
+    end = datetime.now(UTC) + timedelta(minutes=30)
+    await store.put_record("ann", "n", "k", b"v", expires_at=end)
+    await store.delete_record("ann", "n", "k")
+    assert redis_server.run("KEYS", "*") == [keys.namespaces("ann").encode()]
+    await store.put_record("ann", "n", "k", b"v", expires_at=end)
+    await store.delete_owner("ann")
+    assert redis_server.run("KEYS", "*") == []
+    await store.close()

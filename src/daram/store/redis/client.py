@@ -26,7 +26,7 @@ from daram.store.redis.lanes import Lanes, hang_up, pack
 log = logging.getLogger("daram.redis")
 _SCRIPTS = files("daram.store.redis").joinpath("scripts")
 # These are not about a conversation.
-_ALONE = frozenset({"forget", "due", "settle", "put_record", "delete_record", "drop_records"})
+_ALONE = frozenset({"forget", "due", "settle", "put_record", "delete_record", "drop_records", "purge_records"})
 _WITH = "-- With: "
 _CONNECTIONS = 64
 # WAIT covers what was replicated up to the last write of its own connection, and a repeated call writes nothing. So

@@ -175,6 +175,7 @@ class RedisLists(RedisRecords):
                         await self.server.run("settle", [shard], [member, score, later])
                 if len(due) < size:
                     break
+        await self._purge_records()
         return count
 
     async def _purge_one(self, ref: Ref) -> tuple[bool, bytes | None]:

@@ -75,7 +75,7 @@ def wipe(db: apsw.Connection) -> bool:
     and it is complete when one changes nothing. That must be reached within one transaction: where others write without
     end, the next one finds new pieces to merge.
     """
-    stale = value(db, "stale")
+    stale: int = value(db, "stale")
     deadline = time.monotonic() + _WIPING
     while stale:
         before = db.total_changes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -572,6 +573,8 @@ async def test_a_connection_that_another_task_takes_away(
 
 
 @pytest.mark.slow
+# The driver may let go of a node to which a connection is just being made: that is not left to the next test.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 async def test_writers_while_all_connections_are_taken_away(redis_cluster: RedisCluster) -> None:
     """As it happens by itself while a cluster is down: in the middle of handshakes, of writes and of reads."""
     redis_cluster.flush()
@@ -588,6 +591,7 @@ async def test_writers_while_all_connections_are_taken_away(redis_cluster: Redis
         wanted = each.acknowledged + [m.id for m in each.open_ends]
         assert sorted(await names_of(store, each.name)) == sorted(wanted)
     await store.close()
+    gc.collect()
 
 
 async def test_a_list_heals_what_a_dead_writer_left_in_it(redis_cluster: RedisCluster) -> None:

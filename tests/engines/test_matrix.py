@@ -77,5 +77,5 @@ class _Cell:
 for _engine, _face, _cache in itertools.product(ENGINES, FACES, ("none", *CACHES)):
     _name = "Test" + "".join(word.title() for word in (*_engine.split(), _face, *_cache.replace(",", "").split()))
     _made = type(_name, (_Cell, ENGINES[_engine]), {"cell": (_engine, _face, _cache), "__module__": __name__})
-    globals()[_name] = pytest.mark.matrix(_made)
+    globals()[_name] = pytest.mark.timeout(1800)(pytest.mark.matrix(_made))  # a machine in a slow cell takes minutes
 del _made  # it would be collected once more

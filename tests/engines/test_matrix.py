@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from hypothesis import settings
+from tests.caches import CACHES
 from tests.engines import test_memory, test_postgres, test_redis, test_sqlite
 
 from daram import sync
-from daram.cache.base import Cache
 from daram.cache.breaker import Breaker
 from daram.cache.cached import CachedStore
-from daram.cache.django import DjangoCache
-from daram.cache.memory import MemoryCache
-from daram.cache.redis import RedisCache
-from daram.cache.tiered import TieredCache
 from daram.memory import Memory
 from daram.store.base import Store
 from daram.store.memory import MemoryStore
@@ -40,24 +35,6 @@ ENGINES: dict[str, type[StoreTests]] = {
     "Redis Cluster": test_redis.TestRedisClusterStore,
 }
 FACES = ("async", "sync")
-CACHES: dict[str, Callable[[str, str], Cache] | None] = {
-    "none": None,
-    "memory": lambda url, prefix: MemoryCache(),
-    "Redis": lambda url, prefix: RedisCache(url, prefix=prefix),
-    "Django": lambda url, prefix: DjangoCache(django_alias(url), prefix=prefix),
-    "memory, Redis": lambda url, prefix: TieredCache([MemoryCache(), RedisCache(url, prefix=prefix)]),
-}
-
-
-def django_alias(url: str) -> str:
-    """Django's own cache in Redis, as a project would have it."""
-    from django.conf import settings as project
-
-    if not project.configured:
-        project.configure(CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}})
-    alias = f"matrix {url}"
-    project.CACHES[alias] = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url}
-    return alias
 
 
 class _Cell:
@@ -74,11 +51,10 @@ class _Cell:
     async def open_store(self, where: Path) -> Store:
         store: Store = await super().open_store(where)  # type: ignore[misc]
         _, face, name = self.cell
-        make = CACHES[name]
-        if make is not None:
+        if name != "none":
             # A busy machine must not keep the cache out of its own tests.
             breaker = Breaker(budget=60, failures=1 << 30)
-            store = CachedStore(store, make(self.cache_url, f"{where}:"), breaker=breaker)
+            store = CachedStore(store, CACHES[name](self.cache_url, f"{where}:"), breaker=breaker)
         return store if face == "async" else AsyncOverSync(sync.Memory(Memory(store, "")))
 
     async def test_the_machine_finds_nothing(self, tmp_path: Path) -> None:
@@ -98,8 +74,8 @@ class _Cell:
         assert await asyncio.to_thread(run_machine, new_place, model, how=how) > 100
 
 
-for _engine, _face, _cache in itertools.product(ENGINES, FACES, CACHES):
+for _engine, _face, _cache in itertools.product(ENGINES, FACES, ("none", *CACHES)):
     _name = "Test" + "".join(word.title() for word in (*_engine.split(), _face, *_cache.replace(",", "").split()))
     _made = type(_name, (_Cell, ENGINES[_engine]), {"cell": (_engine, _face, _cache), "__module__": __name__})
-    globals()[_name] = pytest.mark.matrix(_made)
+    globals()[_name] = pytest.mark.timeout(1800)(pytest.mark.matrix(_made))  # a machine in a slow cell takes minutes
 del _made  # it would be collected once more

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 from psycopg import sql
@@ -44,9 +45,9 @@ def url(postgres_server: PostgresServer, empty: str) -> str:
     return postgres_server.url_of(empty)
 
 
-async def opens(url: str, **options: object) -> None:
+async def opens(url: str, *, id: str = "c", **options: object) -> None:
     async with PostgresStore(url, **options) as store:  # type: ignore[arg-type]  # of several tests
-        await store.append(OWNER, "c", [user("x")], create=True)
+        await store.append(OWNER, id, [user("x")], create=True)
 
 
 async def test_many_processes_open_an_empty_database_at_once(
@@ -109,6 +110,49 @@ async def test_a_schema_that_was_made_for_us(url: str, postgres_server: Postgres
     finally:
         postgres_server.drop(empty)
         for role in ("app", "reader"):
+            postgres_server.run(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
+
+
+async def test_a_user_who_may_only_work_in_it(
+    url: str, postgres_server: PostgresServer, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grants of docs/how-to/postgresql.md: one role makes the schema, another has the rights for every day."""
+    postgres_server.run("CREATE ROLE maker LOGIN")
+    postgres_server.run("CREATE ROLE worker LOGIN")
+    try:
+        postgres_server.run("CREATE SCHEMA daram AUTHORIZATION maker", empty)
+        async with PostgresStore(url.replace("daram@", "maker@")) as store:
+            await store.describe()
+        postgres_server.run("GRANT USAGE ON SCHEMA daram TO worker", empty)
+        postgres_server.run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA daram TO worker", empty)
+        postgres_server.run(
+            "ALTER DEFAULT PRIVILEGES FOR ROLE maker IN SCHEMA daram"
+            " GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO worker",
+            empty,
+        )
+        async with PostgresStore(url.replace("daram@", "worker@")) as store:
+            await store.append(OWNER, "c", [user("x")], create=True)
+            turn = await store.begin_turn(OWNER, "c", [user("y")], answer_id="a", window=20)
+            assert turn.answer is not None
+            await store.checkpoint(OWNER, "c", "a", turn.answer.token, "half")
+            await store.finish_turn(OWNER, "c", "a", turn.answer.token, text="whole")
+            assert [m.text for m in await store.tail(OWNER, "c")] == ["x", "y", "whole"]
+            assert (await store.search(OWNER, "whole"))[0].id == "a"
+            await store.put_record(OWNER, "n", "k", b"v")
+            assert await store.delete_owner(OWNER) == 1
+            assert await store.purge() == 0
+        # A newer Daram adds a table.
+        step = Migration(len(schema.MIGRATIONS) + 1, "nut", "CREATE TABLE nut (name text)", "x")
+        monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, step])
+        with pytest.raises(StoreReadOnly, match="up to date"):
+            await opens(url.replace("daram@", "worker@"), id="later")
+        await opens(url.replace("daram@", "maker@"), id="later")
+        await opens(url.replace("daram@", "worker@"), id="later")
+        with psycopg.connect(url.replace("daram@", "worker@")) as connection:
+            connection.execute("INSERT INTO daram.nut VALUES ('acorn')")
+    finally:
+        postgres_server.drop(empty)
+        for role in ("maker", "worker"):
             postgres_server.run(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
 
 

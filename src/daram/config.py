@@ -15,6 +15,7 @@ from daram.settings import OPENAI_URL, Settings, mask
 
 if TYPE_CHECKING:
     from daram.chat import Chatbot
+    from daram.chat.events import EventLog
     from daram.chat.title import OnTitle
     from daram.llm.base import ChatModel
     from daram.memory import Memory
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Settings",
     "make_chatbot",
+    "make_events",
     "make_model",
     "make_store",
     "open_chatbot",
@@ -122,8 +124,25 @@ def _no_model(reason: str) -> ChatModel:
     return NoModel(reason)
 
 
-def make_chatbot(settings: Settings, memory: Memory, model: ChatModel, *, on_title: OnTitle | None = None) -> Chatbot:
-    """The chatbot over a memory and a model, by the settings; ``on_title`` hears of the titles it makes."""
+def make_events(settings: Settings) -> EventLog:  # noqa: ARG001  # until there is more than one
+    """The log in which the events of running answers are kept."""
+    from daram.chat.events import MemoryEventLog
+
+    return MemoryEventLog()
+
+
+def make_chatbot(
+    settings: Settings,
+    memory: Memory,
+    model: ChatModel,
+    *,
+    events: EventLog | None = None,
+    on_title: OnTitle | None = None,
+) -> Chatbot:
+    """The chatbot over a memory and a model, by the settings; ``on_title`` hears of the titles it makes.
+
+    ``events`` is not closed with it; None is a log of its own, in the memory of this process.
+    """
     from daram.chat import Chatbot
     from daram.llm.base import Options
 
@@ -136,6 +155,7 @@ def make_chatbot(settings: Settings, memory: Memory, model: ChatModel, *, on_tit
         titles=settings.titles,
         lease=settings.lease,
         wait=settings.wait,
+        events=events,
         on_title=on_title,
     )
 

@@ -280,6 +280,12 @@ class Settings:
         default=8000,
         flag="--port",
     )
+    drain: float = _setting(
+        "DARAM_DRAIN",
+        _seconds(0, 3600),
+        "How long running answers may go on when the server is told to end; then they are kept as incomplete.",
+        default=10.0,
+    )
     debug: bool = _setting(
         "DARAM_DEBUG", _SWITCH, "Whether an error of the terminal shows where in the code it arose.", default=False
     )

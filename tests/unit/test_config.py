@@ -49,6 +49,7 @@ WRONG = [
     ("DARAM_HOST", "a\tb"),
     ("DARAM_PORT", "65536"),
     ("DARAM_PORT", "http"),
+    ("DARAM_DRAIN", "-1"),
     ("DARAM_DEBUG", "2"),
 ]
 

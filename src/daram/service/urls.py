@@ -1,0 +1,7 @@
+"""What goes through Django's middleware: login, account, administration."""
+
+from __future__ import annotations
+
+from django.urls import URLPattern, URLResolver
+
+urlpatterns: list[URLPattern | URLResolver] = []

@@ -57,7 +57,7 @@ class EventLog(Protocol):
     def follow(self, answer_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
         """The events with ``seq > after``, from the past and then live; ends behind the terminal event.
 
-        Yields nothing where the log does not know the answer.
+        Yields nothing where the log does not know the answer. Raises ``StoreUnavailable`` where it was lost on the way.
         """
 
     async def text(self, answer_id: str) -> tuple[str, int] | None:

@@ -48,7 +48,8 @@ _stragglers: Final[set[asyncio.Task[None]]] = set()
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """What every answer of a chatbot is made with. ``lease``, ``checkpoint_every`` in seconds, ``limit`` in bytes."""
+    """What an answer is made with. ``lease``, ``checkpoint_every`` in seconds, ``limit`` in bytes; ``titled``: whether
+    its conversation may be named after it."""
 
     memory: Store
     model: ChatModel
@@ -59,6 +60,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     lease: float
     checkpoint_every: float
     limit: int
+    titled: bool = True
 
 
 class Generation:
@@ -83,6 +85,7 @@ class Generation:
         self.conversation = answer.conversation
         self.question = question
         self.tail = tail
+        self.titled = setup.titled
         self.finished = asyncio.Event()
         self.message: Message | None = None
         self.error: DaramError | None = None

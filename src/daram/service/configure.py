@@ -72,6 +72,7 @@ def _django(settings: Settings) -> dict[str, Any]:
         ],
         "MIDDLEWARE": [
             "django.middleware.security.SecurityMiddleware",
+            "daram.service.headers.PageHeaders",
             "django.contrib.sessions.middleware.SessionMiddleware",
             "django.middleware.locale.LocaleMiddleware",
             "django.middleware.common.CommonMiddleware",
@@ -96,9 +97,10 @@ def _django(settings: Settings) -> dict[str, Any]:
         ],
         "DATABASES": {"default": _database(settings)},
         "PASSWORD_HASHERS": [
-            "django.contrib.auth.hashers.Argon2PasswordHasher",
+            "daram.service.accounts.backend.Argon2",
             "django.contrib.auth.hashers.PBKDF2PasswordHasher",
         ],
+        "AUTHENTICATION_BACKENDS": ["daram.service.accounts.backend.NameOrEmail"],
         "AUTH_PASSWORD_VALIDATORS": [
             {"NAME": f"django.contrib.auth.password_validation.{name}"}
             for name in (
@@ -131,6 +133,7 @@ def _django(settings: Settings) -> dict[str, Any]:
         "LOGIN_REDIRECT_URL": "/",
         "LOGOUT_REDIRECT_URL": "/login",
         "STATIC_URL": "/static/",
+        "STATICFILES_DIRS": [("daram", HERE / "static"), ("daram", HERE.parent / "ui" / "static")],
         "LANGUAGE_CODE": "en",
         "LANGUAGES": [("en", "English"), ("ko", "한국어")],
         "LOCALE_PATHS": [HERE / "locale"],

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, include, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from daram.service.files import static_file
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", include("daram.service.accounts.urls")),
+    path("static/<path:path>", static_file),
+]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Final
+import unicodedata
+from typing import Any, Final
 
 from django.contrib.auth.models import AbstractUser
 from django.core.validators import RegexValidator
 from django.db import models
-from django.db.models.functions import Lower
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -26,9 +25,11 @@ def new_owner() -> str:
 class User(AbstractUser):
     """Somebody who logs in, by user name or e-mail address.
 
-    ``owner`` is whose the conversations in the store are: opaque, never another user's, never changed.
+    Both are kept in one form (NFKC, lower case), so that nobody can be taken for somebody else. ``owner`` is whose the
+    conversations in the store are: opaque, never another user's, never changed.
     """
 
+    email: str  # Django's own field
     # No "@": otherwise one user's name could be another one's e-mail address, and a login could mean either.
     username = models.CharField(
         _("user name"),
@@ -43,9 +44,28 @@ class User(AbstractUser):
         verbose_name = _("user")
         verbose_name_plural = _("users")
         constraints = (
-            models.UniqueConstraint(Lower("username"), name="accounts_user_username_once"),
-            models.UniqueConstraint(Lower("email"), condition=~models.Q(email=""), name="accounts_user_email_once"),
+            models.UniqueConstraint(
+                fields=("email",),
+                condition=~models.Q(email=""),
+                name="accounts_user_email_once",
+                violation_error_message=_("There is a user with this e-mail address already."),
+            ),
         )
+
+    @classmethod
+    def normalize_username(cls, username: str) -> str:
+        """The one form of a user name or an e-mail address."""
+        return unicodedata.normalize("NFKC", username).lower().strip()
+
+    def clean(self) -> None:
+        """Bring name and address to their one form."""
+        self.username = self.normalize_username(self.username)
+        self.email = self.normalize_username(self.email)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save it, the names in their one form."""
+        self.clean()
+        super().save(*args, **kwargs)
 
 
 class ApiKey(models.Model):
@@ -75,10 +95,15 @@ class ApiKey(models.Model):
         scopes = frozenset(self.scopes.split())
         return scopes if self.user.is_staff else scopes - {"admin"}
 
-    def works_at(self, now: datetime) -> bool:
-        """Whether it opens anything: neither revoked nor expired, and its user may log in."""
-        expired = self.expires_at is not None and self.expires_at <= now
-        return self.revoked_at is None and not expired and bool(self.user.is_active)
+    @property
+    def over(self) -> bool:
+        """Whether it was revoked or has expired."""
+        return self.revoked_at is not None or (self.expires_at is not None and self.expires_at <= timezone.now())
+
+    @property
+    def works(self) -> bool:
+        """Whether it opens anything now: it is not over, and its user may log in."""
+        return not self.over and bool(self.user.is_active)
 
 
 class LoginLink(models.Model):

@@ -68,8 +68,15 @@ def message_ids(item_id: str) -> list[str]:
 # --- items to messages ----------------------------------------------------------------------------------------------
 
 
-def message_of(value: object, field: str = "item") -> Message:
-    """The message that keeps an item. Raises ``InvalidInput`` that names the field (``items[0].content[1].text``)."""
+def _drawn(prefix: str) -> str:
+    return f"{prefix}_{ids.uuid7()}"
+
+
+def message_of(value: object, field: str = "item", draw: Callable[[str], str] = _drawn) -> Message:
+    """The message that keeps an item; ``draw`` gives it an id with a prefix, where it has none.
+
+    Raises ``InvalidInput`` that names the field (``items[0].content[1].text``).
+    """
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must be an object, not {_type(value)}")
     # A null says no more than a field that is not there; the SDKs write many.
@@ -81,7 +88,7 @@ def message_of(value: object, field: str = "item") -> Message:
         raise InvalidInput(f"{field}.type", "'item_reference' can only be used in the input of a response")
     id = item.pop("id", None)
     if id in (None, _NO_ID):
-        id = f"{_PREFIXES.get(kind, 'item')}_{ids.uuid7()}"
+        id = draw(_PREFIXES.get(kind, "item"))
     elif not isinstance(id, str):
         raise InvalidInput(f"{field}.id", f"must be a string, not {_type(id)}")
     elif not _ID.fullmatch(id):  # it stands in paths of URLs
@@ -92,9 +99,9 @@ def message_of(value: object, field: str = "item") -> Message:
     return Message(id=id, role="assistant", parts=(Part(type="item", data={"whole": {"type": kind, **item}}),))
 
 
-def messages_of(values: Sequence[object], field: str = "items") -> list[Message]:
+def messages_of(values: Sequence[object], field: str = "items", draw: Callable[[str], str] = _drawn) -> list[Message]:
     """The messages that keep the items, in their order."""
-    return [message_of(value, f"{field}[{i}]") for i, value in enumerate(values)]
+    return [message_of(value, f"{field}[{i}]", draw) for i, value in enumerate(values)]
 
 
 def _message(id: str, item: Item, field: str) -> Message:

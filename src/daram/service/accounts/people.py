@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from daram.errors import InvalidInput, NotFound
+from daram.errors import InvalidInput
 from daram.service.accounts.keys import digest
 from daram.service.accounts.models import LoginLink, User
 
@@ -44,12 +44,19 @@ def add_user(name: str, *, password: str | None = None, email: str = "", admin: 
     return user
 
 
+def set_password(user: User, password: str) -> None:
+    """Give the user another password; their sessions end with the old one. Raises ``InvalidInput``."""
+    _check("password", lambda: validate_password(password, user))
+    user.set_password(password)
+    user.save(update_fields=["password"])
+
+
 def find_user(name: str) -> User:
-    """The user with this user name or e-mail address. Raises ``NotFound``."""
+    """The user with this user name or e-mail address. Raises ``InvalidInput`` where there is none."""
     name = User.normalize_username(name)
     user: User | None = User.objects.filter(**{"email" if "@" in name else "username": name}).first()
     if user is None:
-        raise NotFound("user", name)
+        raise InvalidInput("user", f"there is no {name!r}; daram user list shows who there is")
     return user
 
 
@@ -71,7 +78,7 @@ def local_user(owner: str) -> User:
             # Either somebody has the name, or another process has just made this user.
             if (found := _of(owner)) is not None:
                 return found
-    raise NotFound("user", owner)
+    raise InvalidInput("owner", f"no user could be made for {owner!r}")
 
 
 def make_login_link(user: User) -> str:

@@ -13,7 +13,7 @@ from django.core.management import call_command
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from daram.errors import ConfigError
+from daram.errors import ConfigError, MissingExtra
 from daram.service.configure import accounts_file, configure, journal_mode
 from daram.settings import Settings, mask
 
@@ -23,7 +23,8 @@ _LOCK_ID = 0x64_61_72_61_6D  # "daram": the advisory lock of PostgreSQL
 def prepare_accounts(settings: Settings) -> None:
     """Set Django up and bring the accounts to the present schema; safe where several processes start at once.
 
-    Blocks. Raises ``ConfigError`` where the database cannot be reached or made, or was written by a newer Daram.
+    Blocks. Raises ``MissingExtra``; ``ConfigError`` where the database cannot be reached or made, or was written by a
+    newer Daram.
     """
     configure(settings)
     file = accounts_file(settings)
@@ -31,6 +32,8 @@ def prepare_accounts(settings: Settings) -> None:
     try:
         if file is not None:
             _make_private(file)
+        else:
+            _reach(settings.accounts or "")
         if _is_behind():
             with _alone(file):
                 if _is_behind():  # another process may have done it meanwhile
@@ -42,6 +45,13 @@ def prepare_accounts(settings: Settings) -> None:
         connection.close()
 
 
+def close_accounts() -> None:
+    """Close this thread's connection and, with PostgreSQL, the pool of all."""
+    connection.close()
+    if connection.vendor == "postgresql":
+        connection.close_pool()
+
+
 def _is_behind() -> bool:
     executor = MigrationExecutor(connection)
     ours = {name for name in executor.loader.disk_migrations if name[0] == "accounts"}
@@ -50,6 +60,18 @@ def _is_behind() -> bool:
             f"DATABASE_URL: the accounts were written by a newer Daram ({max(newer)[1]}); update this one"
         )
     return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
+def _reach(url: str) -> None:
+    """See whether the server answers: a pool would try again and again, and then not say what is wrong."""
+    try:
+        import psycopg
+    except ImportError as error:
+        raise MissingExtra("Accounts in PostgreSQL", "postgres") from error
+    try:
+        psycopg.connect(url, connect_timeout=10).close()
+    except psycopg.Error as error:
+        raise DatabaseError(str(error)) from error
 
 
 def _make_private(file: Path) -> None:

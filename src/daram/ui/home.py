@@ -58,8 +58,8 @@ confirm_new_chat = false
 cot = "hidden"
 custom_css = "/public/daram.css"
 custom_js = "/public/daram.js"
-custom_meta_url = "/"
-custom_meta_image_url = "/public/squirrel.svg"
+custom_meta_url = "/chat/"
+custom_meta_image_url = "/chat/public/squirrel.svg"
 
 [meta]
 generated_by = "2.12.0"

@@ -80,7 +80,7 @@ class Chatbot:
         self._limits = _limits(memory)
         self._system = system
         self._window = validate.whole(window, "window", 1, 1000)
-        self._options = options
+        self.options = options
         self._titles = titles
         self._lease = validate.seconds(lease, "lease")
         self._checkpoint_every = validate.seconds(checkpoint_every, "checkpoint_every")
@@ -283,8 +283,8 @@ class Chatbot:
             memory=self.memory,
             model=self.model,
             log=events,
-            prompter=Prompter(self.memory, self.model, system=self._system, options=self._options, window=self._window),
-            options=self._options,
+            prompter=Prompter(self.memory, self.model, system=self._system, options=self.options, window=self._window),
+            options=self.options,
             window=self._window,
             lease=self._lease,
             checkpoint_every=self._checkpoint_every,

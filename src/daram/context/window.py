@@ -17,8 +17,9 @@ def groups(messages: Sequence[Message]) -> list[Group]:
 
     Left out: failed and empty answers; results whose call is not there; calls of which a result is missing (endpoints
     refuse a prompt with either), of which the words beside them stay. Answers that were cut or cancelled stay: the user
-    saw them.
+    saw them. Calls that stand one behind the other, each in a message of its own, are calls of one message.
     """
+    messages = _together(messages)
     found: list[Group] = []
     index = 0
     while index < len(messages):
@@ -59,6 +60,21 @@ def window(messages: Sequence[Message], limit: int) -> list[Message]:
         kept.append(group)
         room -= len(group)
     return [message for group in reversed(kept) for message in group]
+
+
+def _together(messages: Sequence[Message]) -> list[Message]:
+    """With the messages that are nothing but calls joined to the call before them."""
+    found: list[Message] = []
+    for message in messages:
+        if found and _is_call(message) and not message.text and _is_call(found[-1]):
+            found[-1] = msgspec.structs.replace(found[-1], parts=(*found[-1].parts, *message.parts))
+        else:
+            found.append(message)
+    return found
+
+
+def _is_call(message: Message) -> bool:
+    return message.role == "assistant" and bool(_open_calls(message)) and message.status != "failed"
 
 
 def _says_nothing(message: Message) -> bool:

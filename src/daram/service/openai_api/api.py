@@ -14,7 +14,7 @@ from ninja import NinjaAPI
 from ninja.parser import Parser
 
 from daram import ids
-from daram.service.openai_api import conversations, models
+from daram.service.openai_api import chat_completions, conversations, models, responses
 from daram.service.openai_api.docs import Plain
 from daram.service.openai_api.errors import error_response, handle_errors
 
@@ -66,5 +66,5 @@ api = OpenAIApi(
     docs=Plain(),
 )
 handle_errors(api)
-for part in (conversations, models):
+for part in (conversations, responses, chat_completions, models):
     api.add_router("", part.router)

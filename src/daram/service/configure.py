@@ -63,7 +63,8 @@ def _django(settings: Settings) -> dict[str, Any]:
         "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
         "INSTALLED_APPS": [
             "daram.service.accounts",
-            "django.contrib.admin",
+            "daram.service.admin.apps.ConversationsConfig",
+            "daram.service.admin.apps.SiteConfig",
             "django.contrib.auth",
             "django.contrib.contenttypes",
             "django.contrib.messages",

@@ -53,9 +53,9 @@ class User(AbstractUser):
         )
 
     @classmethod
-    def normalize_username(cls, username: str) -> str:
+    def normalize_username(cls, username: str | None) -> str:
         """The one form of a user name or an e-mail address."""
-        return unicodedata.normalize("NFKC", username).lower().strip()
+        return unicodedata.normalize("NFKC", username or "").lower().strip()  # None: a form refused it already
 
     def clean(self) -> None:
         """Bring name and address to their one form."""

@@ -41,9 +41,11 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with live_service(tmp_path_factory.mktemp("openapi"), model=Echo(), rate_limit=0, wait=1.0) as service:
-        with httpx.Client(base_url=service.url, headers=make_person("write").headers, timeout=120) as client:
-            yield Place(service, client)
+    with (
+        live_service(tmp_path_factory.mktemp("openapi"), model=Echo(), rate_limit=0, wait=1.0) as service,
+        httpx.Client(base_url=service.url, headers=make_person("write").headers, timeout=120) as client,
+    ):
+        yield Place(service, client)
 
 
 def test_nothing_that_the_document_allows_breaks_the_service(place: Place) -> None:

@@ -15,6 +15,7 @@ from ninja import NinjaAPI
 from ninja.security import HttpBearer
 
 from daram.service.accounts.keys import find_key, touch
+from daram.service.observe.request import admit
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,6 +76,8 @@ class KeyAuth(HttpBearer):
         if caller is None:
             raise Refused(401, _WRONG, "invalid_api_key")
         check_scope(caller, self.scope)
+        if (problem := admit(caller.user_id)) is not None:
+            raise Refused(429, problem, "rate_limit_exceeded")
         return caller
 
 

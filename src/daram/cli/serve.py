@@ -42,7 +42,10 @@ async def _serve(settings: Settings, listener: socket.socket) -> bool:
 
     from daram.service.asgi import create_app
     from daram.service.door import door
+    from daram.service.observe import logs, traces
 
+    logs.set_up(settings.log)
+    traces.set_up()
     model = make_model(settings)
     telling: asyncio.Task[None] | None = None
 
@@ -125,14 +128,15 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _check_open_to_others(settings: Settings) -> None:
     """What there must be before other machines may come."""
-    missing = []
+    people = "make somebody who can log in: daram user add NAME --admin --password-stdin"
+    missing = ""
     if not (settings.allowed_hosts or settings.public_url):
-        missing.append("say under which names they come, with DARAM_ALLOWED_HOSTS or DARAM_PUBLIC_URL")
-    if not _has_passwords(settings):
-        missing.append("make somebody who can log in: daram user add NAME --admin --password-stdin")
+        missing = f"say under which names they come, with DARAM_ALLOWED_HOSTS or DARAM_PUBLIC_URL, and {people}"
+    elif not _has_passwords(settings):
+        missing = people
     if missing:
         raise ConfigError(
-            f"DARAM_HOST: {settings.host} can be reached from other machines. Before that, {'; and '.join(missing)}. "
+            f"DARAM_HOST: {settings.host} can be reached from other machines. Before that, {missing}. "
             "For yourself alone leave DARAM_HOST at 127.0.0.1 and come through an SSH tunnel (ssh -L)"
         )
 

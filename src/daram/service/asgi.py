@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -22,6 +22,10 @@ from daram.llm.base import ChatModel
 from daram.memory import Memory
 from daram.service.configure import configure
 from daram.service.limits import Bodies
+from daram.service.observe.metrics import Metrics
+from daram.service.observe.model import watched
+from daram.service.observe.requests import Observed
+from daram.service.quota import Quota
 from daram.service.runtime import Runtime, running
 from daram.settings import Settings
 from daram.ui.app import ChatPage
@@ -62,7 +66,7 @@ class Service:
         self._given = (memory, model)
         self._logins = DjangoLogins()
         self._page = ChatPage(settings.data / "page", self._logins, root=CHAT) if page else None
-        self._api = cast("ASGIApp", ApiHandler())
+        self._api = Quota(cast("ASGIApp", ApiHandler()), rate=settings.rate_limit, running=settings.stream_limit)
         self._pages = cast("ASGIApp", ASGIHandler())
         bounded = Bodies(
             self._dispatch,
@@ -70,14 +74,16 @@ class Service:
             arrival=settings.body_timeout,
             departure=settings.send_timeout,
         )
-        self._app: ASGIApp = Guard(
+        self._metrics = Metrics() if settings.metrics != "off" and Metrics.available() else None
+        guarded = Guard(
             bounded,
             hosts=public_hosts(settings),
             origins=settings.cors_origins,
             page=CHAT,
             script_hashes=self._page.script_hashes if self._page else (),
-            free=_PROBES,
+            free=(*_PROBES, "/metrics") if settings.metrics == "open" else _PROBES,
         )
+        self._app: ASGIApp = Observed(guarded, metrics=self._metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -113,13 +119,22 @@ class Service:
         from daram.service import probes
 
         path, request = scope["path"], Request(scope)
-        if path not in ("/", CHAT, *_PROBES):
+        if path not in ("/", CHAT, "/metrics", *_PROBES):
             return None
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("405 Method Not Allowed\n", 405, {"allow": "GET, HEAD"})
         if path in _PROBES:
             return await probes.healthz() if path == "/healthz" else await probes.readyz(tell=is_local(scope))
+        if path == "/metrics":
+            return self._figures(scope)
         return RedirectResponse(f"{CHAT}/", 307, {"cache-control": "no-store"})
+
+    def _figures(self, scope: Scope) -> Response:
+        # A request that a proxy of this machine passes on comes from elsewhere.
+        passed_on = any(name in (b"x-forwarded-for", b"forwarded") for name, _ in scope["headers"])
+        if self._metrics is None or (self._settings.metrics == "local" and (passed_on or not is_local(scope))):
+            return PlainTextResponse("404 Not Found\n", 404)
+        return self._metrics.response(self.runtime)
 
     # --- from start to end ---
 
@@ -147,10 +162,13 @@ class Service:
         await asyncio.to_thread(prepare_accounts, self._settings)
         memory, model = self._given
         async with AsyncExitStack() as stack:
-            self.runtime = await stack.enter_async_context(running(self._settings, memory=memory, model=model))
+            self.runtime = await stack.enter_async_context(self._run(memory, model))
             if self._page is not None:
                 await stack.enter_async_context(self._open_page(self._page))
             yield
+
+    def _run(self, memory: Memory | None, model: ChatModel | None) -> AbstractAsyncContextManager[Runtime]:
+        return running(self._settings, memory=memory, model=model, watch=lambda found: watched(found, self._metrics))
 
     @asynccontextmanager
     async def _open_page(self, page: ChatPage) -> AsyncIterator[None]:

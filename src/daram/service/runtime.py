@@ -74,12 +74,17 @@ def current() -> Runtime:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, *, memory: Memory | None = None, model: ChatModel | None = None, events: EventLog | None = None
+    settings: Settings,
+    *,
+    memory: Memory | None = None,
+    model: ChatModel | None = None,
+    events: EventLog | None = None,
+    watch: Callable[[ChatModel], ChatModel] = lambda model: model,
 ) -> AsyncIterator[Runtime]:
     """Open all that the service needs and make it ``current()``; answers of dead processes are closed first.
 
-    What is given (``memory``, ``model``, ``events``) is used as it is and not closed. Raises ``ConfigError``,
-    ``MissingExtra`` or a ``StoreError``.
+    What is given (``memory``, ``model``, ``events``) is used as it is and not closed. ``watch`` wraps the model.
+    Raises ``ConfigError``, ``MissingExtra`` or a ``StoreError``.
     """
     global _current
     before = _current
@@ -93,7 +98,7 @@ async def running(
         if events is None:
             events = make_events(settings)
             stack.push_async_callback(events.close)
-        runtime = Runtime(settings, memory, model, events)
+        runtime = Runtime(settings, memory, watch(model), events)
         stack.push_async_callback(runtime.drain)
         await runtime.chatbot.recover()
         for work in (runtime.chatbot.sweep_forever(), purge_forever(memory)):

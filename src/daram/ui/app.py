@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -19,7 +22,7 @@ from daram.llm.base import ChatModel
 from daram.memory import Memory
 from daram.ui import home
 from daram.ui.gate import Gate, Logins
-from daram.ui.html import at_home, script_hashes
+from daram.ui.html import at_home, below, main_script, script_hashes
 from daram.ui.strings import words
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ class ChatPage:
     def __init__(self, directory: Path, logins: Logins, *, root: str = "/chat", login: str = "/login") -> None:
         self._server = home.load(directory)
         self._html = at_home(self._server.get_html_template(root))
+        self._script = _Script(root, main_script(self._html).removeprefix(root), Path(self._server.build_dir))
         from daram.ui.page import Page  # imports Chainlit, which must have found its directory before this
 
         self.script_hashes = script_hashes(self._html)
@@ -95,12 +99,36 @@ class ChatPage:
         app = Starlette(
             routes=[
                 Mount("/ws/socket.io", self._server.asgi_app),
+                Route(self._script.path, self._script.serve),
                 *(Route(path, self._server.app) for path in _DOORS),
                 *(Route(path, html) for path in _PAGES),
             ],
         )
         app.router.redirect_slashes = False  # a door that is not there is not there
         return app
+
+
+class _Script:
+    """The page's own script, changed where it must be."""
+
+    def __init__(self, root: str, path: str, build: Path) -> None:
+        self.path = path
+        self._plain = below(root, (build / path.lstrip("/")).read_text("utf-8")).encode()
+        self._etag = f'"{sha256(self._plain).hexdigest()[:20]}"'
+        self._packed: bytes | None = None
+
+    async def serve(self, request: Request) -> Response:
+        """The script, compressed for whoever takes it that way."""
+        headers = {"cache-control": "no-cache", "etag": self._etag, "vary": "accept-encoding"}
+        if request.headers.get("if-none-match") == self._etag:
+            return Response(status_code=304, headers=headers)
+        body = self._plain
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            if self._packed is None:
+                self._packed = await asyncio.to_thread(gzip.compress, self._plain, 6)
+            body = self._packed
+            headers["content-encoding"] = "gzip"
+        return Response(body, media_type="text/javascript; charset=utf-8", headers=headers)
 
 
 def _wire(server: ModuleType, page: Page) -> None:

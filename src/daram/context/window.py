@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -10,6 +11,9 @@ from daram.model import Message
 
 Group = tuple[Message, ...]
 """Messages that go to the model together or not at all: one message, or tool calls with all their results."""
+
+_STEP: Final = 100
+"""At most so many messages are taken for one step of calls."""
 
 
 def groups(messages: Sequence[Message]) -> list[Group]:
@@ -19,7 +23,6 @@ def groups(messages: Sequence[Message]) -> list[Group]:
     refuse a prompt with either), of which the words beside them stay. Answers that were cut or cancelled stay: the user
     saw them. Calls that stand one behind the other, each in a message of its own, are calls of one message.
     """
-    messages = _together(messages)
     found: list[Group] = []
     index = 0
     while index < len(messages):
@@ -27,24 +30,51 @@ def groups(messages: Sequence[Message]) -> list[Group]:
         index += 1
         if message.role == "tool" or _says_nothing(message):
             continue
-        waiting = _open_calls(message)
-        if not waiting:
+        if not _open_calls(message):
             found.append((message,))
             continue
-        results: list[Message] = []
-        while index < len(messages) and messages[index].role == "tool":
-            answered = _answered_by(messages[index], waiting)
-            if answered:
-                results.append(messages[index])
-                waiting = waiting[:]
-                for call in answered:
-                    waiting.remove(call)
-            index += 1
-        if not waiting:
-            found.append((message, *results))
+        joined, behind = _with_calls_beside(messages, index - 1)
+        results, left, end = _results(messages, behind, _open_calls(joined))
+        if left and behind > index:  # they were not one step; each is looked at by itself
+            joined = message
+            results, left, end = _results(messages, index, _open_calls(message))
+        index = end
+        if not left:
+            found.append((joined, *results))
         elif message.text.strip():
             found.append((_without_calls(message),))
     return found
+
+
+def _with_calls_beside(messages: Sequence[Message], start: int) -> tuple[Message, int]:
+    """The calls at ``start`` and those that follow at once, as one message, and where they end.
+
+    Some doors keep each call of one step as a message of its own; endpoints want the calls of a step in one message.
+    """
+    joined = messages[start]
+    index = end = start + 1
+    while index < min(len(messages), start + _STEP) and messages[index].role == "assistant":
+        message = messages[index]
+        index += 1
+        if _open_calls(message) and message.status != "failed":
+            said = [text for text in (joined.text, message.text) if text.strip()]
+            joined = msgspec.structs.replace(joined, text="\n".join(said), parts=joined.parts + message.parts)
+            end = index
+        elif message.text.strip():  # words end a step, a thought between two calls does not
+            break
+    return joined, end
+
+
+def _results(messages: Sequence[Message], index: int, waiting: list[str]) -> tuple[list[Message], list[str], int]:
+    """The results from ``index`` on, the calls that none of them answers, and where they end."""
+    results: list[Message] = []
+    while index < len(messages) and messages[index].role == "tool":
+        answered = _answered_by(messages[index], waiting)
+        if answered:
+            results.append(messages[index])
+            waiting = [call for call in waiting if call not in answered]
+        index += 1
+    return results, waiting, index
 
 
 def window(messages: Sequence[Message], limit: int) -> list[Message]:
@@ -60,21 +90,6 @@ def window(messages: Sequence[Message], limit: int) -> list[Message]:
         kept.append(group)
         room -= len(group)
     return [message for group in reversed(kept) for message in group]
-
-
-def _together(messages: Sequence[Message]) -> list[Message]:
-    """With the messages that are nothing but calls joined to the call before them."""
-    found: list[Message] = []
-    for message in messages:
-        if found and _is_call(message) and not message.text and _is_call(found[-1]):
-            found[-1] = msgspec.structs.replace(found[-1], parts=(*found[-1].parts, *message.parts))
-        else:
-            found.append(message)
-    return found
-
-
-def _is_call(message: Message) -> bool:
-    return message.role == "assistant" and bool(_open_calls(message)) and message.status != "failed"
 
 
 def _says_nothing(message: Message) -> bool:

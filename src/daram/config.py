@@ -124,8 +124,12 @@ def _no_model(reason: str) -> ChatModel:
     return NoModel(reason)
 
 
-def make_events(settings: Settings) -> EventLog:  # noqa: ARG001  # until there is more than one
-    """The log in which the events of running answers are kept."""
+def make_events(settings: Settings) -> EventLog:
+    """The log in which the events of running answers are kept. Raises ``ConfigError``, ``MissingExtra``."""
+    if settings.redis is not None:
+        from daram.chat.redis_events import RedisEventLog
+
+        return RedisEventLog(settings.redis)
     from daram.chat.events import MemoryEventLog
 
     return MemoryEventLog()

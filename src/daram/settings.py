@@ -300,6 +300,12 @@ class Settings:
         "How each request is logged, on stderr: not at all, for people, or as lines of JSON.",
         default="off",
     )
+    redis: str | None = _setting(
+        "DARAM_REDIS",
+        Kind(read_printable, "`redis://HOST:6379/0`, `redis+cluster://HOST:6379`"),
+        "Where the events of running answers are told, so that every process can serve the stream of every answer.",
+        shown="none: in the memory of the process",
+    )
     drain: float = _setting(
         "DARAM_DRAIN",
         seconds(0, 3600),

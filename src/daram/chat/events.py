@@ -147,6 +147,19 @@ class MemoryEventLog:
         tape = self._find(answer_id)
         return None if tape is None else ("".join(event.text for event in tape.events), len(tape.events))
 
+    def events(self, answer_id: str) -> list[Event]:
+        """What is there of an answer, in order."""
+        tape = self._find(answer_id)
+        return [] if tape is None else tape.events
+
+    def forget(self, answer_id: str) -> None:
+        """Give up the log of a running answer; its followers end."""
+        tape = self._running.pop(answer_id, None)
+        if tape is not None:
+            tape.ended_at = time.monotonic()
+            self._bytes -= tape.bytes
+            tape.wake()
+
     async def close(self) -> None:
         """Forget everything; followers end. A second call is harmless."""
         self._closed = True

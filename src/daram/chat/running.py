@@ -132,7 +132,7 @@ class Follower:
                 yield event
                 if event.type in TERMINAL:
                     return
-        if await self._log.text(generation.id) is not None:
+        if seen == after and await self._log.text(generation.id) is not None:
             return  # all had been seen
         await generation.finished.wait()
         error = generation.error

@@ -274,6 +274,39 @@ async def test_users_are_added_and_names_brought_to_their_one_form(memory: daram
     assert answer.status_code == 200 and "already" in text(answer)
 
 
+async def test_who_is_deleted_is_gone_from_the_store_too(memory: daram.Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    from daram.service.accounts.models import User
+
+    first, second, third = await person(), await person(), await person()
+    for each in (first, second, third):
+        conversation = await memory.create(each.owner)
+        await memory.append(each.owner, conversation.id, [daram.user("acorn")])
+    desk = Desk()
+    await desk.log_in(await administrator())
+    house = "/admin/accounts/user/"
+    ask = f"{house}{first.user.pk}/delete/"
+    assert "All conversations of the user are deleted" in (await desk.get(ask)).text
+    assert (await desk.post(ask, ask, post="yes")).status_code == 302
+    chosen = {"action": "delete_selected", "_selected_action": str(second.user.pk)}
+    page = await desk.post(house, house, **chosen)
+    assert page.status_code == 200 and "All conversations of the user are deleted" in page.text
+    assert (await desk.post(house, house, **chosen, post="yes")).status_code == 302
+    for each in (first, second):
+        assert not await User.objects.filter(pk=each.user.pk).aexists()
+        assert not (await memory.list(each.owner)).items
+
+    # The store first: a user must not be gone while their conversations are still there.
+    async def down(*args: Any) -> int:
+        raise daram.StoreUnavailable("the server is down")
+
+    monkeypatch.setattr(type(memory), "delete_owner", down)
+    ask = f"{house}{third.user.pk}/delete/"
+    answer = await desk.post(ask, ask, post="yes")
+    assert answer.status_code == 503 and "the server is down" in answer.text
+    assert await User.objects.filter(pk=third.user.pk).aexists()
+    assert len((await memory.list(third.owner)).items) == 1
+
+
 async def test_keys_are_shown_without_their_secret_and_revoked(memory: daram.Memory) -> None:
     from daram.service.accounts.auth import in_accounts
     from daram.service.accounts.keys import find_key

@@ -8,14 +8,16 @@ from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
 
+from daram.service import runtime
 from daram.service.accounts.keys import revoke
 from daram.service.accounts.models import ApiKey, User
+from daram.service.admin.store import ask, store_errors
 
 
 class NewUserForm(AdminUserCreationForm):
@@ -52,6 +54,28 @@ class AccountAdmin(UserAdmin):
             return ""
         address = f"{reverse('admin:conversations_list')}?{urlencode({'owner': user.owner})}"
         return str(format_html('<a href="{}">{}</a>', address, _("conversations")))
+
+    @store_errors
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Delete a user with all that the store keeps of theirs."""
+        answer: HttpResponse = super().delete_view(request, object_id, extra_context)
+        return answer
+
+    @store_errors
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """The list, whose actions delete users, too."""
+        answer: HttpResponse = super().changelist_view(request, extra_context)
+        return answer
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        """First what is in the store: without its user nobody could find it again. Raises ``StoreError``."""
+        ask(runtime.current().memory.delete_owner, obj.owner)
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Each of them."""
+        for user in queryset:
+            self.delete_model(request, user)
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
         """What this administrator may look at only."""

@@ -12,7 +12,14 @@ from django.utils.translation import gettext_lazy as _
 from daram.service.accounts.models import SCOPES, User
 
 
-class LoginForm(forms.Form):
+class PlainForm(forms.Form):
+    """A form whose labels are words, without a colon."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, label_suffix="", **kwargs)
+
+
+class LoginForm(PlainForm):
     """A name and a password."""
 
     username = forms.CharField(
@@ -30,7 +37,7 @@ class LoginForm(forms.Form):
     )
 
 
-class PasswordForm(forms.Form):
+class PasswordForm(PlainForm):
     """A new password, twice, and the present one of a user who has one."""
 
     present = forms.CharField(
@@ -73,7 +80,7 @@ class PasswordForm(forms.Form):
         return given
 
 
-class KeyForm(forms.Form):
+class KeyForm(PlainForm):
     """A new API key."""
 
     name = forms.CharField(
@@ -93,7 +100,6 @@ class KeyForm(forms.Form):
             "admin": _("read and write, and administer"),
         }
         self.fields["scope"].choices = [(scope, words[scope]) for scope in SCOPES if scope != "admin" or user.is_staff]
-        self.label_suffix = ""
 
     def clean_name(self) -> str:
         """The name, on one line."""

@@ -10,6 +10,7 @@ import ipaddress
 from datetime import datetime, timedelta
 from typing import Final
 
+from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.utils import timezone
 
@@ -38,12 +39,19 @@ def may_try(account: str, address: str) -> int:
 def succeeded(account: str, address: str) -> None:
     """The password was right: this attempt was no failure, and the account's earlier ones from here are forgiven."""
     LoginAttempts.objects.filter(key=_by_account(account, address)).delete()
-    LoginAttempts.objects.filter(since__lt=timezone.now() - WINDOW).delete()
+    _tidy()
     with transaction.atomic():
         row = LoginAttempts.objects.select_for_update().filter(key=_by_address(address), failures__gt=0).first()
         if row is not None:
             row.failures -= 1
             row.save(update_fields=["failures"])
+
+
+def _tidy() -> None:
+    """Remove what is over: a login is a good moment, and there is always another one."""
+    now = timezone.now()
+    LoginAttempts.objects.filter(since__lt=now - WINDOW).delete()
+    Session.objects.filter(expire_date__lt=now).delete()
 
 
 def _count(key: str, limit: int, now: datetime) -> int:

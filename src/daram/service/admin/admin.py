@@ -3,60 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from functools import wraps
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
-from asgiref.sync import async_to_sync
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from daram.errors import DaramError, InvalidInput, NotFound
+from daram.errors import NotFound
 from daram.model import Answer, Conversation, Message, Page
 from daram.service import runtime
 from daram.service.accounts.models import User
 from daram.service.admin.models import RunningAnswer, StoredConversation
+from daram.service.admin.store import ask, store_errors
 
-P = ParamSpec("P")
-R = TypeVar("R")
-View = Callable[[Any, HttpRequest], HttpResponse]
 _log = logging.getLogger(__name__)
 PAGE: Final = 50
 BEGUN_WITHIN: Final = timedelta(hours=1)
 """Which answers the list of running ones looks for: each older one is on the page of its conversation."""
-
-
-def store_errors(view: View) -> View:
-    """What the store refuses, as a page: 404 for what is not there, 503 for the rest, in words."""
-
-    @wraps(view)
-    def answered(self: ReadOnly, request: HttpRequest) -> HttpResponse:
-        try:
-            return view(self, request)
-        except (NotFound, InvalidInput) as error:
-            raise Http404(str(error)) from error
-        except DaramError as error:
-            return self.page(request, "problem.html", _("The store"), status=503, problem=str(error))
-
-    return answered
-
-
-def ask(call: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-    """What the store answers, on the loop that serves: these views run on threads beside it."""
-    found: R = async_to_sync(call)(*args, **kwargs)
-    return found
 
 
 class ReadOnly(admin.ModelAdmin):
@@ -78,13 +52,11 @@ class ReadOnly(admin.ModelAdmin):
             change_message=words,
         )
 
-    def page(
-        self, request: HttpRequest, template: str, title: str, *, status: int = 200, **context: Any
-    ) -> TemplateResponse:
+    def page(self, request: HttpRequest, template: str, title: str, **context: Any) -> TemplateResponse:
         """A page of ours within the administration."""
         request.current_app = self.admin_site.name
         shared = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
-        return TemplateResponse(request, f"admin/stored/{template}", {**shared, **context}, status=status)
+        return TemplateResponse(request, f"admin/stored/{template}", {**shared, **context})
 
 
 @admin.register(StoredConversation)

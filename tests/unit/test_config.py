@@ -66,6 +66,7 @@ WRONG = [
     ("DARAM_SEND_TIMEOUT", "0"),
     ("DARAM_METRICS", "on"),
     ("DARAM_LOG", "xml"),
+    ("DARAM_REDIS", "redis://\n"),
     ("DARAM_DRAIN", "-1"),
     ("DARAM_DEBUG", "2"),
 ]

@@ -13,7 +13,6 @@ from django.urls import URLPattern, URLResolver
 from ninja import NinjaAPI
 from ninja.parser import Parser
 
-from daram import ids
 from daram.service.openai_api import chat_completions, conversations, models, responses
 from daram.service.openai_api.docs import Plain
 from daram.service.openai_api.errors import error_response, handle_errors
@@ -29,7 +28,7 @@ class _Parser(Parser):
 
 
 class OpenAIApi(NinjaAPI):
-    """What ninja refuses by itself is put into OpenAI's shape, and every answer gets an ``x-request-id``."""
+    """What ninja refuses by itself is put into OpenAI's shape."""
 
     @property
     def urls(self) -> tuple[list[URLResolver | URLPattern], str, str]:
@@ -51,7 +50,6 @@ def _shaped(view: View) -> View:
         if response.status_code == 405:
             text = f"{request.method} is not allowed at this URL."
             response = error_response(405, text, headers={"Allow": response.headers.get("Allow", "")})
-        response.headers.setdefault("x-request-id", "req_" + ids.uuid7())
         return response
 
     return shaped

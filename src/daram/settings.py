@@ -230,6 +230,13 @@ class Settings:
         "Where the accounts of `daram serve` are kept: users, API keys, sessions.",
         shown="`accounts.sqlite3` in the data directory",
     )
+    secret_key: str | None = _setting(
+        "DARAM_SECRET_KEY",
+        matching(r"\S{50,}", "at least 50 characters without blanks"),
+        "What signs sessions and forms. Several machines that serve the same users need the same one.",
+        shown="the file `secret-key` in the data directory, made at the first start",
+        secret=True,
+    )
     public_url: str | None = _setting(
         "DARAM_PUBLIC_URL",
         Kind(read_origin, "an `http://` or `https://` URL without a path"),

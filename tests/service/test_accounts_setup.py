@@ -118,6 +118,7 @@ def test_behind_https_cookies_are_for_tls_and_this_host_only(tmp_path: Path) -> 
             "DARAM_DATA": str(tmp_path),
             "DARAM_PUBLIC_URL": "https://Chat.Example.org",
             "DARAM_ALLOWED_HOSTS": "chat2.example.org,.example.net",
+            "DARAM_SECRET_KEY": "k" * 50,
         }
     )
     assert found["SESSION_COOKIE_NAME"] == "__Host-daram" and found["SESSION_COOKIE_SECURE"]
@@ -125,6 +126,7 @@ def test_behind_https_cookies_are_for_tls_and_this_host_only(tmp_path: Path) -> 
     assert found["CSRF_TRUSTED_ORIGINS"] == ["https://chat.example.org"]
     assert {"chat.example.org", "chat2.example.org", ".example.net", "localhost"} <= set(found["ALLOWED_HOSTS"])
     assert "*" not in found["ALLOWED_HOSTS"]
+    assert found["SECRET_KEY"] == "k" * 50 and not (tmp_path / "secret-key").exists()
 
 
 def test_what_a_newer_daram_wrote_is_left_alone(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ WRONG = [
     ("DARAM_PORT", "http"),
     ("DATABASE_URL", "mysql://host/accounts"),
     ("DATABASE_URL", "postgresql://host"),
+    ("DARAM_SECRET_KEY", "too-short"),
     ("DARAM_PUBLIC_URL", "https://example.org/path"),
     ("DARAM_PUBLIC_URL", "example.org"),
     ("DARAM_ALLOWED_HOSTS", "*"),

@@ -55,7 +55,7 @@ def _django(settings: Settings) -> dict[str, Any]:
     public = urlsplit(settings.public_url or "")
     secure = public.scheme == "https"
     return {
-        "SECRET_KEY": secret_key(settings.data / "secret-key"),
+        "SECRET_KEY": settings.secret_key or secret_key(settings.data / "secret-key"),
         "DEBUG": False,
         "ALLOWED_HOSTS": _hosts(settings),
         "ROOT_URLCONF": "daram.service.urls",

@@ -169,6 +169,19 @@ def test_items_come_in_pages_in_both_directions(client: OpenAI) -> None:
         client.conversations.items.list(conversation, order="up")  # type: ignore[arg-type]
 
 
+def test_a_page_of_large_items_ends_early(client: OpenAI) -> None:
+    conversation = client.conversations.create().id
+    for start in (0, 10, 20):
+        items = said(*(f"{start + i} " + "x" * 500_000 for i in range(10)))
+        client.conversations.items.create(conversation, items=items)
+    first = client.conversations.items.list(conversation, order="asc", limit=100)
+    assert 0 < len(first.data) < 30 and first.has_more
+    found = [
+        text.split()[0] for text in texts_of(client.conversations.items.list(conversation, order="asc", limit=100))
+    ]
+    assert found == [str(i) for i in range(30)]
+
+
 def test_one_item(client: OpenAI) -> None:
     conversation = client.conversations.create(items=said("one", "two")).id
     two, one = client.conversations.items.list(conversation).data

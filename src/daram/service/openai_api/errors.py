@@ -44,8 +44,8 @@ _TABLE: Final[tuple[tuple[type[errors.DaramError], int, str, str, str | None], .
         SERVER,
         "outcome_unknown",
         (
-            "The store failed while it was writing: this may or may not have been stored. Read it again before you repeat "
-            "it, or repeat it with the same Idempotency-Key."
+            "The store failed while it was writing: this may or may not have been stored. Read it again before you "
+            "repeat it, or repeat it with the same Idempotency-Key."
         ),
     ),
     (errors.StoreBusy, 503, SERVER, "store_busy", "The store is busy; nothing was stored. Try again."),

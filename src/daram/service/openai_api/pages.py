@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+import msgspec
 
 from daram.codec import list_cursor, messages_cursor
 from daram.errors import NotFound
@@ -12,6 +14,11 @@ from daram.model import Conversation, Message, Page
 from daram.service.openai_api.items import Item, item_of, items_of, message_ids
 
 Order = Literal["asc", "desc"]
+
+PAGE_BYTES: Final = 8 << 20
+"""A page ends early where its items are larger than this; clients go on by ``has_more``."""
+_STEP: Final = 20
+_encode = msgspec.json.Encoder().encode
 
 
 async def find_item(memory: Memory, owner: str, conversation: str, item_id: str) -> tuple[Message, Item]:
@@ -41,14 +48,19 @@ async def page_of_items(
         found = _behind(items_of(message), item, order)
         # Forward along the branch in use, if it is on it; backward along its own.
         cursor = messages_cursor(owner, conversation, order, message.seq, message.seq)
+    size = 0
     while len(found) <= limit:
-        page = await memory.messages(owner, conversation, limit=limit + 1 - len(found), cursor=cursor, order=order)
+        step = min(limit + 1 - len(found), _STEP)
+        page = await memory.messages(owner, conversation, limit=step, cursor=cursor, order=order)
         for message in page.items:
             items = items_of(message)
             found += items if order == "asc" else reversed(items)
+            size += sum(len(_encode(item)) for item in items)
         cursor = page.next_cursor
         if cursor is None:
             break
+        if size > PAGE_BYTES:
+            return found[:limit], True
     return found[:limit], len(found) > limit
 
 

@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 import pytest_asyncio
+from agents import Agent, OpenAIConversationsSession, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 from tests.service.api_server import House, house
@@ -420,3 +421,39 @@ async def test_input_tokens(home: House, client: AsyncOpenAI) -> None:
     first = await client.responses.create(input="words " * 200)
     after = await client.responses.input_tokens.count(input="one", previous_response_id=first.id)
     assert after.input_tokens > few.input_tokens + 100
+
+
+async def test_the_agents_sdk(home: House, client: AsyncOpenAI) -> None:
+    """Its session keeps a conversation itself; with ``conversation_id`` the service does; tools run in between."""
+    set_tracing_disabled(True)
+
+    @function_tool
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    model = OpenAIResponsesModel(model="scripted", openai_client=client)
+    agent = Agent(name="adder", instructions="You add.", model=model, tools=[add])
+    conversation = await client.conversations.create()
+    home.model.script(call("add", {"a": 1, "b": 2}), "It is 3.", "You asked for 1 + 2.")
+    first = await Runner.run(agent, "1 + 2?", conversation_id=conversation.id)
+    assert first.final_output == "It is 3."
+    streamed = Runner.run_streamed(agent, "What did I ask?", conversation_id=conversation.id)
+    deltas = [
+        event.data.delta
+        async for event in streamed.stream_events()
+        if event.type == "raw_response_event" and event.data.type == "response.output_text.delta"
+    ]
+    assert "".join(deltas) == streamed.final_output == "You asked for 1 + 2."
+    items = [item async for item in client.conversations.items.list(conversation.id, order="asc")]
+    assert [item.type for item in items] == [
+        "message", "function_call", "function_call_output", "message", "message", "message"
+    ]  # fmt: skip
+    assert items[2].output == "3"  # type: ignore[union-attr]
+    session = OpenAIConversationsSession(openai_client=client)
+    home.model.requests.clear()
+    for text in ("A newt is called Tim.", "what is the name of the newt?"):
+        result = await Runner.run(agent, text, session=session)
+    assert "Tim" in result.final_output
+    assert len(await session.get_items()) == 4
+    await session.clear_session()

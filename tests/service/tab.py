@@ -49,6 +49,13 @@ class Tab:
         self._socket.on("disconnect", self._end)
 
     async def __aenter__(self) -> Self:
+        try:
+            return await self._open()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+
+    async def _open(self) -> Self:
         page = await self.http.get("/")
         assert page.status_code == 200
         cookie = "; ".join(f"{name}={value}" for name, value in self.http.cookies.items())

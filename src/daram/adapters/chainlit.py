@@ -52,8 +52,8 @@ def _note(message: Message) -> str:
 class DaramDataLayer(BaseDataLayer):
     """Chainlit's data layer on ``store``, which must keep records (``SupportsRecords``); closing it closes the store.
 
-    ``owner``: whose everything is, or a function that says whose at each call; by default the identifier of Chainlit's
-    user (``anonymous`` without a login).
+    ``owner``: whose everything is, or a function that says whose at each call; by default, and where that says None,
+    the identifier of Chainlit's user (``anonymous`` without a login).
     ``messages=False``: a ``daram.Chatbot`` stores the messages and makes the titles; the layer keeps the rest.
     ``note``: what to show below a stored message, as Markdown (by default its status).
     ``history``: how many messages of a thread are shown when it is opened, the last ones (at most 1,000).
@@ -66,7 +66,7 @@ class DaramDataLayer(BaseDataLayer):
         self,
         store: Store,
         *,
-        owner: str | Callable[[], str] | None = None,
+        owner: str | Callable[[], str | None] | None = None,
         messages: bool = True,
         note: Callable[[Message], str] = _note,
         history: int = 200,

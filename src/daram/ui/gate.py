@@ -51,9 +51,10 @@ class Logins(Protocol):
 _visitor: ContextVar[Visitor] = ContextVar("daram_page_visitor")
 
 
-def owner() -> str:
-    """Whose request or socket this is. Raises ``LookupError`` outside of both."""
-    return _visitor.get().owner
+def owner() -> str | None:
+    """Whose request or socket this is; None outside of both."""
+    visitor = _visitor.get(None)
+    return None if visitor is None else visitor.owner
 
 
 def session_of(environ: dict[str, str]) -> str:

@@ -99,7 +99,7 @@ class Page:
 
     async def user(self, _headers: object = None) -> User:
         """Whom the gate let in."""
-        return User(identifier=gate.owner())
+        return User(identifier=gate.owner() or "")
 
     def left(self, session: str) -> None:
         """That session has ended: its tabs hear no more, and have to log in again."""

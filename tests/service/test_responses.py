@@ -457,3 +457,30 @@ async def test_the_agents_sdk(home: House, client: AsyncOpenAI) -> None:
     assert "Tim" in result.final_output
     assert len(await session.get_items()) == 4
     await session.clear_session()
+
+
+async def test_compaction(home: House, client: AsyncOpenAI) -> None:
+    """What the user said stays, the rest becomes a summary, and the next response goes on from both."""
+    first = await client.responses.create(input="A newt is called Tim.")
+    second = await client.responses.create(input="It eats flies.", previous_response_id=first.id)
+    home.model.script("There is a newt, Tim.")
+    made = await client.responses.compact(
+        model="scripted", previous_response_id=second.id, input=[{"role": "user", "content": "and gnats"}]
+    )
+    record = home.model.requests[-1]["messages"][-1]["content"]
+    assert record.splitlines() == [
+        "user: A newt is called Tim.",
+        "assistant: You said: A newt is called Tim.",
+        "user: It eats flies.",
+        "assistant: I remember: A newt is called Tim.",
+        "user: and gnats",
+    ]
+    assert [item.type for item in made.output] == ["message", "message", "message", "compaction"]
+    assert made.usage.total_tokens > 0
+    items: Any = [item.to_dict() for item in made.output[3:]]
+    await client.responses.create(input=[*items, {"role": "user", "content": "Who?"}])
+    summary = [m for m in home.model.requests[-1]["messages"] if "There is a newt, Tim." in m["content"]]
+    assert [m["role"] for m in summary] == ["system"]
+    items[0]["encrypted_content"] = "somebody else's"
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(input=[*items, {"role": "user", "content": "Who?"}])

@@ -13,7 +13,7 @@ from django.urls import URLPattern, URLResolver
 from ninja import NinjaAPI
 from ninja.parser import Parser
 
-from daram.service.openai_api import chat_completions, conversations, models, responses
+from daram.service.openai_api import chat_completions, conversations, models, responses, responses_compact
 from daram.service.openai_api.docs import Plain
 from daram.service.openai_api.errors import error_response, handle_errors
 
@@ -64,5 +64,5 @@ api = OpenAIApi(
     docs=Plain(),
 )
 handle_errors(api)
-for part in (conversations, responses, chat_completions, models):
+for part in (conversations, responses_compact, responses, chat_completions, models):
     api.add_router("", part.router)

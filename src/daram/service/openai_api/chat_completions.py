@@ -30,8 +30,9 @@ from daram.service.accounts.auth import caller_of, require
 from daram.service.openai_api import schemas
 from daram.service.openai_api.idempotency import Draw, once
 from daram.service.openai_api.reply import reply
-from daram.service.openai_api.responses import event_stream, whole
+from daram.service.openai_api.responses import event_stream
 from daram.service.openai_api.responses_request import Json, choose_model
+from daram.service.openai_api.responses_turn import whole
 from daram.service.openai_api.schemas import In, Metadata
 
 router = Router(tags=["chat completions"])

@@ -12,8 +12,6 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Query, Router
 
-from daram.chat.events import TERMINAL, Event
-from daram.chat.running import failure
 from daram.errors import InvalidInput, NotFound
 from daram.model import Answer, Message, system
 from daram.service import runtime
@@ -96,18 +94,7 @@ async def _message(begun: turns.Begun) -> Message:
     if begun.running is not None:
         await begun.events.aclose()
         return await begun.running.message()
-    return await whole(begun.events)
-
-
-async def whole(events: AsyncGenerator[Event, None]) -> Message:
-    """The answer at the end of events that are not stored; raises what made it fail."""
-    async with aclosing(events):
-        async for event in events:
-            if event.type in TERMINAL and event.message is not None:
-                if (error := failure(event.message)) is not None:
-                    raise type(error)(event.error or str(error))
-                return event.message
-    raise AssertionError("unreachable: events end with a terminal one")
+    return await turns.whole(begun.events)
 
 
 def event_stream(found: AsyncGenerator[bytes, None]) -> StreamingHttpResponse:

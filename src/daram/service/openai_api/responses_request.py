@@ -96,6 +96,16 @@ class DeletedResponse(Schema):
     deleted: Literal[True]
 
 
+class CompactOut(Schema):
+    """A past that was made shorter: to be given as input of the next response."""
+
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[ItemOut]
+    usage: Json
+
+
 class InputTokens(Schema):
     """The size of a prompt."""
 

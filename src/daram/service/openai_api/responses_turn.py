@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -14,14 +14,15 @@ import msgspec
 
 from daram.chat.aside import aside
 from daram.chat.choices import Choices
-from daram.chat.events import Event
-from daram.chat.running import Running
+from daram.chat.events import TERMINAL, Event
+from daram.chat.running import Running, failure
 from daram.errors import ConversationBusy, DaramError, InvalidInput, NotFound
 from daram.llm.base import ChatModel, Options
 from daram.model import Message, system
 from daram.service.openai_api.idempotency import Draw
-from daram.service.openai_api.items import messages_of
+from daram.service.openai_api.items import message_of
 from daram.service.openai_api.responses_request import (
+    CompactIn,
     Inputs,
     Json,
     ResponseIn,
@@ -41,6 +42,7 @@ from daram.service.openai_api.responses_view import (
     view_of,
     with_request,
 )
+from daram.service.openai_api.summaries import message_of_summary
 from daram.service.runtime import Runtime
 
 _NAMESPACE: Final = "responses.broken"
@@ -137,7 +139,13 @@ def _read(items: Sequence[Json], draw: Draw, *, known: bool) -> list[Message]:
     """The messages of the input. References to items are left out where the context has those items anyway."""
     if known:
         items = [item for item in items if item.get("type") != "item_reference"]
-    return messages_of(items, "input", draw)
+    return [_message(item, f"input[{i}]", draw) for i, item in enumerate(items)]
+
+
+def _message(item: Json, field: str, draw: Draw) -> Message:
+    if item.get("type") == "compaction":
+        return message_of_summary(item, str(item.get("id") or draw("cmp")), field)
+    return message_of(item, field, draw)
 
 
 async def _is_stored(runtime: Runtime, owner: str, conversation: str, id: str) -> bool:
@@ -213,31 +221,41 @@ async def _aside(runtime: Runtime, asked: Asked, named: str | None, model: ChatM
 async def context_of(runtime: Runtime, owner: str, wanted: Inputs, named: str | None) -> tuple[list[Message], Place]:
     """The whole prompt of a request that is not to be stored, and a place that nothing is at."""
     draw = Draw()
-    before: list[Message] = []
-    if named is not None:
-        before = await runtime.memory.tail(owner, named, runtime.settings.window)
-    elif wanted.previous_response_id is not None:
-        place = await answered(runtime, owner, wanted.previous_response_id, "previous_response_id")
-        before = await _up_to(runtime, owner, place)
-    said = _read(inputs(wanted.input), draw, known=bool(before))
+    limit = runtime.settings.window
+    before = [] if named is None else await runtime.memory.tail(owner, named, limit)
+    said = await past_of(runtime, owner, wanted, limit=limit, known=named is not None)
     if not said:
         raise InvalidInput("input", "is missing")
     rules = [system(wanted.instructions)] if wanted.instructions else []
     return [*rules, *before, *said], Place(draw("conv"), draw("msg"))
 
 
-async def _up_to(runtime: Runtime, owner: str, place: Place) -> list[Message]:
-    """The last messages of the branch that ends with an answer."""
+async def past_of(
+    runtime: Runtime, owner: str, wanted: Inputs | CompactIn, *, limit: int, known: bool = False
+) -> list[Message]:
+    """The last messages of the branch that ends with the previous response, and the messages of the input."""
     found: list[Message] = []
-    id: str | None = place.answer
-    while id is not None and len(found) < runtime.settings.window:
-        try:
-            message = await runtime.memory.message(owner, place.conversation, id)
-        except NotFound:
-            break
-        found.insert(0, message)
-        id = message.parent
-    return found
+    if wanted.previous_response_id is not None:
+        place = await answered(runtime, owner, wanted.previous_response_id, "previous_response_id")
+        id: str | None = place.answer
+        while id is not None and len(found) < limit:
+            try:
+                found.append(await runtime.memory.message(owner, place.conversation, id))
+            except NotFound:
+                break
+            id = found[-1].parent
+    return [*reversed(found), *_read(inputs(wanted.input), Draw(), known=known or bool(found))]
+
+
+async def whole(events: AsyncGenerator[Event, None]) -> Message:
+    """The answer at the end of events; raises what made it fail."""
+    async with aclosing(events):
+        async for event in events:
+            if event.type in TERMINAL and event.message is not None:
+                if (error := failure(event.message)) is not None:
+                    raise type(error)(event.error or str(error))
+                return event.message
+    raise AssertionError("unreachable: events end with a terminal one, and that has the message")
 
 
 # --- the same request once more -------------------------------------------------------------------------------------

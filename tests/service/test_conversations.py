@@ -401,6 +401,34 @@ def test_a_repetition_after_a_crash_stores_nothing_twice(service: Live, somebody
     assert len(web.get(path).json()["data"]) == 2
 
 
+def test_a_repetition_brings_nothing_back_that_was_deleted(service: Live, somebody: Person, web: httpx.Client) -> None:
+    key, item_key = {"Idempotency-Key": "c"}, {"Idempotency-Key": "i"}
+    body, more = {"items": said("a secret")}, {"items": said("another secret")}
+    made = web.post("/conversations", json=body, headers=key).json()["id"]
+    path = f"/conversations/{made}/items"
+    item = web.post(path, json=more, headers=item_key).json()["data"][0]["id"]
+
+    async def records() -> bytes:
+        return b"".join([one.value for one in (await service.memory.scan_records(somebody.owner, "idempotency")).items])
+
+    assert b"secret" not in service.call(records())
+    web.delete(f"{path}/{item}")
+    again = web.post(path, json=more, headers=item_key)
+    assert again.status_code == 404 and "secret" not in again.text
+    web.delete(f"/conversations/{made}")
+    for answer in (web.post("/conversations", json=body, headers=key), web.post(path, json=more, headers=item_key)):
+        assert answer.status_code == 404 and "secret" not in answer.text
+    assert web.get("/conversations").json()["data"] == []
+
+
+def test_a_repeated_change_does_not_undo_a_later_one(web: httpx.Client) -> None:
+    key = {"Idempotency-Key": "k"}
+    path = f"/conversations/{web.post('/conversations', json={}).json()['id']}"
+    web.post(path, json={"title": "first"}, headers=key)
+    web.post(path, json={"title": "second"})
+    assert web.post(path, json={"title": "first"}, headers=key).json()["title"] == "second"
+
+
 def test_a_refused_request_may_be_tried_again_with_its_key(web: httpx.Client) -> None:
     key = {"Idempotency-Key": "k"}
     body = {"items": said("x"), "beside": "msg_1"}

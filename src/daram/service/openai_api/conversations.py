@@ -14,7 +14,7 @@ from daram.memory import Memory
 from daram.model import ROOT, UNSET, Appended, Message
 from daram.service.accounts.auth import require
 from daram.service.openai_api import schemas
-from daram.service.openai_api.idempotency import Draw, once
+from daram.service.openai_api.idempotency import Draw, Work, once
 from daram.service.openai_api.items import items_of, message_ids, messages_of
 from daram.service.openai_api.pages import (
     Order,
@@ -65,7 +65,10 @@ async def create_conversation(request: HttpRequest, payload: schemas.Conversatio
             made = await memory.get(owner, id)
         return reply(conversation_object(made))
 
-    return await once(memory, owner, request, work)
+    async def again(draw: Draw) -> HttpResponse:
+        return reply(conversation_object(await memory.get(owner, draw("conv"))))
+
+    return await once(memory, owner, request, work, again)
 
 
 @router.get("/conversations", auth=_READ, response={200: schemas.ConversationList, **schemas.REFUSALS})
@@ -139,7 +142,7 @@ async def update_conversation(
         )
         return reply(conversation_object(changed))
 
-    return await once(memory, owner, request, work)
+    return await once(memory, owner, request, work, _shown(memory, owner, conversation_id))
 
 
 @router.delete("/conversations/{conversation_id}", auth=_WRITE, response={200: schemas.Deleted, **schemas.REFUSALS})
@@ -193,7 +196,11 @@ async def create_items(request: HttpRequest, conversation_id: str, payload: sche
         appended = await _append(memory, owner, conversation_id, messages, parent)
         return reply(list_object([item for message in appended.messages for item in items_of(message)]))
 
-    return await once(memory, owner, request, work)
+    async def again(draw: Draw) -> HttpResponse:
+        made = [message.id for message in messages_of(payload.items, draw=draw)]
+        return reply(list_object([(await find_item(memory, owner, conversation_id, id))[1] for id in made]))
+
+    return await once(memory, owner, request, work, again)
 
 
 @router.get("/conversations/{conversation_id}/items", auth=_READ, response={200: schemas.ItemList, **schemas.REFUSALS})
@@ -273,10 +280,19 @@ async def use_branch(request: HttpRequest, conversation_id: str, item_id: str) -
         message, _ = await find_item(memory, owner, conversation_id, item_id)
         return reply(conversation_object(await memory.use_branch(owner, conversation_id, message.id)))
 
-    return await once(memory, owner, request, work)
+    return await once(memory, owner, request, work, _shown(memory, owner, conversation_id))
 
 
 # --- what they share ------------------------------------------------------------------------------------------------
+
+
+def _shown(memory: Memory, owner: str, conversation: str) -> Work:
+    """Work that shows the conversation as it is now."""
+
+    async def work(_draw: Draw) -> HttpResponse:
+        return reply(conversation_object(await memory.get(owner, conversation)))
+
+    return work
 
 
 def _check(messages: list[Message]) -> None:

@@ -1,9 +1,12 @@
 """``Idempotency-Key``: a request that is repeated with the same key is done once, and answered the same.
 
 What is kept for a key, for 24 hours, is a record of its owner in the store: so it works over processes and restarts.
-It holds the digest of the request, a seed, and in the end the outcome. All ids that the request draws come from the
-seed: a request whose process died in the middle, or of which the store does not know whether it was written, is done
-again with the same ids, and what is stored already is not stored a second time.
+It holds the digest of the request, a seed, and in the end that it was done. All ids that the request draws come from
+the seed: a request whose process died in the middle, or of which the store does not know whether it was written, is
+done again with the same ids, and what is stored already is not stored a second time.
+
+The answer itself is kept only where it cannot be made again (``once`` without ``again``): a copy of what a conversation
+says would outlive its deletion.
 """
 
 from __future__ import annotations
@@ -66,28 +69,29 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: str
     until: float
     status: int = 0
-    body: bytes = b""
+    body: bytes | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Kept).decode
 
 
-async def once(memory: Memory, owner: str, request: HttpRequest, work: Work) -> HttpResponse:
-    """The answer of ``work``, or where this key came before with the same request, what was answered then.
+async def once(memory: Memory, owner: str, request: HttpRequest, work: Work, again: Work | None = None) -> HttpResponse:
+    """The answer of ``work``; where it was done already for this key and request, that of ``again``.
 
-    A client that leaves does not stop the work. A refusal is not kept: the same request may be tried again.
-    Raises ``InvalidInput`` for a key that is none.
+    ``again`` reads what ``work`` made, by the same ids, and raises ``NotFound`` where it was deleted meanwhile; without
+    it the first answer is kept and given. A client that leaves does not stop the work. A refusal is not kept: the same
+    request may be tried again. Raises ``InvalidInput`` for a key that is none.
     """
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return await _to_its_end(work(Draw()))
     if not _KEY.fullmatch(key):
         raise InvalidInput("Idempotency-Key", "must be 1 to 255 printable ASCII characters")
-    return await _to_its_end(_once(memory, owner, sha256(key.encode()).hexdigest(), _digest(request), work))
+    return await _to_its_end(_once(memory, owner, sha256(key.encode()).hexdigest(), _digest(request), work, again))
 
 
-async def _once(memory: Memory, owner: str, key: str, request: bytes, work: Work) -> HttpResponse:
+async def _once(memory: Memory, owner: str, key: str, request: bytes, work: Work, again: Work | None) -> HttpResponse:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + WAIT
     pause = 0.05
@@ -95,8 +99,12 @@ async def _once(memory: Memory, owner: str, key: str, request: bytes, work: Work
         claim = await _claim(memory, owner, key, request)
         if isinstance(claim, HttpResponse):
             return claim
+        if isinstance(claim, _Kept):
+            response = _kept_answer(claim) if again is None else await again(Draw(claim.seed))
+            response.headers["Idempotent-Replayed"] = "true"
+            return response
         if claim is not None:
-            return await _work(memory, owner, claim, work)
+            return await _work(memory, owner, claim, work, keep=again is None)
         if loop.time() >= deadline:
             return error_response(
                 409,
@@ -108,8 +116,10 @@ async def _once(memory: Memory, owner: str, key: str, request: bytes, work: Work
         pause = min(pause * 2, 1.0)
 
 
-async def _claim(memory: Memory, owner: str, key: str, request: bytes) -> Record | HttpResponse | None:
-    """The record, which is now ours to work for; or the answer; or None: somebody else works for it."""
+async def _claim(memory: Memory, owner: str, key: str, request: bytes) -> Record | _Kept | HttpResponse | None:
+    """The record, which is now ours to work for; or what is kept of work that was done; or a refusal; or None: somebody
+    else works for it.
+    """
     now = datetime.now(UTC)
     found = await memory.get_record(owner, NAMESPACE, key)
     if found is None:
@@ -124,12 +134,7 @@ async def _claim(memory: Memory, owner: str, key: str, request: bytes) -> Record
                 code="idempotency_key_reused",
             )
         if kept.status:
-            return HttpResponse(
-                kept.body,
-                status=kept.status,
-                content_type="application/json",
-                headers={"Idempotent-Replayed": "true"},
-            )
+            return kept
         if kept.until > now.timestamp():
             return None
         kept = msgspec.structs.replace(kept, until=(now + LEASE).timestamp())
@@ -145,17 +150,21 @@ async def _claim(memory: Memory, owner: str, key: str, request: bytes) -> Record
     return None
 
 
-async def _work(memory: Memory, owner: str, record: Record, work: Work) -> HttpResponse:
+def _kept_answer(kept: _Kept) -> HttpResponse:
+    return HttpResponse(kept.body or b"", status=kept.status, content_type="application/json")
+
+
+async def _work(memory: Memory, owner: str, record: Record, work: Work, *, keep: bool) -> HttpResponse:
     kept = _decode(record.value)
     try:
         response = await work(Draw(kept.seed))
     except BaseException as error:
         await _release(memory, owner, record, kept)
         raise error
-    if response.status_code >= 400 or response.streaming or len(response.content) > _LARGEST:
+    if response.status_code >= 400 or response.streaming or (keep and len(response.content) > _LARGEST):
         await _release(memory, owner, record, kept)
         return response
-    done = msgspec.structs.replace(kept, status=response.status_code, body=response.content)
+    done = msgspec.structs.replace(kept, status=response.status_code, body=response.content if keep else None)
     # Whatever is wrong here, the work is done; a repetition does it again with the same ids.
     with suppress(DaramError):
         await memory.put_record(

@@ -90,6 +90,15 @@ def read_origin(text: str) -> str:
     return read.lower()
 
 
+def read_issuer(text: str) -> str:
+    """What it says decides who may come in: over a network it must not be changed on the way."""
+    read = read_endpoint(text)
+    parts = urlsplit(read)
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError(text)
+    return read
+
+
 def read_hosts(text: str) -> tuple[str, ...]:
     hosts = tuple(part.strip().lower() for part in text.split(",") if part.strip())
     if not hosts or not all(_HOST.fullmatch(host) for host in hosts):  # no "*": that is no check at all

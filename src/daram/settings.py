@@ -24,6 +24,7 @@ from daram.kinds import (
     read_database,
     read_endpoint,
     read_hosts,
+    read_issuer,
     read_key,
     read_networks,
     read_origin,
@@ -236,6 +237,26 @@ class Settings:
         "What signs sessions and forms. Several machines that serve the same users need the same one.",
         shown="the file `secret-key` in the data directory, made at the first start",
         secret=True,
+    )
+    oidc_url: str | None = _setting(
+        "DARAM_OIDC_URL",
+        Kind(read_issuer, "an `https://` URL; `http://` on this machine only"),
+        "The issuer of an OpenID Connect provider that people log in with.",
+        shown="none",
+    )
+    oidc_client: str | None = _setting("DARAM_OIDC_CLIENT", TEXT, "The client's id at that provider.", shown="none")
+    oidc_secret: str | None = _setting(
+        "DARAM_OIDC_SECRET", TEXT, "The client's secret at that provider.", shown="none", secret=True
+    )
+    oidc_name: str = _setting(
+        "DARAM_OIDC_NAME", Kind(read_printable, "printable text"), "What the login page calls it.", default="SSO"
+    )
+    oidc_signup: bool = _setting(
+        "DARAM_OIDC_SIGNUP",
+        SWITCH,
+        "Whether everybody whom the provider knows gets an account. Otherwise those whose verified e-mail address "
+        "a user has.",
+        default=False,
     )
     public_url: str | None = _setting(
         "DARAM_PUBLIC_URL",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import secrets
 import sqlite3
@@ -14,7 +15,7 @@ import django
 from django.conf import settings as django_settings
 
 from daram.config import prepare_data
-from daram.errors import ConfigError
+from daram.errors import ConfigError, MissingExtra
 from daram.settings import Settings
 
 HERE: Final = Path(__file__).parent
@@ -22,13 +23,16 @@ LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 SESSION_SECONDS: Final = 14 * 24 * 3600
 BUSY_SECONDS: Final = 20
 _configured: Settings | None = None
-_FOR_DJANGO: Final = ("accounts", "allowed_hosts", "host", "public_url")
+_FOR_DJANGO: Final = ("accounts", "allowed_hosts", "host", "oidc_client", "oidc_url", "public_url")
+OIDC: Final = "sso"
+"""What the OpenID Connect provider is called in addresses: ``/login/oidc/sso/login/callback/``."""
 
 
 def configure(settings: Settings) -> None:
     """Set Django up, once per process: a second time is nothing, or a ``ConfigError`` where it would be otherwise.
 
-    Makes the data directory and the secret key where there are none. Migrates nothing: ``accounts.setup`` does.
+    Makes the data directory and the secret key where there are none. Migrates nothing: ``accounts.setup`` does. Raises
+    ``MissingExtra``.
     """
     global _configured
     if _configured is not None:
@@ -39,7 +43,10 @@ def configure(settings: Settings) -> None:
     if django_settings.configured:
         raise ConfigError("Django is set up already in this process, and not by Daram; run the service by itself")
     prepare_data(settings)
-    django_settings.configure(**_django(settings))
+    given = _django(settings)
+    if settings.oidc_url:
+        _add_oidc(given, settings)
+    django_settings.configure(**given)
     django.setup()
     _configured = settings
 
@@ -145,6 +152,38 @@ def _django(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _add_oidc(given: dict[str, Any], settings: Settings) -> None:
+    """Let people log in at a provider: allauth speaks the protocol, ``accounts.oidc`` says who may come in."""
+    if importlib.util.find_spec("allauth") is None:
+        raise MissingExtra("Login by OpenID Connect", "oidc")
+    if not settings.oidc_client:
+        raise ConfigError("DARAM_OIDC_URL needs DARAM_OIDC_CLIENT: the id under which the provider knows this service")
+    given["INSTALLED_APPS"] += [
+        "allauth",
+        "allauth.account",
+        "allauth.socialaccount",
+        "allauth.socialaccount.providers.openid_connect",
+    ]
+    given["MIDDLEWARE"].append("allauth.account.middleware.AccountMiddleware")
+    client = {
+        "provider_id": OIDC,
+        "name": settings.oidc_name,
+        "client_id": settings.oidc_client,
+        "secret": settings.oidc_secret or "",
+        "settings": {"server_url": settings.oidc_url, "oauth_pkce_enabled": True},
+    }
+    given |= {
+        "SOCIALACCOUNT_PROVIDERS": {"openid_connect": {"APPS": [client]}},
+        "SOCIALACCOUNT_ADAPTER": "daram.service.accounts.oidc.Adapter",
+        # The way to the provider is a link: Chromium applies form-action to where a form's answer redirects.
+        "SOCIALACCOUNT_LOGIN_ON_GET": True,
+        "SOCIALACCOUNT_STORE_TOKENS": False,
+        "SOCIALACCOUNT_REQUESTS_TIMEOUT": 10,
+        "ACCOUNT_DEFAULT_HTTP_PROTOCOL": urlsplit(settings.public_url or "").scheme or "http",
+        "ACCOUNT_EMAIL_VERIFICATION": "none",
+    }
+
+
 def _hosts(settings: Settings) -> list[str]:
     listens = settings.host.strip("[]")
     named = [] if listens in ("0.0.0.0", "::") else [f"[{listens}]" if ":" in listens else listens]  # noqa: S104
@@ -221,7 +260,7 @@ def _database(settings: Settings) -> dict[str, Any]:
                 "timeout": BUSY_SECONDS,
                 # A transaction that reads first and then writes would fail at once, whatever the timeout.
                 "transaction_mode": "IMMEDIATE",
-                "init_command": "PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;",
+                "init_command": "PRAGMA synchronous=FULL",
             },
         }
     parts = urlsplit(settings.accounts or "")

@@ -106,6 +106,17 @@ class ApiKey(models.Model):
         return not self.over and bool(self.user.is_active)
 
 
+class ExternalLogin(models.Model):
+    """Who somebody is at an OpenID Connect provider: its issuer and its name for them, which never changes."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="+")
+    issuer = models.CharField(max_length=300)
+    subject = models.CharField(max_length=255)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("issuer", "subject"), name="accounts_external_login_once"),)
+
+
 class LoginLink(models.Model):
     """A link that logs in once, soon after it was made. Only the digest of its secret is kept."""
 

@@ -20,9 +20,10 @@ from daram.service.accounts.forms import KeyForm, LoginForm, PasswordForm
 from daram.service.accounts.keys import create_key, revoke
 from daram.service.accounts.models import ApiKey, User
 from daram.service.accounts.people import linked_user, use_login_link
+from daram.service.configure import configured
 
 _log = logging.getLogger(__name__)
-_BACKEND = "daram.service.accounts.backend.NameOrEmail"
+BACKEND = "daram.service.accounts.backend.NameOrEmail"
 
 
 @sensitive_post_parameters()
@@ -51,7 +52,7 @@ def log_in(request: HttpRequest) -> HttpResponse:
             form.add_error(None, error)
             # Not the name: people type their password there.
             _log.warning("a login from %s was refused (%s)", address, "too many" if wait else "wrong")
-    context = {"form": form, "next": onward}
+    context = {"form": form, "next": onward, "sso": sso()}
     response = render(request, "accounts/login.html", context, status=status)
     if wait:
         response.headers["Retry-After"] = str(wait)
@@ -71,7 +72,7 @@ def log_in_by_link(request: HttpRequest) -> HttpResponse:
     user = use_login_link(request.POST.get("token", ""))
     if user is None:
         return render(request, "accounts/link.html", {"who": None}, status=404)
-    login(request, user, backend=_BACKEND)
+    login(request, user, backend=BACKEND)
     _log.info("user %s logged in by a link from %s", user.pk, _address(request))
     return redirect("/")
 
@@ -156,11 +157,21 @@ def _address(request: HttpRequest) -> str:
 
 def _onward(request: HttpRequest) -> str:
     """Where to go after the login: only ever a path of this server, whatever the link said."""
-    wanted = request.POST.get("next") or request.GET.get("next") or ""
+    return safe_path(request, request.POST.get("next") or request.GET.get("next") or "")
+
+
+def safe_path(request: HttpRequest, wanted: str) -> str:
+    """The path, if it is one of this server; else the front page."""
     host = {request.get_host()}
     if url_has_allowed_host_and_scheme(wanted, host, require_https=request.is_secure()) and wanted.startswith("/"):
         return wanted
     return "/"
+
+
+def sso() -> str:
+    """What the OpenID Connect provider is called; empty where there is none."""
+    settings = configured()
+    return settings.oidc_name if settings.oidc_url else ""
 
 
 def _refused(wait: int) -> tuple[HTTPStatus, str]:

@@ -29,10 +29,21 @@ def _accounts() -> str:
 def service_settings(data: Path, **given: Any) -> Settings:
     """Settings with this data directory and the accounts of this test process, which are ready for use."""
     from daram.service.accounts.setup import prepare_accounts
+    from daram.service.configure import configure
 
     settings = Settings(data=data, accounts=_accounts(), **given)
+    configure(settings)
+    _without_fsync()
     prepare_accounts(settings)
     return settings
+
+
+@cache
+def _without_fsync() -> None:
+    """These accounts end with their tests: that a power cut would take them costs nothing, waiting for a disk does."""
+    from django.db import connections
+
+    connections.databases["default"]["OPTIONS"]["init_command"] = "PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY"
 
 
 @dataclass(frozen=True, kw_only=True)

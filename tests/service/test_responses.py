@@ -329,6 +329,11 @@ async def test_an_idempotency_key(home: House, client: AsyncOpenAI) -> None:
     second = await client.responses.create(input="Hi", extra_headers=headers)
     assert first == second
     assert len(home.model.requests) == 1
+    await client.responses.delete(first.id)
+    with pytest.raises(openai.APIStatusError) as gone:
+        await client.responses.create(input="Hi", extra_headers=headers)
+    assert gone.value.status_code in (404, 409), "what was deleted does not come back"
+    assert len(home.model.requests) == 1
     streams = [
         [
             event

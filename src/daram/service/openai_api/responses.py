@@ -69,7 +69,8 @@ async def create_response(request: HttpRequest, payload: ResponseIn) -> HttpResp
         return await _answer(house, caller.owner, payload, begun[0])
 
     try:
-        return await once(house.memory, caller.owner, request, work)
+        # A repetition finds the stored answer: no copy of it is kept that would outlive its deletion.
+        return await once(house.memory, caller.owner, request, work, work)
     except asyncio.CancelledError:  # the client left; the answer goes on
         if begun:
             await asyncio.shield(turns.broke(house, caller.owner, begun[0]))
@@ -249,7 +250,7 @@ async def cancel_response(request: HttpRequest, response_id: str) -> HttpRespons
             found = await _find(caller.owner, response_id)
         return reply(found.shown())
 
-    return await once(house.memory, caller.owner, request, work)
+    return await once(house.memory, caller.owner, request, work, work)
 
 
 async def _stop(house: Runtime, owner: str, found: _Found) -> None:

@@ -64,7 +64,7 @@ def _try(place: Place, operation: Any) -> None:
         if isinstance(case.body, dict):
             case.body.pop("stream", None)  # frames are no JSON; they have tests of their own
         (case.query or {}).pop("stream", None)
-        answer = case.call(base_url=place.url, headers=dict(place.client.headers))
+        answer = case.call(base_url=place.url, headers=dict(place.client.headers), timeout=120)
         checks = [not_a_server_error, status_code_conformance]
         if "export" not in operation.path:
             checks.append(response_schema_conformance)

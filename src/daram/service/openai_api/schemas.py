@@ -169,5 +169,7 @@ class ErrorOut(Schema):
     error: ErrorDetail
 
 
-REFUSALS: Final[dict[Any, Any]] = dict.fromkeys((400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 501, 503), ErrorOut)
+REFUSALS: Final[dict[Any, Any]] = dict.fromkeys(
+    (400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 501, 502, 503, 504), ErrorOut
+)
 """How every operation may refuse."""

@@ -79,3 +79,10 @@ async def person(*scopes: str, **fields: Any) -> Person:
     from daram.service.accounts.auth import in_accounts
 
     return await in_accounts(make_person, *scopes, **fields)
+
+
+def session_cookie(csrf: bool = False) -> str:
+    """The name of the session's cookie, or of the one against forged forms."""
+    from django.conf import settings
+
+    return str(settings.CSRF_COOKIE_NAME if csrf else settings.SESSION_COOKIE_NAME)

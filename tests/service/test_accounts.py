@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from tests.service.people import Person, make_person, service_settings
+from tests.service.people import Person, make_person, service_settings, session_cookie
 
 from daram import ids
 
@@ -59,7 +59,7 @@ class Browser:
 
     @property
     def session(self) -> str | None:
-        cookie = self.client.cookies.get("daram")
+        cookie = self.client.cookies.get(session_cookie())
         return cookie.value if cookie is not None else None
 
     def is_in(self) -> bool:
@@ -97,7 +97,7 @@ def test_a_session_that_was_planted_before_the_login_is_not_the_one_after_it(som
     planted = attacker.session
     assert planted
     token = victim.token("/login")
-    victim.client.cookies["daram"] = planted
+    victim.client.cookies[session_cookie()] = planted
     data = {"username": someone.user.username, "password": PASSWORD, "csrfmiddlewaretoken": token}
     assert victim.client.post("/login", data).status_code == 302
     assert victim.session and victim.session != planted
@@ -109,10 +109,10 @@ def test_a_session_that_was_planted_before_the_login_is_not_the_one_after_it(som
     session["basket"] = 1
     session.save()
     planted = session.session_key
-    other.client.cookies["daram"] = planted
+    other.client.cookies[session_cookie()] = planted
     other.log_in(someone.user.username)
     assert other.session != planted
-    mallory.client.cookies["daram"] = planted
+    mallory.client.cookies[session_cookie()] = planted
     assert not mallory.is_in()
 
 
@@ -308,9 +308,9 @@ def test_every_form_needs_its_token(someone: Person, path: str) -> None:
 def test_the_csrf_token_changes_with_the_login(someone: Person) -> None:
     browser = Browser()
     browser.get("/login")
-    before = browser.client.cookies["daram-csrf"].value
+    before = browser.client.cookies[session_cookie(csrf=True)].value
     browser.log_in(someone.user.username)
-    assert browser.client.cookies["daram-csrf"].value != before
+    assert browser.client.cookies[session_cookie(csrf=True)].value != before
 
 
 def test_pages_tell_browsers_to_stay_at_home_and_keep_nothing(someone: Person) -> None:
@@ -325,7 +325,7 @@ def test_pages_tell_browsers_to_stay_at_home_and_keep_nothing(someone: Person) -
         assert "no-store" in headers["Cache-Control"]
         page = browser.get(path).content.decode()
         assert not re.search(r"<script|<style|\sstyle=|\son\w+=|https?://", page), path
-    cookie = browser.client.cookies["daram"]
+    cookie = browser.client.cookies[session_cookie()]
     assert cookie["httponly"] and cookie["samesite"] == "Lax" and cookie["path"] == "/"
 
 
@@ -348,7 +348,7 @@ def test_a_link_does_not_log_out_but_the_button_does(someone: Person) -> None:
     assert browser.get("/logout").status_code == 200 and browser.is_in()
     assert browser.post("/logout").headers["Location"] == "/login"
     assert not browser.is_in()
-    browser.client.cookies["daram"] = session
+    browser.client.cookies[session_cookie()] = session
     assert not browser.is_in()  # it is gone from the server, too
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import secrets
 import sqlite3
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -21,7 +22,7 @@ from daram.settings import Settings
 HERE: Final = Path(__file__).parent
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 SESSION_SECONDS: Final = 14 * 24 * 3600
-BUSY_SECONDS: Final = 20
+BUSY_SECONDS: Final = 60
 _configured: Settings | None = None
 _FOR_DJANGO: Final = ("accounts", "allowed_hosts", "host", "oidc_client", "oidc_url", "public_url")
 OIDC: Final = "sso"
@@ -61,8 +62,11 @@ def configured() -> Settings:
 def _django(settings: Settings) -> dict[str, Any]:
     public = urlsplit(settings.public_url or "")
     secure = public.scheme == "https"
+    secret = settings.secret_key or secret_key(settings.data / "secret-key")
+    # Cookies do not know ports: two Darams on one machine must not sign each other out.
+    cookie = f"{'__Host-' if secure else ''}daram-{sha256(secret.encode()).hexdigest()[:8]}"
     return {
-        "SECRET_KEY": settings.secret_key or secret_key(settings.data / "secret-key"),
+        "SECRET_KEY": secret,
         "DEBUG": False,
         "ALLOWED_HOSTS": _hosts(settings),
         "ROOT_URLCONF": "daram.service.urls",
@@ -119,12 +123,12 @@ def _django(settings: Settings) -> dict[str, Any]:
             )
         ],
         # Sessions. A "__Host-" cookie belongs to exactly this host, and browsers take it over TLS only.
-        "SESSION_COOKIE_NAME": "__Host-daram" if secure else "daram",
+        "SESSION_COOKIE_NAME": cookie,
         "SESSION_COOKIE_AGE": SESSION_SECONDS,
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_SECURE": secure,
-        "CSRF_COOKIE_NAME": "__Host-daram-csrf" if secure else "daram-csrf",
+        "CSRF_COOKIE_NAME": f"{cookie}-csrf",
         "CSRF_COOKIE_HTTPONLY": True,
         "CSRF_COOKIE_SAMESITE": "Lax",
         "CSRF_COOKIE_SECURE": secure,

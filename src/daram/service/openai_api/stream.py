@@ -7,7 +7,7 @@ numbers, however often it is asked. So a client comes back with the last number 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from daram.service.openai_api.responses_view import View, output_of
 
 PING: Final = b": still here\n\n"
 """A comment: it keeps proxies from taking a silent stream for dead."""
+_AHEAD: Final = 64
+"""How many frames are made before the client has taken those before them."""
 _TERMINAL_FRAME: Final = {
     "completed": "response.completed",
     "incomplete": "response.incomplete",
@@ -151,30 +153,53 @@ async def frames(
                     yield data
 
 
-async def with_pings(found: AsyncIterator[bytes], interval: float = 15.0) -> AsyncGenerator[bytes, None]:
-    """The frames, and a ``PING`` whenever nothing came for ``interval`` seconds."""
-    pending: asyncio.Task[bytes | None] | None = None
+async def with_pings(found: AsyncGenerator[bytes, None], interval: float = 15.0) -> AsyncGenerator[bytes, None]:
+    """The frames, those together that are there together, and a ``PING`` whenever none came for ``interval`` seconds.
 
-    async def following() -> bytes | None:
-        return await anext(found, None)
+    One task reads ahead, a little: a task or a timer for each frame would cost more than all the rest.
+    """
+    ready: list[bytes] = []
+    news, room = asyncio.Event(), asyncio.Event()
 
+    async def read() -> None:
+        try:
+            async with aclosing(found):
+                async for data in found:
+                    ready.append(data)
+                    news.set()
+                    if len(ready) >= _AHEAD:
+                        room.clear()
+                        await room.wait()
+        finally:
+            news.set()
+
+    loop = asyncio.get_running_loop()
+    reading = asyncio.create_task(read())
+    timer = loop.call_later(interval, news.set)
     try:
         while True:
-            pending = pending or asyncio.create_task(following())
-            done, _ = await asyncio.wait({pending}, timeout=interval)
-            if not done:
-                yield PING
+            await news.wait()
+            news.clear()
+            over = reading.done()
+            if ready:
+                data = b"".join(ready)
+                ready.clear()
+                room.set()
+                yield data
+            elif not over:
+                if loop.time() >= timer.when():
+                    timer = loop.call_later(interval, news.set)
+                    yield PING
                 continue
-            data, pending = pending.result(), None
-            if data is None:
+            if over:
+                await reading
                 return
-            yield data
+            timer.cancel()
+            timer = loop.call_later(interval, news.set)
     finally:
-        if pending is not None:
-            pending.cancel()
-            await asyncio.gather(pending, return_exceptions=True)
-        if isinstance(found, AsyncGenerator):
-            await found.aclose()
+        timer.cancel()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 def _words(text: str) -> Item:

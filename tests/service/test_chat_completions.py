@@ -98,6 +98,21 @@ async def test_a_conversation(home: House, client: AsyncOpenAI) -> None:
         )
 
 
+async def test_a_repetition_with_a_key(home: House, client: AsyncOpenAI) -> None:
+    where = {"conversation": (await client.conversations.create()).id}
+    key = {"Idempotency-Key": "completion"}
+
+    async def ask() -> Any:
+        return await client.chat.completions.create(model="scripted", messages=HELLO, metadata=where, extra_headers=key)
+
+    first, second = await ask(), await ask()
+    assert (first.id, first.choices) == (second.id, second.choices)
+    assert len((await client.conversations.items.list(where["conversation"])).data) == 2
+    await client.conversations.delete(where["conversation"])
+    with pytest.raises(openai.NotFoundError):
+        await ask()
+
+
 async def test_a_model_that_fails(home: House, client: AsyncOpenAI) -> None:
     home.model.script(failure(400, "no"))
     with pytest.raises(openai.APIStatusError):

@@ -17,7 +17,6 @@ from django.http.response import HttpResponseBase
 from ninja import Router, Schema
 from pydantic import ConfigDict, Field
 
-from daram import ids
 from daram.chat.aside import aside
 from daram.chat.choices import Choices
 from daram.chat.events import TERMINAL, Event
@@ -113,9 +112,9 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
     model = choose_model(house.models, house.model, payload.model)
     options = _options(payload, house.chatbot.options)
     conversation = (payload.metadata or {}).get("conversation")
-    id = "chatcmpl-" + ids.uuid7()
 
     async def work(draw: Draw) -> Any:
+        id = draw("chatcmpl").replace("_", "-")
         messages = [_message(one, f"messages[{i}]", draw) for i, one in enumerate(payload.messages)]
         if conversation is None:
             events = aside(model, messages, options, draw("msg"))
@@ -126,7 +125,9 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
             return event_stream(_chunks(events, id, model.name, usage))
         return reply(_completion(await whole(events), id))
 
-    response: HttpResponse = await once(house.memory, owner, request, work)
+    # What a conversation says is not copied: a repetition finds it there, or finds it deleted.
+    again = None if conversation is None else work
+    response: HttpResponse = await once(house.memory, owner, request, work, again)
     return response
 
 

@@ -143,6 +143,8 @@ def repeated(wanted: ResponseIn) -> Json:
     """The fields that a response repeats of its request, as far as they were given. Raises ``InvalidInput``."""
     validate.metadata(wanted.metadata, "metadata", Limits())
     found = {name: value for name in _REPEATED if (value := getattr(wanted, name)) is not None}
+    if "tools" in found:
+        found["tools"] = [{"description": None, "parameters": None, "strict": None, **tool} for tool in found["tools"]]
     if "text" in found:
         found["text"] = {"format": {"type": "text"}, **found["text"]}
     if "reasoning" in found:

@@ -181,8 +181,14 @@ def output_of(message: Message) -> list[Item]:
     if not message.text and not message.parts and message.status != "complete":
         return []  # it ended before it had said anything
     found = items_of(message)
-    words = [item for item in found if item["type"] == "message"]
+    words = [_with_logprobs(item) for item in found if item["type"] == "message"]
     return words + [item for item in found if item["type"] != "message"]
+
+
+def _with_logprobs(item: Item) -> Item:
+    """In a response every text has them, be there any or not."""
+    content = [{"logprobs": [], **piece} if piece["type"] == "output_text" else piece for piece in item["content"]]
+    return {**item, "content": content}
 
 
 def new_place(conversation: str | None = None) -> Place:

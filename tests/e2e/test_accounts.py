@@ -79,18 +79,33 @@ def test_a_day_of_two_users(page: Page, browser: Open) -> None:
         chat.forgive(401)
 
 
-@pytest.mark.parametrize(("language", "heading"), [("en-US", "Log in"), ("ko-KR", "로그인")])
-def test_the_pages_in_two_languages(page: Page, browser: Open, language: str, heading: str) -> None:
+PICTURES = [
+    ("en-US", "Log in", "mary", "Where did I hide the acorns? [[title Acorns]] [[say Under the old oak, you said.]]"),
+    ("ko-KR", "로그인", "minji", "도토리를 어디에 숨겼지? [[title 도토리]] [[say 오래된 참나무 아래라고 하셨어요.]]"),
+]
+
+
+@pytest.mark.parametrize(("language", "heading", "name", "said"), PICTURES, ids=["en", "ko"])
+def test_the_pages_in_two_languages(
+    page: Page, browser: Open, language: str, heading: str, name: str, said: str
+) -> None:
     short = language[:2]
+    page.run("user", "add", name, "--password-stdin", stdin=PASSWORD + "\n")
     with browser(page, known=False, language=language) as chat:
         chat.page.goto(page.url)
         expect(chat.page.locator("h1")).to_have_text(heading)
         chat.picture(f"login-{short}")
-        chat.log_in("ben", PASSWORD)
+        chat.log_in(name, PASSWORD)
         chat.greeted()
+        chat.say(said)
+        chat.finished()
+        expect(chat.conversations().filter(has_text=re.compile("^(Acorns|도토리)$"))).to_have_count(1)
         chat.page.locator("#user-nav-button").click()
         chat.page.get_by_role("menuitem").last.wait_for()
         chat.picture(f"menu-{short}")
+        chat.page.keyboard.press("Escape")
+        chat.page.locator('a[href="/account/"]').click()
+        expect(chat.page).to_have_url(f"{page.url}/account/")
         chat.page.goto(f"{page.url}/account/keys")
         chat.page.locator("main form").first.wait_for()
         chat.picture(f"keys-{short}")

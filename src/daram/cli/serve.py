@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from daram.llm.base import ChatModel
     from daram.service.asgi import Service
 
-GRACE = 5  # seconds that open connections get beyond the time that running answers get
+GRACE = 15  # seconds that open connections get beyond the time that running answers get: a slow disk takes some
 _NEEDED = ("argon2", "chainlit", "django", "ninja", "starlette", "uvicorn")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import apsw
 
+from bench.streams import report
 from bench.turns import FULL, QUICK, Row, measure
 
 
@@ -21,7 +22,11 @@ def main() -> None:
         "--fsync-ms", type=float, metavar="N", help="for the many tasks, let each sync take N ms longer"
     )
     parser.add_argument("--dir", type=Path, help="where to write: the disk that is measured (default: temporary files)")
+    parser.add_argument("--streams", action="store_true", help="measure many streams of the service at once instead")
     options = parser.parse_args()
+    if options.streams:
+        print("\n".join(asyncio.run(report((200, 2000) if options.full else (50, 200)))))
+        return
     extra = None if options.fsync_ms is None else options.fsync_ms / 1000
     with tempfile.TemporaryDirectory(prefix="daram-bench-", dir=options.dir) as home:
         sync, rows = asyncio.run(measure(Path(home), FULL if options.full else QUICK, extra))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.streams import measure
 from openai import omit
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
@@ -173,3 +175,10 @@ def test_ids() -> None:
     # "conv_1" in base64 with other bits at its end would be a second id of one response.
     assert place_of(f"resp_{'1' * 32}_YQ") == ("a", ANSWER)
     assert place_of(f"resp_{'1' * 32}_YR") is None
+
+
+@pytest.mark.parametrize("kind", ["bare", "service"])
+async def test_the_load_that_is_measured(tmp_path: Path, kind: str) -> None:
+    """Every stream of ``bench.streams`` has all of its words."""
+    load = await measure(kind, 5, 4, tmp_path)
+    assert (load.lost, load.frames > 0, load.cpu >= 0) == (0, True, True)

@@ -153,6 +153,12 @@ async def test_nobody_sees_what_is_anothers(page: Page, people: People) -> None:
             button = {"name": "retry", "payload": {}, "label": "", "tooltip": "", "forId": "x", "id": "y"}
             pressed = await ben.http.post("/project/action", json={"action": button, "sessionId": ann.session})
             assert pressed.status_code == 401
+        # Not even with the id of the socket itself.
+        poll = {"EIO": "4", "transport": "polling", "sid": str(ann._socket.eio.sid)}
+        for cookies, status in [(people.cookies("ben"), 401), ({}, 401)]:
+            async with httpx.AsyncClient(timeout=60, trust_env=False, cookies=cookies) as client:
+                answer = await client.post(f"{page.chat}/ws/socket.io/", params=poll, content="1")
+                assert answer.status_code == status
         with pytest.raises(Exception, match="(?i)refused|authorization|failed|error"):
             async with Tab(page, session=ann.session, cookies=people.cookies("ben")):
                 pass

@@ -67,7 +67,8 @@ class ChatPage:
         self.script_hashes = script_hashes(self._html)
         """Of the scripts that stand in the page itself, for the content security policy."""
         self.page = Page(logins)
-        self._app = Gate(self._routes(), logins=logins, root=root, login=login)
+        known = self._server.sio.environ.get
+        self._app = Gate(self._routes(), logins=logins, root=root, login=login, sockets=known)
 
     @asynccontextmanager
     async def open(self, memory: Memory, model: ChatModel, chatbot: Chatbot) -> AsyncIterator[None]:

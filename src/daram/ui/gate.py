@@ -8,11 +8,11 @@ the session does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from http.cookies import CookieError, SimpleCookie
-from typing import NamedTuple, Protocol
-from urllib.parse import quote
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import parse_qs, quote
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 # What everybody may have: the files of the page, and the words and pictures in it.
 _OPEN = re.compile(r"/(?:assets|public|avatars)/.*|/favicon|/logo|/auth/config|/project/translations")
 _SESSION_HEADER = b"x-daram-session"
+_VISITOR = "daram.visitor"
 _PAGE = re.compile(r"/(?:(?:thread|element)/.*|login)?")
 
 
@@ -48,6 +49,8 @@ class Logins(Protocol):
         ...
 
 
+Sockets = Callable[[str], Mapping[str, Any] | None]
+
 _visitor: ContextVar[Visitor] = ContextVar("daram_page_visitor")
 
 
@@ -65,11 +68,14 @@ def session_of(environ: dict[str, str]) -> str:
 class Gate:
     """ASGI middleware around Chainlit below ``root``: lets in who is logged in and says to Chainlit who that is.
 
-    ``login``: where pages lead whoever is not.
+    ``login``: where pages lead whoever is not; ``sockets``: what is known of an open socket by its id. It is
+    the session's that opened it, and what comes for it is not asked about again: it must be heard in the order in which
+    it was sent, and a socket is closed when its session ends.
     """
 
-    def __init__(self, app: ASGIApp, *, logins: Logins, root: str, login: str) -> None:
+    def __init__(self, app: ASGIApp, *, logins: Logins, root: str, login: str, sockets: Sockets) -> None:
         self._app = app
+        self._sockets = sockets
         self._logins = logins
         self._root = root
         self._login = login
@@ -80,7 +86,11 @@ class Gate:
             await self._app(scope, receive, _without_cookies(send))
             return
         session = _cookies(scope).get(self._logins.cookie, "")
-        visitor = await self._logins.visitor(session) if session else None
+        opener = self._opener(scope)
+        if opener is not None:
+            visitor = opener if opener.session == session else None
+        else:
+            visitor = await self._logins.visitor(session) if session else None
         if visitor is None:
             await self._turn_away(scope, receive, send)
         elif (path, scope.get("method")) == ("/logout", "POST"):
@@ -93,6 +103,15 @@ class Gate:
         else:
             _visitor.set(visitor)
             await self._app(_known(scope, visitor), receive, _without_cookies(send))
+
+    def _opener(self, scope: Scope) -> Visitor | None:
+        """Who opened the socket that this is about, where it is about an open one."""
+        if not scope["path"].startswith("/ws/socket.io"):
+            return None
+        sid = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("sid", [""])[0]
+        environ = self._sockets(sid) or {}
+        found: Visitor | None = environ.get("asgi.scope", {}).get(_VISITOR)
+        return found
 
     async def _turn_away(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -119,7 +138,7 @@ def _known(scope: Scope, visitor: Visitor) -> Scope:
     kept = {name: value for name, value in _cookies(scope).items() if name == "X-Chainlit-Session-id"}
     cookies = "; ".join(f"{name}={value}" for name, value in {**kept, _auth_cookie_name: token}.items())
     headers += [(b"cookie", cookies.encode("latin-1")), (_SESSION_HEADER, visitor.session.encode("latin-1"))]
-    return {**scope, "headers": headers}
+    return {**scope, "headers": headers, _VISITOR: visitor}
 
 
 def _cookies(scope: Scope) -> dict[str, str]:

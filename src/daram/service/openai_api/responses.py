@@ -41,7 +41,7 @@ router = Router(tags=["responses"])
 _READ: Final = require("read")
 _WRITE: Final = require("write")
 # How long a cancelled answer may take to be stored before the caller is told how things stand, in seconds.
-_STOPPING: Final = 10.0
+_STOPPING: Final = 20.0
 
 Limit = Annotated[int, Query(20, ge=1, le=100)]
 Include = Annotated[list[str], Query([])]

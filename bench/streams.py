@@ -1,6 +1,6 @@
 """Many streams at once: what one costs the service, beside an ASGI application that does nothing but stream.
 
-``python -m bench.streams``: 200 streams, then 2,000 (``--quick``: 50 and 200), of a model that says 20 words a second.
+``python -m bench.streams``: 50 streams, then 200 (``--full``: 200 and 2,000), of a model that says 20 words a second.
 Every stream must have every word. Memory is the most that the process grew by; processor time is the process's own.
 """
 
@@ -117,10 +117,10 @@ async def report(sizes: tuple[int, ...]) -> list[str]:
 def main() -> None:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m bench.streams", description="What a stream costs the service.")
-    parser.add_argument("--quick", action="store_true", help="50 and 200 streams instead of 200 and 2,000")
+    parser.add_argument("--full", action="store_true", help="200 and 2,000 streams instead of 50 and 200")
     options = parser.parse_args()
     print(f"{TOKENS} words in each stream, {RATE:g} a second")
-    print("\n".join(asyncio.run(report((50, 200) if options.quick else (200, 2000)))))
+    print("\n".join(asyncio.run(report((200, 2000) if options.full else (50, 200)))))
 
 
 if __name__ == "__main__":

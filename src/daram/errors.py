@@ -102,7 +102,8 @@ class Conflict(DaramError):
 
 
 class ConversationBusy(DaramError):
-    """An answer is being made on this branch. ``retry_after`` is in seconds; ``answer_id`` names the running answer.
+    """An answer is being made on this branch. ``retry_after`` is in seconds; ``answer_id`` names the running answer
+    (empty where other turns that wait stand before this one, and who answers them is not known here).
 
     ``dead`` says that its maker is known to be gone, so that recovery can close it at once.
     """
@@ -114,6 +115,8 @@ class ConversationBusy(DaramError):
         super().__init__(
             f"answer {answer_id!r} is still being made in this conversation; "
             f"try again in {retry_after:g} s, or cancel it"
+            if answer_id
+            else f"other turns are still waiting in this conversation; try again in {retry_after:g} s"
         )
         self.answer_id = answer_id
         self.retry_after = retry_after

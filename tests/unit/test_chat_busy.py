@@ -157,6 +157,9 @@ async def test_processes_wait_for_each_other(model: ScriptedModel) -> None:
         waiting = asyncio.create_task(other.ask(OWNER, "c", "two"))
         await gate.reached.wait()
         await asyncio.sleep(0.01)
+        with pytest.raises(errors.ConversationBusy, match="waiting|being made") as caught:
+            await other.start(OWNER, "c", "three", wait=0)
+        assert caught.value.answer_id in ("", running.answer_id)  # it stands behind the second, and knows no answer
         gate.open()
         assert (await waiting).text == SAID
         assert [m.text for m in await here.tail(OWNER, "c")] == ["one", "first", "two", SAID]

@@ -113,6 +113,14 @@ async def test_a_message_that_cannot_fit_is_refused_before_it_is_stored(memory: 
         await memory.get(OWNER, "c")
 
 
+def test_what_is_no_model_is_refused_at_once(memory: MemoryStore) -> None:
+    model = type("Half", (), {"name": "half", "stream": None, "close": None})()
+    with pytest.raises(
+        errors.InvalidInput, match="model.*it has no context_tokens, prefers_notes, count_tokens, ready"
+    ):
+        chatbot(memory, model)
+
+
 @pytest.mark.parametrize(
     ("message", "error"),
     [

@@ -310,3 +310,38 @@ async def test_a_second_ctrl_c_leaves_in_the_middle_of_an_answer(
         ("user", "tell me"),
         ("assistant", "one two three"),
     ]
+
+
+BROKEN_MODEL = """
+import sys
+import daram.config
+from daram.llm.absent import NoModel
+
+class Broken(NoModel):
+    async def stream(self, messages, options=None):
+        raise KeyError("choices")
+        yield
+
+daram.config.make_model = lambda settings: Broken("broken")
+from daram.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+async def test_a_plug_in_that_fails_is_a_line_and_not_a_traceback(environ: dict[str, str], debug: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", BROKEN_MODEL, "chat"),
+        env=environ | {"DARAM_DEBUG": debug},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(b"hello\n"), PATIENCE)
+    lines = err.decode().splitlines()
+    assert (process.returncode, out.strip()) == (1, b"")
+    assert lines[-1] == "daram: the model's plug-in failed: KeyError: 'choices'"
+    assert ("Traceback" in err.decode()) is bool(debug)
+    if not debug:
+        assert len(lines) == 2
+        assert all(line.startswith("daram: the model's plug-in failed") for line in lines)

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _PAGE: Final = 50
 # Owners whose titles may be missing; beyond that the oldest are forgotten.
 _OWNERS: Final = 1000
+_OF_A_MODEL: Final = ("name", "context_tokens", "prefers_notes", "stream", "count_tokens", "ready", "close")
 
 
 class _Home:
@@ -75,6 +76,8 @@ class Chatbot:
         events: EventLog | None = None,
         on_title: OnTitle | None = None,
     ) -> None:
+        if missing := [name for name in _OF_A_MODEL if not hasattr(model, name)]:
+            raise InvalidInput("model", f"is no ChatModel: it has no {', '.join(missing)}")
         self.memory = memory
         self.model = model
         self._limits = _limits(memory)

@@ -88,7 +88,7 @@ class Turns:
                         pause = min(pause * 2, _SLOWEST_POLL)
         except LaneTimeoutError:
             self._refuse_when_closing()
-            running = next((g.id for g in self.generations.values() if g.belongs(owner, conversation)), answer_id)
+            running = next((g.id for g in self.generations.values() if g.belongs(owner, conversation)), "")
             raise ConversationBusy(running) from None
 
     def find(self, owner: str, conversation: str, answer_id: str | None = None) -> list[Generation]:

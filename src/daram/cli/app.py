@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from importlib.metadata import version
@@ -22,6 +23,21 @@ from daram.errors import ConfigError, DaramError
 INTERRUPTED: Final = 130  # what a shell reports of a program that Ctrl-C ended
 
 
+def _debugging() -> bool:
+    return os.environ.get("DARAM_DEBUG", "").lower() not in ("", "0", "off", "no", "false")
+
+
+class _OneLine(logging.Formatter):
+    """What the library has to say while a command runs: a line each, and with DARAM_DEBUG=1 where it arose."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if _debugging():
+            return super().format(record)
+        error = record.exc_info[1] if record.exc_info else None
+        said = f"{record.getMessage()}: {type(error).__name__}: {error}" if error else record.getMessage()
+        return f"daram: {' '.join(said.split())}"
+
+
 class Failure(click.ClickException):
     """An error as the terminal says it: one line, and with DARAM_DEBUG=1 where it arose."""
 
@@ -31,7 +47,7 @@ class Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it."""
-        debug = os.environ.get("DARAM_DEBUG", "").lower() not in ("", "0", "off", "no", "false")
+        debug = _debugging()
         if debug:
             click.echo("".join(traceback.format_exception(self.cause)), file=file, err=True, nl=False)
         if isinstance(self.cause, DaramError):
@@ -83,4 +99,8 @@ for command in (serve, user, key, *_CONVERSATIONS, *_STORE, model, doctor, confi
 
 def main() -> None:
     """Run the command line and exit."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("daram: %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("daram").addHandler(handler)
+    logging.getLogger("daram").propagate = False
     cli(prog_name="daram")

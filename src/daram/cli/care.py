@@ -15,7 +15,7 @@ from daram.cli.move import shown
 from daram.config import make_store, open_existing, open_memory, prepare_data
 from daram.errors import StoreError, Unsupported
 from daram.settings import Settings, mask
-from daram.store.base import Store, SupportsBackup, SupportsMigrations
+from daram.store.base import Store, SupportsBackup, SupportsMigrations, SupportsPostSteps
 from daram.store.wrapper import engine_of
 
 if TYPE_CHECKING:
@@ -57,11 +57,13 @@ def check(settings: Settings, repair: bool, as_json: bool) -> None:
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--post", is_flag=True, help="Also take away what older releases use, when the last of them has ended.")
 @with_settings("data", "store")
-def migrate(settings: Settings, dry_run: bool) -> None:
+def migrate(settings: Settings, dry_run: bool, post: bool) -> None:
     """Bring the store to the schema of this Daram.
 
-    Opening a store does it too; this says so, at a moment of your choosing. Make a backup before.
+    Opening a store does it too; this says so, at a moment of your choosing. Make a backup before. On PostgreSQL an
+    older release can go on beside a newer one, until --post.
     """
 
     async def run() -> None:
@@ -73,13 +75,23 @@ def migrate(settings: Settings, dry_run: bool) -> None:
                 return
             have, known = await store.schema_versions()
             click.echo(f"{mask(settings.store)}: schema {have}, this Daram has {known}")
-            if have == known:
+            late = await store.post_steps() if isinstance(store, SupportsPostSteps) else []
+            steps = [n for n in range(have + 1, known + 1) if n not in late]
+            if post:
+                steps = sorted({*steps, *late})
+                late = []
+            if not steps:
                 click.echo("There is nothing to do.", err=True)
             elif dry_run:
-                click.echo(f"Would apply {', '.join(map(str, range(have + 1, known + 1)))}.", err=True)
+                click.echo(f"Would apply {', '.join(map(str, steps))}.", err=True)
             else:
+                if post and isinstance(store, SupportsPostSteps):
+                    await store.migrate()
                 await store.describe()  # opens it
                 click.echo(f"Now it is schema {(await store.schema_versions())[0]}.", err=True)
+            if late:
+                numbers = ", ".join(map(str, late))
+                click.echo(f"Left for --post, when no process of an older release runs any more: {numbers}.", err=True)
         finally:
             await store.close()
 
@@ -165,7 +177,7 @@ def purge(settings: Settings) -> None:
     async def run() -> int:
         from daram.chat.recover import purge_all
 
-        async with await open_memory(settings) as memory:
+        async with await open_memory(settings, new=False) as memory:
             return await purge_all(memory)
 
     click.echo(f"{asyncio.run(run()):,} expired conversations are deleted", err=True)
@@ -178,8 +190,8 @@ def purge(settings: Settings) -> None:
 def erase(settings: Settings, owner: str, yes: bool) -> None:
     """Delete everything of OWNER for good: conversations, messages, answers, records.
 
-    From the engine and its search index at once; a cache forgets it when its time is over, and serves it to nobody
-    until then. Backups and exports are yours to delete.
+    From the engine, its search index and the cache that is set (DARAM_CACHE) at once; another process's cache
+    forgets it when its time is over, and serves it to nobody until then. Backups and exports are yours to delete.
     """
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("there is nobody to ask; say --yes to erase without being asked")
@@ -187,7 +199,7 @@ def erase(settings: Settings, owner: str, yes: bool) -> None:
         click.confirm(f"Delete everything of {owner} for good?", abort=True, err=True)
 
     async def run() -> int:
-        async with await open_memory(settings) as memory:
+        async with await open_memory(settings, new=False) as memory:
             return await memory.delete_owner(owner)
 
     click.echo(f"{asyncio.run(run()):,} conversations of {owner} are deleted, and all else of theirs", err=True)

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import queue
 import re
+import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from enum import Enum
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -25,7 +28,14 @@ if TYPE_CHECKING:
     from daram.memory import Memory
     from daram.model import Conversation, Message
 
-News = Event | str | None  # an event of the answer, a line about the model, the end
+
+class Key(Enum):
+    """What was pressed while an answer came in."""
+
+    CTRL_C = "ctrl-c"
+
+
+News = Event | str | Key | None  # an event of the answer, a line about the model, Ctrl-C, the end
 HELP = """\
 /new [TITLE]   begin another conversation
 /list          list the conversations
@@ -139,28 +149,25 @@ class Session:
         status = StatusLine()
         answer = ""
         self.stopped = False
-        while True:
-            try:
-                item = _next(news)
-            except KeyboardInterrupt:
-                if self.stopped or not answer:
-                    raise
-                self.stopped = True
-                self.portal.call(self.chatbot.cancel, self.owner, self.conversation, answer)
-                continue
-            if item is None:
+        with _interrupts(news):
+            while (item := _next(news)) is not None:
+                if item is Key.CTRL_C:
+                    if not answer:
+                        raise KeyboardInterrupt
+                    self.stopped = True
+                    self.portal.call(self.chatbot.cancel, self.owner, self.conversation, answer)
+                    continue
+                if isinstance(item, str):
+                    status.show(item)
+                    continue
                 status.clear()
-                break
-            if isinstance(item, str):
-                status.show(item)
-                continue
-            status.clear()
-            answer = item.answer
-            printed.add(item.text)
-            if item.type in TERMINAL:
-                printed.end(item.message)
-                if item.type in ("cancelled", "incomplete"):
-                    click.echo("[stopped; what was said is kept]" if self.stopped else f"[{item.type}]", err=True)
+                answer = item.answer
+                printed.add(item.text)
+                if item.type in TERMINAL:
+                    printed.end(item.message)
+                    if item.type in ("cancelled", "incomplete"):
+                        click.echo("[stopped; what was said is kept]" if self.stopped else f"[{item.type}]", err=True)
+        status.clear()
         running = task.result()
         if self.stopped and not self.interactive:
             raise KeyboardInterrupt  # in a pipe nobody is there to go on
@@ -194,6 +201,29 @@ class _Printed:
 
 def _speaker(role: str) -> str:
     return {"user": "you", "assistant": "daram"}.get(role, role)
+
+
+@contextlib.contextmanager
+def _interrupts(news: queue.SimpleQueue[News]) -> Iterator[None]:
+    """The first Ctrl-C is an item in the queue, so that it cannot break off what is printed; the second raises."""
+    came = False
+
+    def interrupted(_number: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+        news.put(Key.CTRL_C)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, or somebody else's
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _next(news: queue.SimpleQueue[News]) -> News:

@@ -9,14 +9,15 @@ from typing import Any, Final
 
 from daram import ids
 from daram.codec import encode_strings, to_micros
-from daram.errors import LeaseLost, NotFound
+from daram.errors import LeaseLost, NotFound, StoreClosed
 from daram.model import Answer, Appended, Conversation, Hit, Message, Turn, Unset
 from daram.store import conflicts
 from daram.store.base import Order
-from daram.store.postgres import changes, schema
+from daram.store.postgres import changes
 from daram.store.postgres.index import COMMON, Search
 from daram.store.postgres.pool import Pool, Row
 from daram.store.postgres.rows import batch, replies, tail, to_answer, to_conversation, to_message
+from daram.store.postgres.schema import compose, migrate
 from daram.store.postgres.transfer import PostgresTransfer
 from daram.store.primitives import AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.process import identity, is_dead
@@ -47,13 +48,27 @@ class PostgresStore(PostgresTransfer):
         super().__init__(limits=limits)
         self.schema = schema
         self.pool = Pool(conninfo, size=pool_size, wait=pool_wait, timeout=timeout)
-        self._queries: dict[str, bytes] = {}
+        self._queries = {name: compose(text, self.schema) for name, text in _QUERIES.items()}
 
     # --- life ---
 
+    async def _open(self) -> None:
+        # Not as in the template, whose lock belongs to one event loop.
+        if self._closed:
+            raise StoreClosed("this store was closed; open it again with daram.open(…)")
+        if not self._is_set_up:
+            async with await self.pool.opening():
+                if not self._is_set_up:
+                    await self._set_up()
+                    self._is_set_up = True
+
     async def _set_up(self) -> None:
-        self._queries = {name: schema.compose(text, self.schema) for name, text in _QUERIES.items()}
-        await schema.migrate(self.pool, self.schema)
+        await migrate(self.pool, self.schema)
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._tear_down()  # also where opening failed: there may be a connection
 
     async def _tear_down(self) -> None:
         await self.pool.close()
@@ -256,7 +271,7 @@ class PostgresStore(PostgresTransfer):
         hits: builtins.list[Hit] = []
         while not any_word:
             rows = await self._read("search_all", owner, key, search.all_words(), wanted)
-            hits = [_hit(row) for row in rows if search.has_all_words(row[7])]
+            hits = [_hit(row) for row in rows if search.has_all_words(row[8])]
             if len(hits) >= limit or len(rows) < wanted:
                 break
             wanted *= 4  # some only had the same character pairs

@@ -26,12 +26,15 @@ from daram.store.postgres.errors import AGAIN, READ_ONLY, is_lost, translate
 
 Row = tuple[Any, ...]
 Connection = psycopg.AsyncConnection[Row]
-log = logging.getLogger("daram.postgres")
+# What the pool has to say of connections that fail is in our errors; without a handler it would be printed as well.
+logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
 # How often a statement that was undone because of others' (a deadlock, a serialization failure) is run again.
 _TRIES = 8
 # How long a caller waits before it looks whether there is a server at all, in seconds.
 _SLICE = 0.25
+# How long another event loop may take to close its connections, in seconds.
+_GOODBYE = 10.0
 
 
 class _Loop:
@@ -39,6 +42,7 @@ class _Loop:
 
     def __init__(self, conninfo: str, size: int) -> None:
         self.opening = asyncio.Lock()
+        self.setting_up = asyncio.Lock()
         self.opened = False
         self.failure: psycopg.Error | None = None
         self.since: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
@@ -54,6 +58,11 @@ class _Loop:
                     home.failure = error
                     raise
                 home.failure = None
+                # Python 3.11's wait_for loses a cancellation that meets the end of what it waits for; the pool's worker
+                # would then go on for ever, and asyncio.run, which waits for it at the end of a loop, too.
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    await connection.close()
+                    raise asyncio.CancelledError
                 home.since[connection] = monotonic()
                 return connection
 
@@ -75,6 +84,11 @@ class _Loop:
         if self.since[connection] > self.drained:
             self.drained = monotonic()
             await self.pool.drain()
+
+    def hang_up(self) -> None:
+        """Close the connections of an event loop that has ended, and can do nothing any more."""
+        for connection in list(self.since):
+            connection.pgconn.finish()
 
 
 class Pool:
@@ -164,6 +178,10 @@ class Pool:
         finally:
             await home.pool.putconn(connection)
 
+    async def opening(self) -> asyncio.Lock:
+        """A lock of this event loop, for what is to be done once before everything else."""
+        return (await self._home()).setting_up
+
     async def _take(self, unknown: psycopg.Error | None) -> tuple[_Loop, Connection]:
         """A connection of this loop's pool; ``unknown``: see ``fetch``."""
         home = await self._home()
@@ -197,6 +215,8 @@ class Pool:
             with self._guard:
                 if self._closed:
                     raise StoreClosed("this store was closed; open it again with daram.open(…)")
+                for other in [other for other in self._loops if other.is_closed()]:
+                    self._loops.pop(other).hang_up()
                 home = self._loops[loop] = _Loop(self.conninfo, self.size)
         if not home.opened:
             async with home.opening:
@@ -218,15 +238,20 @@ class Pool:
         )
 
     async def close(self) -> None:
-        """Close the connections of all loops that still run."""
+        """Close the connections of all loops."""
         self._closed = True
-        here = asyncio.get_running_loop()
-        for loop, home in list(self._loops.items()):
-            if loop is here:
+        with self._guard:
+            homes = list(self._loops.items())
+            self._loops.clear()
+        for loop, home in homes:
+            if loop is asyncio.get_running_loop():
                 await home.pool.close()
-            elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(home.pool.close(), loop))
-        self._loops.clear()
+            else:
+                if loop.is_running():
+                    closing = asyncio.run_coroutine_threadsafe(home.pool.close(), loop)
+                    await asyncio.wait([asyncio.wrap_future(closing)], timeout=_GOODBYE)
+                if not loop.is_running():  # or no longer
+                    home.hang_up()
 
     def forget(self) -> None:
         """In a forked child: the connections are the parent's, and are left to it (psycopg closes none here)."""

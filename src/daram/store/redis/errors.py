@@ -18,10 +18,28 @@ _NOT_READY = ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY", "NOREP
 
 
 def was_not_sent(error: BaseException) -> bool:
-    """Whether it was the connection that could not be made, so that no command went out."""
-    text = str(error)
-    return isinstance(error, ConnectionRefusedError | said.MaxConnectionsError) or any(
-        sign in text for sign in ("connecting to", "No connection available", "No master found", "cannot be connected")
+    """Whether it was the connection that could not be made or had just been taken away, so that no command went out."""
+    if isinstance(error, AttributeError):
+        # Another task disconnected it (the driver does so to all connections of a cluster when that is down) before
+        # the one place where bytes are handed over, be it those of the handshake or of the command.
+        return error.name == "writelines" and error.obj is None
+    if isinstance(error, ConnectionRefusedError | said.MaxConnectionsError):
+        return True
+    if isinstance(error, said.RedisClusterException | said.ClusterError):
+        return True  # nobody to send it to, or nothing but redirections
+    # The last is what the driver makes of READONLY behind a Sentinel: refused, not stored.
+    signs = ("connecting to", "No connection available", "No master found", "previous master is now a slave")
+    return any(sign in str(error) for sign in signs)
+
+
+def is_an_answer(error: BaseException) -> bool:
+    """Whether it is what the server said, and not a connection that broke in whichever way.
+
+    When a connection is taken away under a task, the driver raises what its own code stumbles over then: AttributeError
+    (a writer that is None), RuntimeError (a closed transport, two readers of one stream), EOFError, IndexError, …
+    """
+    return isinstance(
+        error, said.ResponseError | said.AuthenticationError | said.AuthorizationError | said.BusyLoadingError
     )
 
 
@@ -40,7 +58,7 @@ def translate(error: Exception, where: str, *, writes: bool) -> StoreError:
         sign in text[:60] for sign in _NOT_READY
     ):
         return StoreBusy(f"{where}: is not ready; nothing was stored, try again ({text})")
-    if isinstance(error, said.ConnectionError | said.TimeoutError | OSError | said.RedisClusterException):
+    if not is_an_answer(error):
         if writes and not was_not_sent(error):
             return OutcomeUnknown(
                 f"{where}: the connection broke or the answer did not come in time ({text}); the write may be there "

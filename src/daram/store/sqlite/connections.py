@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
+import time
 from typing import Literal
 
 import apsw
@@ -112,7 +114,7 @@ class Connections:
         if connection.readonly("main"):
             # SQLite opens what it may not write for reading only, and says so at the first change.
             raise StoreReadOnly(f"{self.path}: cannot be written; check its permissions, or open it with read_only")
-        if connection.pragma("journal_mode", "wal") != "wal":
+        if self._log_ahead(connection) != "wal":
             raise StoreUnavailable(f"{self.path}: its file system cannot hold a WAL database; use a local disk")
         connection.pragma("synchronous", self.synchronous)
         # On macOS an ordinary fsync leaves the data in the disk's own cache; elsewhere these two say nothing.
@@ -122,6 +124,18 @@ class Connections:
         connection.pragma("wal_autocheckpoint", 0)  # the writer does it, when it has answered
         # Savepoints keep what they may have to undo in memory, not in a file among the temporary ones.
         connection.pragma("temp_store", "MEMORY")
+
+    def _log_ahead(self, connection: apsw.Connection) -> object:
+        # The one statement that does not wait as set_busy_timeout says: of several connections that want to bring a
+        # new file into WAL mode, each holds the lock that the others need, and SQLite sends all but one away at once.
+        deadline = time.monotonic() + self._busy_timeout / 1000
+        while True:
+            try:
+                return connection.pragma("journal_mode", "wal")
+            except apsw.BusyError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.01 + random.random() / 50)  # noqa: S311  # so that they do not meet again
 
     def _found(self) -> tuple[int, int] | None:
         try:

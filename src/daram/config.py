@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from daram.chat import Chatbot
     from daram.chat.events import EventLog
     from daram.chat.title import OnTitle
-    from daram.llm.base import ChatModel
+    from daram.llm.base import ChatModel, Embedder
     from daram.memory import Memory
     from daram.store.base import Store
 
 __all__ = [
     "Settings",
     "make_chatbot",
+    "make_embedder",
     "make_events",
     "make_model",
     "make_store",
@@ -132,6 +133,29 @@ def _no_model(reason: str) -> ChatModel:
     from daram.llm.absent import NoModel
 
     return NoModel(reason)
+
+
+def make_embedder(settings: Settings) -> Embedder | None:
+    """The embedding model that the settings name, None where there is none. Raises ``ConfigError``, ``MissingExtra``.
+
+    Whoever makes it closes it.
+    """
+    if settings.embedder.startswith("openai:"):
+        from daram.llm.embed_openai import OpenAIEmbedder
+
+        return OpenAIEmbedder(
+            settings.embedder.removeprefix("openai:"),
+            base_url=settings.embedder_url or settings.base_url or OPENAI_URL,
+            api_key=settings.embedder_key or (None if settings.embedder_url else settings.api_key),
+            dimensions=settings.embedder_dimensions,
+            connect_timeout=settings.connect_timeout,
+            read_timeout=settings.read_timeout,
+        )
+    from daram.llm.embed_local import LocalEmbedder, installed
+
+    if settings.embedder == "off" or (settings.embedder == "auto" and not installed()):
+        return None
+    return LocalEmbedder()
 
 
 def make_events(settings: Settings) -> EventLog:

@@ -198,6 +198,28 @@ class Settings:
         "How long the endpoint may say nothing, before and within an answer.",
         default=60.0,
     )
+    embedder: str = _setting(
+        "DARAM_EMBEDDER",
+        matching(r"auto|local|off|openai:\S+", "`auto`, `local`, `off`, `openai:NAME`"),
+        "The embedding model for searching documents by meaning. `auto`: the local one where the extra `documents` is "
+        "installed. Without one they are searched by words. Another one embeds them anew, in the background.",
+        default="auto",
+    )
+    embedder_url: str | None = _setting(
+        "DARAM_EMBEDDER_URL",
+        Kind(read_endpoint, "an `http://` or `https://` URL"),
+        "The OpenAI-compatible endpoint of the embedding model.",
+        shown="`OPENAI_BASE_URL`",
+    )
+    embedder_key: str | None = _setting(
+        "DARAM_EMBEDDER_KEY", TEXT, "The key for that endpoint.", shown="`OPENAI_API_KEY`", secret=True
+    )
+    embedder_dimensions: int | None = _setting(
+        "DARAM_EMBEDDER_DIMENSIONS",
+        whole(8, 16_384, "numbers,"),
+        "The length of the vectors that the embedding model at an endpoint makes.",
+        shown="what is known of the common models",
+    )
     wait: float = _setting(
         "DARAM_WAIT",
         seconds(0, 3600),

@@ -97,8 +97,20 @@ def seconds(header: str | None) -> float | None:
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def error(refusal: Refusal, *, model: str, url: str, has_key: bool, started: bool = False) -> ModelError:
-    """The error to raise. ``started``: a part of the answer has come already, so the context cannot be shrunk."""
+def error(
+    refusal: Refusal,
+    *,
+    model: str,
+    url: str,
+    has_key: bool,
+    started: bool = False,
+    settings: tuple[str, str, str] = ("DARAM_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"),
+) -> ModelError:
+    """The error to raise. ``started``: a part of the answer has come already, so the context cannot be shrunk.
+
+    ``settings``: what the settings of the model, its endpoint's address and key are called.
+    """
+    of_model, of_url, of_key = settings
     said = f'it said: "{refusal.words}"'
     status = refusal.status
     if started or status == 200:
@@ -108,18 +120,18 @@ def error(refusal: Refusal, *, model: str, url: str, has_key: bool, started: boo
     if refusal.is_overflow:
         return ContextOverflow(f"the context is too long for {model} at {url} ({status}); {said}")
     if status in (401, 403):
-        key = "check OPENAI_API_KEY" if has_key else "no key is set; set OPENAI_API_KEY"
+        key = f"check {of_key}" if has_key else f"no key is set; set {of_key}"
         return ModelRefused(f"{url} refused the key or the permission ({status}); {said}; {key}")
     if status == 404:
         return ModelRefused(
             f"{url} has no model {model}, or no such path ({status}); {said}. "
-            "Check DARAM_MODEL, and OPENAI_BASE_URL (it usually ends in /v1)"
+            f"Check {of_model}, and {of_url} (it usually ends in /v1)"
         )
     if status == 429:
         wait = "" if refusal.retry_after is None else f" in {refusal.retry_after:g} s"
         return ModelRateLimited(f"{url} asks to slow down (429); {said}. Try again{wait}", refusal.retry_after)
     if 300 <= status < 400:
-        return ModelRefused(f"{url} redirects elsewhere ({status}), which is not followed; check OPENAI_BASE_URL")
+        return ModelRefused(f"{url} redirects elsewhere ({status}), which is not followed; check {of_url}")
     if status >= 500 or status in RETRIED:
         return ModelUnavailable(f"{url} cannot answer now ({status}); {said}. Try again later")
     return ModelRefused(f"{url} refused the request ({status}); {said}")

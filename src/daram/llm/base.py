@@ -76,5 +76,9 @@ class Embedder(Protocol):
     dimensions: int
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """One vector per text, in order."""
+        """One vector per text, in order. Raises a child of ``ModelError``."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; a second call is harmless."""
         ...

@@ -38,9 +38,10 @@ class Endpoint:
     ``connect_timeout`` bounds the connecting, ``read_timeout`` each silence (before the first byte and between bytes).
     A request is sent again, ``max_retries`` times at most, only while nothing of the answer has come: when the
     connection failed or the endpoint answered 408, 409, 429 or 5xx; after ``backoff``, doubled each time up to
-    ``max_backoff``, with jitter, or after what ``Retry-After`` says where that is at most ``max_backoff`` (a longer one
-    is reported instead of waited for). ``shown`` is what errors call the endpoint, ``advice`` what they recommend where
-    it does not speak the protocol. Without ``proxies`` those of the environment are left aside.
+    ``max_backoff``, with jitter, or after what ``Retry-After`` says where that is at most ``max_backoff`` (a longer
+    one is reported instead of waited for). ``shown`` is what errors call the endpoint, ``advice`` what they
+    recommend where it does not speak the protocol, ``settings`` the names of those for model, address and key.
+    Without ``proxies`` those of the environment are left aside.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Endpoint:
         key: str,
         shown: str,
         advice: str = "",
+        settings: tuple[str, str, str] = ("DARAM_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"),
         connect_timeout: float,
         read_timeout: float,
         max_retries: int,
@@ -64,6 +66,7 @@ class Endpoint:
         self._key = key
         self._shown = shown
         self._advice = advice
+        self._settings = settings
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._max_retries = max_retries
@@ -99,12 +102,28 @@ class Endpoint:
             except _Failure as failure:
                 if failure.refusal is not None and self._learn(failure.refusal, request):
                     continue
-                pause = self._pause(attempt, failure) if attempt < self._max_retries else None
-                if pause is None:
-                    raise failure.error from failure.__cause__
-                _log.info("asking %s again in %.1f s: %s", self.name, pause, failure.error)
+                await self._rest(attempt, failure)
             attempt += 1
-            await asyncio.sleep(pause)
+
+    async def post(self, path: str, request: dict[str, Any]) -> bytes:
+        """What the endpoint answers to a request that it does not stream, with the same retries and errors."""
+        attempt = 0
+        while True:
+            try:
+                async with self._sent("POST", path, request) as response:
+                    if not response.is_success:
+                        raise self._failure(await _refusal(response))
+                    try:
+                        return await _read(response, _ANSWER_BODY)
+                    except httpx.HTTPError as error:
+                        raise self._lost(error, started=False) from error
+            except _Failure as failure:
+                await self._rest(attempt, failure)
+            attempt += 1
+
+    def broken(self, what: str) -> ModelBroken:
+        """The error of an answer that is not what was asked for."""
+        return ModelBroken(f"{self._shown} {what} of {self.name}")
 
     async def ready(self) -> str | None:
         """Ask the endpoint for its models (at most every 30 s); None where it answers, else what is wrong."""
@@ -217,11 +236,18 @@ class Endpoint:
     def _failure(self, refusal: _refusals.Refusal, *, started: bool = False) -> _Failure:
         # Some endpoints repeat the key in their complaint.
         refusal = msgspec.structs.replace(refusal, words=self._redact(refusal.words))
-        error = _refusals.error(refusal, model=self.name, url=self._shown, has_key=bool(self._key), started=started)
+        error = _refusals.error(
+            refusal,
+            model=self.name,
+            url=self._shown,
+            has_key=bool(self._key),
+            started=started,
+            settings=self._settings,
+        )
         return _Failure(error, refusal, transient=refusal.is_transient and not started)
 
     def _broken(self, what: str, *, transient: bool = False) -> _Failure:
-        return _Failure(ModelBroken(f"{self._shown} {what} of {self.name}"), transient=transient)
+        return _Failure(self.broken(what), transient=transient)
 
     def _lost(self, error: httpx.HTTPError, started: bool) -> _Failure:
         why = self._redact(str(error) or type(error).__name__)
@@ -240,6 +266,14 @@ class Endpoint:
         return text.replace(self._key, "***") if self._key else text
 
     # --- trying again -------------------------------------------------------------------------------------------------
+
+    async def _rest(self, attempt: int, failure: _Failure) -> None:
+        """Wait before the next attempt; raises the failure's error where there should be none."""
+        pause = self._pause(attempt, failure) if attempt < self._max_retries else None
+        if pause is None:
+            raise failure.error from failure.__cause__
+        _log.info("asking %s again in %.1f s: %s", self.name, pause, failure.error)
+        await asyncio.sleep(pause)
 
     def _pause(self, attempt: int, failure: _Failure) -> float | None:
         """Seconds until the next attempt; None where there should be none."""

@@ -34,11 +34,11 @@ class OpenAIModel(Endpoint):
         backoff: float = 0.5,
         max_backoff: float = 20.0,
     ) -> None:
-        url = _checked_url(base_url)
+        url = checked_url(base_url, "OPENAI_BASE_URL")
         super().__init__(
             name,
             url,
-            key=_checked_key(api_key),
+            key=checked_key(api_key, "OPENAI_API_KEY"),
             shown=str(url.copy_with(userinfo=b"", query=None, fragment=None)),
             advice="; check OPENAI_BASE_URL (it usually ends in /v1)",
             connect_timeout=connect_timeout,
@@ -54,20 +54,20 @@ class OpenAIModel(Endpoint):
         return None
 
 
-def _checked_url(text: str) -> httpx.URL:
+def checked_url(text: str, setting: str) -> httpx.URL:
+    """The address of an endpoint, with the usual path where it has none. Raises ``ConfigError``."""
     try:
         url = httpx.URL(text.strip())
     except (httpx.InvalidURL, TypeError, AttributeError) as error:
-        raise ConfigError(f"OPENAI_BASE_URL: not a URL: {error}") from error
+        raise ConfigError(f"{setting}: not a URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 80) < 1 << 16:
-        raise ConfigError("OPENAI_BASE_URL: must look like https://host/v1 or http://localhost:8080/v1")
+        raise ConfigError(f"{setting}: must look like https://host/v1 or http://localhost:8080/v1")
     return url.copy_with(path="/v1") if url.path in ("", "/") else url
 
 
-def _checked_key(key: str | None) -> str:
+def checked_key(key: str | None, setting: str) -> str:
+    """The key, "" where there is none. Raises ``ConfigError``."""
     key = (key or "").strip()
     if not key.isascii() or not key.isprintable():  # httpx would show it in its error
-        raise ConfigError(
-            "OPENAI_API_KEY: holds characters that a key cannot have (a line break, a letter not in ASCII)"
-        )
+        raise ConfigError(f"{setting}: holds characters that a key cannot have (a line break, a letter not in ASCII)")
     return key

@@ -232,3 +232,15 @@ def _named(thing: str, text: str) -> str | None:
 def _singular(word: str) -> str:
     word = word.lower()
     return word[:-1] if word.isascii() and len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+
+
+def embeddings(request: dict[str, Any]) -> Reply:
+    """Vectors of the length that is asked for (default 8): how often characters of each class stand in each text."""
+    size = request.get("dimensions", 8)
+    data = []
+    for index, text in enumerate(request["input"]):
+        counts = [0.0] * size
+        for character in text:
+            counts[ord(character) % size] += 1.0
+        data.append({"object": "embedding", "index": index, "embedding": counts})
+    return Reply(body=json.dumps({"object": "list", "data": data, "model": request["model"]}))

@@ -10,7 +10,7 @@ In a test::
 
 As a process of its own (``python -m daram.testing.model_server --port 0``) it prints its base URL as its first line.
 A request for which nothing is scripted is answered by the magic words in it, else by ``remembering``: from what the
-request holds, and from nothing else (both in ``daram.testing.model_replies``).
+request holds, and from nothing else (both in ``daram.testing.model_replies``). Embeddings count the letters of a text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,18 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from daram.testing.model_replies import Reply, call, cut, failure, html, magic, overflow, remembering, stall
+from daram.testing.model_replies import (
+    Reply,
+    call,
+    cut,
+    embeddings,
+    failure,
+    html,
+    magic,
+    overflow,
+    remembering,
+    stall,
+)
 
 __all__ = ["Reply", "ScriptedModelServer", "call", "cut", "failure", "html", "overflow", "remembering", "stall"]
 
@@ -138,7 +149,7 @@ class ScriptedModelServer:
         if (method, path) == ("GET", "/v1/models"):
             listed = {"object": "list", "data": [{"id": self._model, "object": "model", "owned_by": "daram"}]}
             return await self._plain(writer, Reply(body=json.dumps(listed)))
-        if (method, path) != ("POST", "/v1/chat/completions"):
+        if (method, path) not in (("POST", "/v1/chat/completions"), ("POST", "/v1/embeddings")):
             return await self._plain(writer, failure(404, f"no {method} {path} here"))
         try:
             request = json.loads(body)
@@ -147,6 +158,10 @@ class ScriptedModelServer:
         self.requests.append(request)
         self.headers.append(headers)
         self._changed.set()
+        if path == "/v1/embeddings":
+            said = self._scripts.popleft() if self._scripts else embeddings
+            said = said(request) if callable(said) else said
+            return await self._plain(writer, Reply(text=said) if isinstance(said, str) else said)
         return await self._watched(self._answer(request, writer), reader)
 
     async def _watched(self, answer: Coroutine[Any, Any, bool], reader: asyncio.StreamReader) -> bool:

@@ -1,0 +1,52 @@
+"""What the rooms of ``daram.knowledge`` ask of a store, and the names under which they keep things in it."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol, TypeVar, runtime_checkable
+
+import msgspec
+
+from daram.errors import StoreCorrupt, Unsupported
+from daram.store.base import SupportsRecords
+from daram.store.documents import SupportsDocuments
+
+T = TypeVar("T")
+
+COLLECTIONS: Final = "documents.collection"
+FILES: Final = "documents.file"
+BLOBS: Final = "documents.blob"
+REFERENCES: Final = "documents.reference"
+BINDINGS: Final = "documents.binding"
+LEASES: Final = "documents.lease"
+UPLOADS: Final = "documents.upload"
+
+HOUSE: Final = "daram:documents"
+"""The owner of what belongs to no user: the list of uploads under way, the leases of work for all."""
+
+
+@runtime_checkable
+class Library(SupportsDocuments, SupportsRecords, Protocol):
+    """A store that keeps documents, and records beside them."""
+
+
+def library(store: object) -> Library:
+    """The store as one that keeps documents. Raises ``Unsupported``."""
+    if not isinstance(store, Library):
+        raise Unsupported(
+            f"{type(store).__name__} keeps no documents; open one of sqlite://, postgresql:// or memory:// for them"
+        )
+    return store
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """A value as the bytes of a record."""
+    return msgspec.json.encode(value)
+
+
+def decode(data: bytes, kind: type[T], where: str) -> T:
+    """A record's value; fields that a later release added are left out. Raises ``StoreCorrupt``."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise StoreCorrupt(f"{where} cannot be read: {error}") from error
+

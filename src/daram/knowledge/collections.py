@@ -1,0 +1,132 @@
+"""Collections: what they are called, and how their documents are cut. Kept as records."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from daram import ids
+from daram.errors import InvalidInput, NotFound
+from daram.knowledge.base import COLLECTIONS, Library, decode, encode
+from daram.model import UNSET, Page, Record, Unset
+from daram.store import validate
+from daram.text.chunk import Chunking
+
+ID_CHARS: Final = 300
+CONVERSATION: Final = "conversation:"
+"""In front of a conversation's id: the collection of what was uploaded into it. It has no record."""
+SHADOW: Final = "reference:"
+"""In front of a reference's key: its passages, where it is too long to go into a prompt whole."""
+_NAME_CHARS: Final = 200
+_ABOUT_CHARS: Final = 2_000
+
+
+class Collection(msgspec.Struct, frozen=True, kw_only=True):
+    """A collection of documents. ``name``: what people call it; ``chunking``: how its documents are cut from now on."""
+
+    id: str
+    owner: str
+    name: str
+    description: str = ""
+    chunking: Chunking = Chunking()
+    metadata: dict[str, str] = {}
+    created_at: datetime
+    etag: str = ""
+
+
+class Collections:
+    """The collections of a store. Nothing here asks who may: see ``daram.knowledge.access``."""
+
+    def __init__(self, store: Library) -> None:
+        self._store = store
+
+    async def create(
+        self,
+        owner: str,
+        *,
+        id: str | None = None,
+        name: str | None = None,
+        description: str = "",
+        chunking: Chunking = Chunking(),
+        metadata: dict[str, str] | None = None,
+    ) -> Collection:
+        """Make one; without ``id`` one is drawn. Raises ``Conflict`` if it exists, ``InvalidInput``."""
+        id = "col_" + ids.uuid7() if id is None else _checked_id(id)
+        made = Collection(
+            id=id,
+            owner=owner,
+            name=id if name is None else name,
+            description=description,
+            chunking=chunking,
+            metadata=metadata or {},
+            created_at=datetime.now(UTC),
+        )
+        return await self._put(made, None)
+
+    async def ensure(self, owner: str, id: str) -> Collection:
+        """The collection, made where there is none. One of a conversation or a reference is not kept as a record."""
+        if id.startswith((CONVERSATION, SHADOW)):
+            return Collection(id=id, owner=owner, name=id, created_at=datetime.now(UTC))
+        found = await self.find(owner, id)
+        return await self.create(owner, id=id) if found is None else found
+
+    async def find(self, owner: str, id: str) -> Collection | None:
+        """The collection, or None."""
+        validate.name(id, "collection", ID_CHARS)
+        record = await self._store.get_record(owner, COLLECTIONS, id)
+        return None if record is None else _read(record)
+
+    async def get(self, owner: str, id: str) -> Collection:
+        """The collection. Raises ``NotFound``."""
+        found = await self.find(owner, id)
+        if found is None:
+            raise NotFound("collection", id)
+        return found
+
+    async def list(self, owner: str, *, limit: int = 100, cursor: str | None = None) -> Page[Collection]:
+        """The collections of an owner, by id."""
+        page = await self._store.scan_records(owner, COLLECTIONS, limit=limit, cursor=cursor)
+        return Page([_read(record) for record in page.items], page.next_cursor)
+
+    async def update(
+        self,
+        owner: str,
+        id: str,
+        *,
+        name: str | Unset = UNSET,
+        description: str | Unset = UNSET,
+        chunking: Chunking | Unset = UNSET,
+        metadata: dict[str, str] | Unset = UNSET,
+    ) -> Collection:
+        """Change what is given. Another chunking holds for what is added from now on. Raises ``NotFound``."""
+        found = await self.get(owner, id)
+        given = {"name": name, "description": description, "chunking": chunking, "metadata": metadata}
+        fields = {key: value for key, value in given.items() if not isinstance(value, Unset)}
+        return await self._put(msgspec.structs.replace(found, **fields), found.etag)
+
+    async def forget(self, owner: str, id: str) -> None:
+        """Remove its record; its documents go by ``delete_collection``."""
+        await self._store.delete_record(owner, COLLECTIONS, id)
+
+    async def _put(self, collection: Collection, expect: str | None) -> Collection:
+        validate.text(collection.name, "name", _NAME_CHARS, "characters")
+        validate.text(collection.description, "description", _ABOUT_CHARS, "characters")
+        validate.metadata(collection.metadata, "metadata", validate.Limits())
+        collection.chunking.check()
+        value = encode(msgspec.structs.replace(collection, etag=""))
+        record = await self._store.put_record(collection.owner, COLLECTIONS, collection.id, value, expect=expect)
+        return msgspec.structs.replace(collection, etag=record.etag)
+
+
+def _checked_id(id: str) -> str:
+    validate.name(id, "collection", ID_CHARS)
+    if id.startswith((CONVERSATION, SHADOW)):
+        raise InvalidInput("collection", f"{id!r}: this beginning is kept for conversations and references")
+    return id
+
+
+def _read(record: Record) -> Collection:
+    found = decode(record.value, Collection, f"collection {record.key!r}")
+    return msgspec.structs.replace(found, etag=record.etag)

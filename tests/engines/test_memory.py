@@ -10,9 +10,11 @@ from daram.cache.cached import CachedStore
 from daram.cache.memory import MemoryCache
 from daram.memory import Memory
 from daram.store.base import Store
+from daram.store.documents_engine import STAGED_SECONDS
 from daram.store.memory import MemoryData, MemoryStore
 from daram.testing import AsyncOverSync, FaultyStore, StoreTests
 from daram.testing.suite.base import RawMessage
+from daram.testing.suite.documents import document, passage
 
 
 class TestMemoryStore(StoreTests):
@@ -37,3 +39,21 @@ class TestMemoryStoreWithACacheAndNoFaults(TestMemoryStore):
     async def open_store(self, where: Path) -> Store:
         inner = FaultyStore(await super().open_store(where))
         return CachedStore(inner, self.caches.setdefault(where, MemoryCache()))
+
+
+async def test_passages_that_were_never_published_are_purged_after_a_day() -> None:
+    now = 1_000_000.0
+    store = MemoryStore(clock=lambda: now)
+    stored = await store.put_document(document())
+    await store.stage_passages("ann", "c", "d", "r", [passage(0, "never published")])
+    now += STAGED_SECONDS - 1
+    await store.purge()
+    await store.stage_passages("ann", "c", "d", "r", [passage(1, "still at it")])
+    now += STAGED_SECONDS
+    await store.purge()
+    assert (await store.publish_document(stored, "r", expect=stored.etag)).passages == 2
+    await store.stage_passages("ann", "c", "d", "s", [passage(0, "never published")])
+    now += STAGED_SECONDS + 1
+    await store.purge()
+    assert [p.seq for p in await store.passages("ann", "c", "d")] == [0, 1]
+    assert [revision for _, revision in store.data.revisions] == ["r"]

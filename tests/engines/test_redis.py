@@ -17,6 +17,7 @@ from daram.testing.suite.base import RawMessage
 
 
 class TestRedisStore(StoreTests):
+    documents = False
     searches_everywhere = False
 
     @pytest.fixture(autouse=True)

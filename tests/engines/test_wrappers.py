@@ -47,6 +47,8 @@ async def test_a_wrapper_around_an_engine_without_records_refuses_them(wrapper: 
         await store.delete_record("ann", "n", "k")
     with pytest.raises(Unsupported, match="Bare"):
         await store.scan_records("ann", "n")
+    with pytest.raises(Unsupported, match="Bare keeps no documents; they need SQLite or PostgreSQL"):
+        await store.get_document("ann", "c", "d")
 
 
 async def test_planned_faults_happen_in_order_and_once() -> None:

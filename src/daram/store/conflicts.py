@@ -39,3 +39,13 @@ def not_as_loaded(id: str, have: str | None, expect: str | None) -> Conflict:
     if expect is None:
         return exists(id)
     return Conflict(f"conversation {id!r} {'is gone' if have is None else 'was changed'}; read it again and repeat")
+
+
+def document_not_as_expected(id: str) -> Conflict:
+    """``expect`` names another etag than the document has."""
+    return Conflict(f"document {id!r} is not as expected; read it again and repeat the change")
+
+
+def revision_is_published(id: str, revision: str) -> Conflict:
+    """Staging under the revision that is found already."""
+    return Conflict(f"document {id!r} has published the revision {revision!r}; stage its passages under a new one")

@@ -34,12 +34,13 @@ class Scope(NamedTuple):
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A document. ``etag``, ``revision``, ``passages``, ``created_at`` and ``updated_at`` are given by the store.
+    """A document. ``etag``, ``revision``, ``passages``, ``created_at`` and ``updated_at`` are given by the store, and
+    ``embedder`` by the operations that store vectors (``publish_document``, ``put_vectors``).
 
     ``digest``: of the bytes that its passages were made from and of how they were cut; what has the same digest need
     not be read again. ``bytes``: the length of the original. ``source``: the id of the file, or the URL, that it came
     from. ``revision``: of the passages that are found now (None: nothing is). ``embedder``: which model made their
-    vectors (its name and dimensions, as ``name:512``), None where they have none.
+    vectors (its name and dimensions, as ``name:512``), None where not all have one.
     """
 
     id: str
@@ -125,10 +126,15 @@ class SupportsDocuments(Protocol):
         self, owner: str, collection: str, id: str, revision: str, passages: Sequence[Passage]
     ) -> None:
         """Keep passages of a revision (at most 500 in a call), unseen until it is published; the same ``seq`` again
-        replaces what was staged. Raises ``NotFound`` where the document is gone."""
+        replaces what was staged. What is not published within a day goes with the next ``purge``.
+
+        Raises ``NotFound`` where the document is gone, ``Conflict`` where this revision is published already.
+        """
 
     async def publish_document(self, document: Document, revision: str, *, expect: str) -> Document:
         """Make the staged ``revision`` the document's, and store what is said of it, in one transaction.
+
+        ``document.embedder``: the model that made the vectors staged with it.
 
         What was found of it before is not any more; other staged revisions of it go. ``expect``: the etag that must
         be stored now; of two who read the document at once, one gets ``Conflict``. Raises ``NotFound``.
@@ -152,7 +158,10 @@ class SupportsDocuments(Protocol):
         self, scopes: Sequence[Scope], query: str, *, limit: int = 20, any_word: bool = True
     ) -> list[PassageHit]:
         """The passages that best match the words, by BM25 or what the engine has nearest to it. Terms are those of
-        ``daram.text.analyzer``, in the same way on every engine."""
+        ``daram.text.analyzer``, in the same way on every engine.
+
+        ``any_word``: those that have any word; else those that have every word, and where there is none, any.
+        """
 
     async def nearest_passages(
         self, scopes: Sequence[Scope], vector: Sequence[float], embedder: str, *, limit: int = 20
@@ -168,5 +177,5 @@ class SupportsDocuments(Protocol):
     async def put_vectors(self, embedder: str, vectors: Sequence[tuple[Unembedded, bytes]]) -> None:
         """Give published passages their vectors (in place of another model's); what is gone meanwhile is left out.
 
-        A document of whose passages all have one gets ``embedder`` set.
+        A document of whose passages all have one gets ``embedder`` set; its etag stays, since nothing else changes.
         """

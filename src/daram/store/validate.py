@@ -39,6 +39,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     page_items: int = 1000
     record_bytes: int = 4 << 20
     record_key_chars: int = 512
+    collection_chars: int = 256
+    document_id_chars: int = 256
+    passage_bytes: int = 64 << 10
 
 
 def name(value: object, field: str, limit: int) -> str:

@@ -24,12 +24,15 @@ from daram.model import (
     Unset,
 )
 from daram.store.base import Order, PartialText, Store, SupportsRecords, SupportsTransfer
+from daram.store.documents import SupportsDocuments
+from daram.store.documents_wrapper import DocumentsWrapper
 
 
-class StoreWrapper(Store):
+class StoreWrapper(DocumentsWrapper, Store):
     """Delegates every operation to ``inner``. Closing it closes ``inner``.
 
-    The operations on records, and those of ``SupportsTransfer``, raise ``Unsupported`` where ``inner`` has them not.
+    The operations on records and documents, and those of ``SupportsTransfer``, raise ``Unsupported`` where ``inner``
+    has them not.
     """
 
     def __init__(self, inner: Store) -> None:
@@ -268,6 +271,14 @@ class StoreWrapper(Store):
     def _records(self) -> SupportsRecords:
         if not isinstance(self.inner, SupportsRecords):
             raise Unsupported(f"{type(self.inner).__name__} keeps no records; the engines that come with Daram do")
+        return self.inner
+
+    def _documents(self) -> SupportsDocuments:
+        if not isinstance(self.inner, SupportsDocuments):
+            raise Unsupported(
+                f"{type(self.inner).__name__} keeps no documents; they need SQLite or PostgreSQL, "
+                "beside it or in its place"
+            )
         return self.inner
 
     def _transfer(self) -> SupportsTransfer:

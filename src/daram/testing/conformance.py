@@ -12,8 +12,9 @@ A third party's engine proves itself with a few lines in a test file::
 processes have them) and after a close (what was acknowledged is there again). An engine that keeps its data elsewhere
 uses ``where`` as a name.
 
-Three hooks are optional. ``raw_messages`` looks behind the store, so that an engine that writes and reads wrong alike
-cannot pass. ``records``: False for an engine that refuses the operations of ``SupportsRecords``;
+Some hooks are optional. ``raw_messages`` looks behind the store, so that an engine that writes and reads wrong alike
+cannot pass. ``records``: False for an engine that refuses the operations of ``SupportsRecords``; ``documents``: the
+same for ``SupportsDocuments``, and ``vectors`` for one that finds documents by words only;
 ``searches_everywhere``: False for one that searches within one conversation only.
 
 Needs pytest and pytest-asyncio, in any of its modes. No test asserts a duration.
@@ -24,11 +25,13 @@ from __future__ import annotations
 from daram.testing.suite.branches import BranchTests
 from daram.testing.suite.concurrency import ConcurrencyTests
 from daram.testing.suite.conversations import ConversationTests
+from daram.testing.suite.documents import DocumentTests
 from daram.testing.suite.input import InputTests
 from daram.testing.suite.life import LifeTests
 from daram.testing.suite.messages import MessageTests
 from daram.testing.suite.owners import OwnerTests
 from daram.testing.suite.paging import PagingTests
+from daram.testing.suite.passages import PassageTests
 from daram.testing.suite.records import RecordTests
 from daram.testing.suite.recovery import RecoveryTests
 from daram.testing.suite.repetition import RepetitionTests
@@ -47,6 +50,8 @@ class StoreTests(
     RecoveryTests,
     SearchTests,
     RecordTests,
+    DocumentTests,
+    PassageTests,
     OwnerTests,
     TransferTests,
     InputTests,

@@ -11,6 +11,7 @@ import msgspec
 
 from daram.errors import OutcomeUnknown, StoreUnavailable
 from daram.store.base import Store, SupportsRecords, SupportsTransfer
+from daram.store.documents import SupportsDocuments
 from daram.store.wrapper import StoreWrapper
 
 Kind = Literal["raise", "act then raise", "hang", "act then hang", "delay"]
@@ -95,6 +96,10 @@ class FaultyStore(StoreWrapper):
     def _records(self) -> SupportsRecords:
         StoreWrapper(self.real)._records()  # refuses where there are none
         return cast(SupportsRecords, self.inner)
+
+    def _documents(self) -> SupportsDocuments:
+        StoreWrapper(self.real)._documents()  # refuses where there are none
+        return cast(SupportsDocuments, self.inner)
 
     def _transfer(self) -> SupportsTransfer:
         if not isinstance(self.real, SupportsTransfer):

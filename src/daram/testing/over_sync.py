@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from daram.store.base import Store, SupportsRecords, SupportsTransfer
+from daram.store.documents import SupportsDocuments
 from daram.store.wrapper import StoreWrapper
 
 
@@ -28,7 +29,7 @@ class _OnThreads:
 class AsyncOverSync(StoreWrapper):
     """Each call is made on a thread of its own, as the code of a synchronous program would make it.
 
-    ``face``: an object with the operations of ``Store`` and ``SupportsRecords`` as blocking methods (``daram.sync``).
+    ``face``: an object with the operations of ``Store`` and its capabilities as blocking methods (``daram.sync``).
     """
 
     def __init__(self, face: object) -> None:
@@ -37,6 +38,9 @@ class AsyncOverSync(StoreWrapper):
 
     def _records(self) -> SupportsRecords:
         return cast(SupportsRecords, self.inner)
+
+    def _documents(self) -> SupportsDocuments:
+        return cast(SupportsDocuments, self.inner)
 
     def _transfer(self) -> SupportsTransfer:
         return cast(SupportsTransfer, self.inner)

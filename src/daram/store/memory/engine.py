@@ -21,6 +21,9 @@ from daram.errors import Gone, LeaseLost, NotFound
 from daram.model import Answer, Appended, Conversation, Hit, Message, Record, Turn, Unset
 from daram.store import conflicts
 from daram.store.base import Order
+from daram.store.documents import Document
+from daram.store.documents_engine import DocumentRef
+from daram.store.memory.documents import MemoryDocuments, Revision
 from daram.store.memory.thread import Row, Thread, own
 from daram.store.memory.transfer import MemoryTransfer
 from daram.store.primitives import TOMBSTONE_SECONDS, AnswerSpec, AppendSpec, Changes, Ref
@@ -40,10 +43,12 @@ class MemoryData:
         self.threads: dict[bytes, Thread] = {}
         self.tombstones: dict[bytes, datetime] = {}
         self.records: dict[tuple[str, str, str], Record] = {}
+        self.documents: dict[DocumentRef, Document] = {}
+        self.revisions: dict[tuple[DocumentRef, str], Revision] = {}
         self.last_moment = datetime.min.replace(tzinfo=UTC)
 
 
-class MemoryStore(MemoryTransfer):
+class MemoryStore(MemoryTransfer, MemoryDocuments):
     """A Store in this process's memory; ``data`` lets another one share it, ``clock`` is for tests."""
 
     def __init__(
@@ -106,6 +111,7 @@ class MemoryStore(MemoryTransfer):
             self._bury(key)
         for name in [name for name in self.data.records if name[0] == owner]:
             del self.data.records[name]
+        self._delete_documents([ref for ref in self.data.documents if ref.owner == owner])
         return len(keys)
 
     async def _purge(self, limit: int) -> int:
@@ -116,6 +122,7 @@ class MemoryStore(MemoryTransfer):
             del self.data.tombstones[key]
         for name in [name for name, record in self.data.records.items() if self._expired(record.expires_at)]:
             del self.data.records[name]
+        self._purge_staged()
         return len(ends[:limit])
 
     # --- messages ---

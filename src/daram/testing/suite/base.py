@@ -13,6 +13,7 @@ import pytest_asyncio
 from daram.errors import Unsupported
 from daram.model import Answer, Appended, Hit, Message, Page, Turn, user
 from daram.store.base import Store, SupportsRecords, SupportsTransfer
+from daram.store.documents import SupportsDocuments
 
 T = TypeVar("T")
 
@@ -41,6 +42,10 @@ class Suite:
 
     records: ClassVar[bool] = True
     """Whether the engine has records."""
+    documents: ClassVar[bool] = True
+    """Whether the engine has documents."""
+    vectors: ClassVar[bool] = True
+    """Whether it can search their vectors here."""
     searches_everywhere: ClassVar[bool] = True
     """Whether the engine searches all conversations of an owner, or else in one conversation only."""
     transfers: ClassVar[bool] = True
@@ -98,6 +103,18 @@ class Suite:
             pytest.skip(f"{type(self).__name__} says that it has no records")
         assert isinstance(store, SupportsRecords)
         return store
+
+    def with_documents(self, store: Store) -> SupportsDocuments:
+        """The store's documents; skips the test where the engine says that it has none."""
+        if not self.documents:
+            pytest.skip(f"{type(self).__name__} says that it has no documents")
+        assert isinstance(store, SupportsDocuments)
+        return store
+
+    def needs_vectors(self) -> None:
+        """Skips a test about vectors where the engine says that it cannot search them here."""
+        if not self.vectors:
+            pytest.skip(f"{type(self).__name__} says that it cannot search vectors")
 
     def with_transfer(self, store: Store) -> SupportsTransfer:
         """The store's operations of moving; skips the test where the engine says that it has none."""

@@ -95,6 +95,12 @@ class Gone(NotFound):
         self.args = (f"{what} {id!r} was deleted; {way}",)
 
 
+class NotAllowed(DaramError):
+    """It may be read but not changed by whoever asks; the text says by whom it may."""
+
+    code = "not_allowed"
+
+
 class Conflict(DaramError):
     """What is stored is not what the caller believed (``expect``), or the id stands for something else already."""
 

@@ -7,8 +7,9 @@ from typing import Final, Protocol, TypeVar, runtime_checkable
 import msgspec
 
 from daram.errors import StoreCorrupt, Unsupported
-from daram.store.base import SupportsRecords
+from daram.store.base import Store, SupportsRecords
 from daram.store.documents import SupportsDocuments
+from daram.store.wrapper import engine_of
 
 T = TypeVar("T")
 
@@ -31,10 +32,9 @@ class Library(SupportsDocuments, SupportsRecords, Protocol):
 
 def library(store: object) -> Library:
     """The store as one that keeps documents. Raises ``Unsupported``."""
-    if not isinstance(store, Library):
-        raise Unsupported(
-            f"{type(store).__name__} keeps no documents; open one of sqlite://, postgresql:// or memory:// for them"
-        )
+    engine = engine_of(store) if isinstance(store, Store) else store
+    if not isinstance(store, Library) or not isinstance(engine, SupportsDocuments):
+        raise Unsupported(f"{type(engine).__name__} keeps no documents; SQLite, PostgreSQL and the memory engine do")
     return store
 
 
@@ -49,4 +49,3 @@ def decode(data: bytes, kind: type[T], where: str) -> T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise StoreCorrupt(f"{where} cannot be read: {error}") from error
-

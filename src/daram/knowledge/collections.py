@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -14,7 +15,7 @@ from daram.model import UNSET, Page, Record, Unset
 from daram.store import validate
 from daram.text.chunk import Chunking
 
-ID_CHARS: Final = 300
+ID_CHARS: Final = 256
 CONVERSATION: Final = "conversation:"
 """In front of a conversation's id: the collection of what was uploaded into it. It has no record."""
 SHADOW: Final = "reference:"
@@ -118,6 +119,12 @@ class Collections:
         value = encode(msgspec.structs.replace(collection, etag=""))
         record = await self._store.put_record(collection.owner, COLLECTIONS, collection.id, value, expect=expect)
         return msgspec.structs.replace(collection, etag=record.etag)
+
+
+def of_conversation(conversation: str) -> str:
+    """The id of the collection of what was uploaded into a conversation."""
+    id = CONVERSATION + conversation
+    return id if len(id) <= ID_CHARS else CONVERSATION + blake2b(conversation.encode(), digest_size=32).hexdigest()
 
 
 def _checked_id(id: str) -> str:

@@ -66,20 +66,14 @@ class Lease:
         async with self._writing:
             until = time.time() + self._seconds
             self.work = msgspec.structs.replace(self.work if work is None else work, until=until)
-            record = await self._store.put_record(
-                self._owner, LEASES, self._key, encode(self.work), expect=self._etag
-            )
+            record = await self._store.put_record(self._owner, LEASES, self._key, encode(self.work), expect=self._etag)
             self._etag = record.etag
 
-    async def release(self, *, again: bool = False) -> None:
-        """Let go of it. ``again``: the work is to be begun again, and how often it was is remembered."""
+    async def release(self) -> None:
+        """Let go of it."""
         async with self._writing:
             try:
-                if again:
-                    work = encode(msgspec.structs.replace(self.work, until=0.0))
-                    await self._store.put_record(self._owner, LEASES, self._key, work, expect=self._etag)
-                else:
-                    await self._store.delete_record(self._owner, LEASES, self._key, expect=self._etag)
+                await self._store.delete_record(self._owner, LEASES, self._key, expect=self._etag)
             except DaramError as error:  # it runs out by itself
                 log.debug("lease %s was not given back: %s", self._key, error)
 

@@ -48,35 +48,51 @@ class Chunking(msgspec.Struct, frozen=True, kw_only=True):
 def chunks(sections: Iterable[Section], how: Chunking = Chunking()) -> Iterator[Chunk]:
     """The chunks of a document in reading order. No chunk crosses a page or a heading, but short sections under one
     heading on one page become one."""
-    how.check()
-    try:
-        from semantic_text_splitter import TextSplitter
-    except ImportError as error:
-        raise MissingExtra("Documents", "documents") from error
-    if how.unit == "tokens":
-        splitter = TextSplitter.from_callback(estimate, how.size, overlap=how.overlap)
-    else:
-        splitter = TextSplitter(how.size, overlap=how.overlap)
-    place = 0
-    for section in _merged(sections, how):
-        for start, text in splitter.chunk_indices(section.text):
-            yield Chunk(text, place + start, place + start + len(text), section.page, section.heading)
-        place += len(section.text) + len(_BETWEEN)
-
-
-def _merged(sections: Iterable[Section], how: Chunking) -> Iterator[Section]:
-    """Neighbours of one place, as long as they fit into one chunk together."""
-    most = how.size if how.unit == "characters" else how.size * 2
-    last: Section | None = None
+    chunker = Chunker(how)
     for section in sections:
-        if last is None:
-            last = section
-        elif (last.page, last.heading) == (section.page, section.heading) and (
-            len(last.text) + len(section.text) + len(_BETWEEN) <= most
-        ):
-            last = Section(last.text + _BETWEEN + section.text, last.page, last.heading)
+        yield from chunker.feed(section)
+    yield from chunker.end()
+
+
+class Chunker:
+    """``chunks`` for sections that come one by one."""
+
+    def __init__(self, how: Chunking = Chunking()) -> None:
+        how.check()
+        try:
+            from semantic_text_splitter import TextSplitter
+        except ImportError as error:
+            raise MissingExtra("Documents", "documents") from error
+        if how.unit == "tokens":
+            self._splitter = TextSplitter.from_callback(estimate, how.size, overlap=how.overlap)
         else:
-            yield last
-            last = section
-    if last is not None:
-        yield last
+            self._splitter = TextSplitter(how.size, overlap=how.overlap)
+        self._most = how.size if how.unit == "characters" else how.size * 2
+        self._place = 0
+        self._last: Section | None = None
+
+    def feed(self, section: Section) -> list[Chunk]:
+        """The chunks that are complete now. Neighbours of one place wait, as long as they fit into one together."""
+        last = self._last
+        if (
+            last is not None
+            and (last.page, last.heading) == (section.page, section.heading)
+            and len(last.text) + len(section.text) + len(_BETWEEN) <= self._most
+        ):
+            self._last = Section(last.text + _BETWEEN + section.text, last.page, last.heading)
+            return []
+        self._last = section
+        return [] if last is None else self._cut(last)
+
+    def end(self) -> list[Chunk]:
+        """The last chunks."""
+        last, self._last = self._last, None
+        return [] if last is None else self._cut(last)
+
+    def _cut(self, section: Section) -> list[Chunk]:
+        place = self._place
+        self._place += len(section.text) + len(_BETWEEN)
+        return [
+            Chunk(text, place + start, place + start + len(text), section.page, section.heading)
+            for start, text in self._splitter.chunk_indices(section.text)
+        ]

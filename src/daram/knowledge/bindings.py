@@ -1,0 +1,135 @@
+"""Which documents a conversation is about: a record beside it, by reference, so that every door answers from them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from hashlib import blake2b
+
+import msgspec
+
+from daram.errors import NotFound
+from daram.knowledge.base import BINDINGS, HOUSE, Library, decode, encode
+from daram.knowledge.collections import of_conversation
+from daram.knowledge.files import Files
+from daram.model import Conversation
+from daram.store.base import Store
+from daram.store.documents import Scope
+
+_BOUND = "documents.bound"
+
+
+class Title(msgspec.Struct, frozen=True):
+    """A reference by its name."""
+
+    owner: str
+    category: str
+    title_no: str
+
+
+class Binding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a conversation's answers come from: ``collections``, a ``reference``, and with ``uploads`` what was uploaded
+    into it.
+
+    ``only``: answers come from there alone, and where nothing there bears on a question, they say so. ``three_ways``:
+    each question is also asked for its concept, its usage and its code. ``groups``: those of its owner when it was
+    bound. ``made``: when the conversation was, so that one of the same name made later does not take it over.
+    """
+
+    collections: tuple[Scope, ...] = ()
+    reference: Title | None = None
+    uploads: bool = False
+    only: bool = True
+    three_ways: bool = False
+    groups: tuple[str, ...] = ()
+    made: datetime | None = None
+
+
+class _Bound(msgspec.Struct):
+    owner: str
+    conversation: str
+
+
+class Bindings:
+    """The bindings of a store's conversations, and the end of what goes with them."""
+
+    def __init__(self, store: Library, conversations: Store, files: Files) -> None:
+        self._store = store
+        self._conversations = conversations
+        self._files = files
+
+    async def get(self, owner: str, conversation: str) -> Binding | None:
+        """The binding of a conversation, or None. One of an earlier conversation of that name is none."""
+        record = await self._store.get_record(owner, BINDINGS, conversation)
+        if record is None:
+            return None
+        found = decode(record.value, Binding, f"binding of {conversation!r}")
+        try:
+            there = await self._conversations.get(owner, conversation)
+        except NotFound:
+            return None
+        return found if found.made == there.created_at else None
+
+    async def put(self, conversation: Conversation, binding: Binding) -> Binding:
+        """Bind a conversation, in place of what it was bound to."""
+        made = msgspec.structs.replace(binding, made=conversation.created_at)
+        if made.uploads:
+            # Noted for the house, which has to find what is left when the conversation has expired.
+            bound = encode(_Bound(conversation.owner, conversation.id))
+            await self._store.put_record(HOUSE, _BOUND, _house_key(conversation.owner, conversation.id), bound)
+        await self._store.put_record(conversation.owner, BINDINGS, conversation.id, encode(made))
+        return made
+
+    async def end(self, owner: str, conversation: str) -> None:
+        """Delete a conversation's binding and what was uploaded into it. Harmless where there is nothing."""
+        record = await self._store.get_record(owner, BINDINGS, conversation)
+        noted = await self._store.get_record(HOUSE, _BOUND, _house_key(owner, conversation))
+        if record is None and noted is None:
+            return
+        await self.end_uploads(owner, conversation)
+        await self._store.delete_record(owner, BINDINGS, conversation)
+        await self._store.delete_record(HOUSE, _BOUND, _house_key(owner, conversation))
+
+    async def end_uploads(self, owner: str, conversation: str) -> None:
+        """Delete what was uploaded into a conversation."""
+        await delete_documents(self._store, self._files, Scope(owner, of_conversation(conversation)))
+
+    async def sweep(self) -> int:
+        """End what belonged to conversations that are gone (they expire without anybody's doing); returns how many."""
+        ended, cursor = 0, None
+        while True:
+            page = await self._store.scan_records(HOUSE, _BOUND, limit=100, cursor=cursor)
+            for record in page.items:
+                bound = decode(record.value, _Bound, f"binding {record.key!r}")
+                try:
+                    await self._conversations.get(bound.owner, bound.conversation)
+                except NotFound:
+                    await self.end(bound.owner, bound.conversation)
+                    ended += 1
+            cursor = page.next_cursor
+            if cursor is None:
+                return ended
+
+
+async def delete_documents(store: Library, files: Files, scope: Scope) -> int:
+    """Delete the documents of a collection with the originals that are their own; returns how many documents."""
+    cursor, originals = None, []
+    while True:
+        page = await store.list_documents(*scope, limit=100, cursor=cursor)
+        for document in page.items:
+            file = await files.find(scope.owner, document.source) if document.source else None
+            if file is not None and file.until != "deleted":
+                await files.note(file, 0)
+                originals.append(file)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    count = await store.delete_collection(*scope)
+    for file in originals:
+        if await files.find(file.owner, file.id) is not None:
+            await files.delete(file.owner, file.id)
+    return count
+
+
+def _house_key(owner: str, conversation: str) -> str:
+    raw = owner.encode()
+    return blake2b(len(raw).to_bytes(4, "big") + raw + conversation.encode(), digest_size=16).hexdigest()

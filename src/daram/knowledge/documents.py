@@ -1,0 +1,413 @@
+"""``daram.Documents``: documents from upload to citation, for whoever asks. What the doors use."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from daram.errors import InvalidInput, NotFound
+from daram.knowledge.access import Reader, reader
+from daram.knowledge.base import library
+from daram.knowledge.bindings import Binding, Bindings, Title, delete_documents
+from daram.knowledge.collections import SHADOW, Collection, Collections, of_conversation
+from daram.knowledge.files import Bytes, Files, StoredFile, Until
+from daram.knowledge.ingest import Ingester
+from daram.knowledge.leases import Work
+from daram.knowledge.references import Reference, References
+from daram.knowledge.retrieve import Query, Reranker, Result, Retrieval, Retriever
+from daram.llm.base import Embedder
+from daram.model import Page
+from daram.store.base import Store
+from daram.store.documents import Document, Passage, Scope
+from daram.text.chunk import Chunking
+from daram.text.load import LoadLimits, kind_of
+
+Where = str | Scope
+"""A collection: by its id where it is the reader's own, else as ``Scope(owner, collection)``."""
+GroupsOf = Callable[[str], Awaitable[Sequence[str]]]
+
+
+class Documents:
+    """The documents beside the conversations of ``memory`` (any ``Store`` that keeps documents).
+
+    ``embedder``: for the search by meaning (None: by words alone); ``retrieval``: how to search where nothing else is
+    said; ``groups``: tells the groups of an owner, asked anew at every turn; ``limits``: of one document.
+
+    Every operation names who asks: a ``Reader``, or an owner's name. What he may not read behaves as what is not there.
+    ``embedder`` and memory are not closed with it. Raises ``Unsupported`` where the store keeps no documents.
+    """
+
+    def __init__(
+        self,
+        memory: Store,
+        embedder: Embedder | None = None,
+        *,
+        retrieval: Retrieval = Retrieval(),
+        reranker: Reranker | None = None,
+        groups: GroupsOf | None = None,
+        limits: LoadLimits = LoadLimits(),
+        workers: int = 2,
+    ) -> None:
+        retrieval.check()
+        store = library(memory)
+        self._store = store
+        self._memory = memory
+        self._limits = limits
+        self._task: asyncio.Task[None] | None = None
+        self.retrieval = retrieval
+        self.groups = groups
+        self.files = Files(store)
+        self.collections = Collections(store)
+        self.ingester = Ingester(store, self.files, self.collections, embedder, limits=limits, workers=workers)
+        self.retriever = Retriever(store, embedder, reranker=reranker)
+        self.references = References(store, self.files, self.ingester)
+        self.bindings = Bindings(store, memory, self.files)
+
+    # --- documents ---
+
+    async def add(
+        self,
+        who: Reader | str,
+        where: Where,
+        data: Bytes,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        media_type: str | None = None,
+        id: str | None = None,
+        metadata: dict[str, str] | None = None,
+        until: Until = "document",
+        wait: bool = False,
+    ) -> Document:
+        """Put a document into a collection (made where there is none): a path, bytes, or a stream of bytes.
+
+        It is kept when this returns, and read in the background (see ``start``), or with ``wait`` before this returns.
+        ``id``: without one it is drawn from the name, so that the same name again replaces exactly that document; the
+        same bytes again change nothing. ``until``: how long the original stays. Raises ``UnsupportedDocument``,
+        ``DocumentTooLarge``, ``NotAllowed``, ``InvalidInput``; what is wrong inside it is said in ``Document.error``.
+        """
+        name = self._name(data, name)
+        kind_of(name, media_type)
+        scope = self._writable(who, where)
+        collection = await self.collections.ensure(*scope)
+        id = document_id(name) if id is None else id
+        file = await self.files.put(
+            scope.owner,
+            name,
+            data,
+            media_type=media_type,
+            until=until,
+            document=(scope.collection, id),
+            limit=self._limits.file,
+        )
+        return await self._add(scope, collection, file, id, title, metadata, wait)
+
+    async def add_file(
+        self,
+        who: Reader | str,
+        where: Where,
+        file_id: str,
+        *,
+        title: str | None = None,
+        metadata: dict[str, str] | None = None,
+        wait: bool = False,
+    ) -> Document:
+        """Put a file of the reader's (see ``files``) into a collection; the document has the file's id.
+
+        Raises ``NotFound``, ``NotAllowed``, ``UnsupportedDocument``.
+        """
+        scope = self._writable(who, where)
+        file = await self.files.get(reader(who).owner, file_id)
+        kind_of(file.name, file.media_type)
+        if file.owner != scope.owner:
+            raise InvalidInput("file_id", "a file goes into collections of its own owner; upload it to this one")
+        collection = await self.collections.ensure(*scope)
+        return await self._add(scope, collection, file, file.id, title, metadata, wait)
+
+    async def attach(
+        self,
+        who: Reader | str,
+        conversation: str,
+        data: Bytes,
+        *,
+        name: str | None = None,
+        media_type: str | None = None,
+        only: bool = False,
+        wait: bool = False,
+    ) -> Document:
+        """Upload into a conversation of the reader's: its answers use it, and it goes with the conversation.
+
+        ``only``: as in ``bind``, where nothing is bound yet. Raises as ``add`` does, and ``NotFound``.
+        """
+        owner = reader(who).owner
+        there = await self._memory.get(owner, conversation)
+        bound = await self.bindings.get(owner, conversation)
+        if bound is None or not bound.uploads:
+            binding = Binding(only=only) if bound is None else bound
+            await self.bindings.put(there, msgspec.structs.replace(binding, uploads=True))
+        where = Scope(owner, of_conversation(conversation))
+        document = await self.add(who, where, data, name=name, media_type=media_type, wait=wait)
+        try:
+            await self._memory.get(owner, conversation)
+        except NotFound:  # deleted meanwhile: what goes with it must not stay behind
+            await self.bindings.end(owner, conversation)
+            raise
+        return document
+
+    async def get(self, who: Reader | str, where: Where, id: str) -> Document:
+        """A document. Raises ``NotFound``."""
+        return await self._store.get_document(*self._readable(who, where), id)
+
+    async def list(
+        self, who: Reader | str, where: Where, *, limit: int = 20, cursor: str | None = None
+    ) -> Page[Document]:
+        """The documents of a collection, the newest first."""
+        return await self._store.list_documents(*self._readable(who, where), limit=limit, cursor=cursor)
+
+    async def remove(self, who: Reader | str, where: Where, id: str) -> None:
+        """Delete a document; nothing of it is left. Raises ``NotFound``, ``NotAllowed``."""
+        await self.ingester.delete(*self._writable(who, where), id)
+
+    async def passages(
+        self, who: Reader | str, where: Where, id: str, *, after: int = -1, limit: int = 100
+    ) -> builtins.list[Passage]:
+        """The passages of a document in order: what a citation opens. Raises ``NotFound``."""
+        return await self._store.passages(*self._readable(who, where), id, after=after, limit=limit)
+
+    async def progress(self, document: Document) -> Work | None:
+        """How far the reading of a document is (``passages``, ``page``); None where nobody is at it."""
+        return await self.ingester.progress(document)
+
+    async def wait(self, document: Document) -> Document:
+        """Wait until a document is ``ready`` or ``failed``; returns it as it is then. Raises ``NotFound``."""
+        return await self.ingester.wait(document)
+
+    # --- collections ---
+
+    async def create(
+        self,
+        who: Reader | str,
+        *,
+        id: str | None = None,
+        owner: str | None = None,
+        name: str | None = None,
+        description: str = "",
+        chunking: Chunking = Chunking(),
+        metadata: dict[str, str] | None = None,
+    ) -> Collection:
+        """Make a collection, of the reader's own or of another ``owner``: ``group:NAME``, ``official``.
+
+        Raises ``Conflict``, ``NotAllowed``, ``InvalidInput``.
+        """
+        asked = reader(who)
+        owner = asked.owner if owner is None else owner
+        asked.check_write(owner, "collection", id or owner)
+        return await self.collections.create(
+            owner, id=id, name=name, description=description, chunking=chunking, metadata=metadata
+        )
+
+    async def list_collections(self, who: Reader | str) -> builtins.list[Collection]:
+        """All collections that the reader may read: his own, those of his groups, the official ones."""
+        found: builtins.list[Collection] = []
+        for owner in reader(who).owners():
+            cursor = None
+            while True:
+                page = await self.collections.list(owner, cursor=cursor)
+                found += page.items
+                cursor = page.next_cursor
+                if cursor is None:
+                    break
+        return found
+
+    async def delete_collection(self, who: Reader | str, where: Where) -> int:
+        """Delete a collection with its documents; returns how many there were. Raises ``NotAllowed``, ``NotFound``."""
+        scope = self._writable(who, where)
+        await self.collections.get(*scope)
+        count = await delete_documents(self._store, self.files, scope)
+        await self.collections.forget(*scope)
+        return count
+
+    # --- search ---
+
+    async def search(
+        self,
+        who: Reader | str,
+        query: str | Sequence[Query],
+        where: Sequence[Where] | Where | None = None,
+        *,
+        how: Retrieval | None = None,
+    ) -> Result:
+        """The passages that bear on a question, in some collections or (None) in all that the reader may read."""
+        if where is None:
+            scopes = [Scope(c.owner, c.id) for c in await self.list_collections(who)]
+        else:
+            named = [where] if isinstance(where, str | Scope) else where
+            scopes = [self._readable(who, one) for one in named]
+        return await self.retriever.search(scopes, query, how or self.retrieval)
+
+    # --- conversations ---
+
+    async def bind(
+        self,
+        who: Reader | str,
+        conversation: str,
+        collections: Sequence[Where] = (),
+        *,
+        reference: tuple[str, str | int] | Reference | None = None,
+        only: bool = True,
+        three_ways: bool = False,
+        create: bool = True,
+    ) -> Binding:
+        """Have a conversation answered from documents from now on, through whatever door it goes on.
+
+        ``reference``: a (category, title_no), the reader's own or an official one. ``only``: where nothing there bears
+        on a question, the answer says so and the model is not asked. What was uploaded into it stays in use. Nothing at
+        all unbinds it. Raises ``NotFound`` for what is not there to the reader.
+        """
+        asked = reader(who)
+        scopes = [self._readable(who, where) for where in collections]
+        for scope in scopes:
+            await self.collections.get(*scope)
+        title = None
+        if reference is not None:
+            found = await self.reference(who, *reference) if isinstance(reference, tuple) else reference
+            asked.check_read(found.owner, "title", f"{found.category}/{found.title_no}")
+            title = Title(found.owner, found.category, found.title_no)
+        try:
+            there = await self._memory.get(asked.owner, conversation)
+        except NotFound:
+            if not create:
+                raise
+            there = await self._memory.create(asked.owner, id=conversation)
+        before = await self.bindings.get(asked.owner, conversation)
+        binding = Binding(
+            collections=tuple(scopes),
+            reference=title,
+            uploads=before is not None and before.uploads,
+            only=only,
+            three_ways=three_ways,
+            groups=asked.groups,
+        )
+        return await self.bindings.put(there, binding)
+
+    async def binding(self, who: Reader | str, conversation: str) -> Binding | None:
+        """What a conversation of the reader's is bound to."""
+        return await self.bindings.get(reader(who).owner, conversation)
+
+    async def reader_of(self, owner: str, binding: Binding) -> Reader:
+        """The owner of a conversation as he may read today."""
+        groups = binding.groups if self.groups is None else await self.groups(owner)
+        return Reader(owner, tuple(groups))
+
+    # --- references ---
+
+    async def reference(self, who: Reader | str, category: str, title_no: str | int) -> Reference:
+        """The reference under (category, title_no): the reader's own, his groups', or the official one.
+
+        Raises ``NotFound``, which names the title, or the category where there is none of it.
+        """
+        missing: builtins.list[NotFound] = []
+        for owner in reader(who).owners():
+            try:
+                return await self.references.get(owner, category, title_no)
+            except NotFound as error:
+                missing.append(error)
+        raise next((error for error in missing if error.what == "title"), missing[0])
+
+    async def put_reference(
+        self, who: Reader | str, category: str, title_no: str | int, title: str, text: str, *, owner: str | None = None
+    ) -> Reference:
+        """Store or correct a reference of the reader's own, or of another ``owner``; old chats read it at their next
+        turn. Raises ``NotAllowed``, ``InvalidInput``."""
+        asked = reader(who)
+        owner = asked.owner if owner is None else owner
+        asked.check_write(owner, "title", f"{category}/{title_no}")
+        return await self.references.put(owner, category, title_no, title, text)
+
+    async def remove_reference(
+        self, who: Reader | str, category: str, title_no: str | int, *, owner: str | None = None
+    ) -> None:
+        """Delete a reference. Raises ``NotFound``, ``NotAllowed``."""
+        asked = reader(who)
+        owner = asked.owner if owner is None else owner
+        asked.check_write(owner, "title", f"{category}/{title_no}")
+        await self.references.delete(owner, category, title_no)
+
+    # --- life ---
+
+    def start(self, interval: float = 30.0) -> None:
+        """Read what is waiting in the background, also what a crash left behind, until ``close``."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self.ingester.run(interval))
+
+    async def close(self) -> None:
+        """Stop reading; what is not read yet waits for the next start. A second call is harmless."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- helpers ---
+
+    async def _add(
+        self,
+        scope: Scope,
+        collection: Collection,
+        file: StoredFile,
+        id: str,
+        title: str | None,
+        metadata: dict[str, str] | None,
+        wait: bool,
+    ) -> Document:
+        document = Document(
+            id=id,
+            owner=scope.owner,
+            collection=scope.collection,
+            name=file.name,
+            title=title,
+            media_type=file.media_type,
+            metadata=metadata or {},
+        )
+        stored = await self.ingester.add(document, file, collection.chunking)
+        return await self.ingester.wait(stored) if wait else stored
+
+    def _name(self, data: Any, name: str | None) -> str:
+        if name is None and isinstance(data, Path):
+            name = data.name
+        if not name:
+            raise InvalidInput("name", "must be given where the document is not a path")
+        return name
+
+    def _readable(self, who: Reader | str, where: Where) -> Scope:
+        asked = reader(who)
+        scope = where if isinstance(where, Scope) else Scope(asked.owner, where)
+        asked.check_read(scope.owner, "collection", scope.collection)
+        return scope
+
+    def _writable(self, who: Reader | str, where: Where) -> Scope:
+        scope = self._readable(who, where)
+        reader(who).check_write(scope.owner, "collection", scope.collection)
+        if scope.collection.startswith(SHADOW):
+            raise InvalidInput("collection", f"{scope.collection!r} is made from a reference; change that")
+        return scope
+
+
+def document_id(name: str) -> str:
+    """The id of a document that was given none: the same for the same name."""
+    return "doc_" + blake2b(name.encode(), digest_size=12).hexdigest()

@@ -1,0 +1,190 @@
+"""Rankings into one, hits into passages as they are quoted. Pure functions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from daram.store.documents import PassageHit, Scope
+from daram.text.analyzer import content_terms
+
+Place = tuple[Scope, str, int]
+"""A passage: the collection, the document, its ``seq``."""
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage that bears on a question: one of a document, or several that stand side by side.
+
+    ``score``: from 0 to 1, how surely it does (see ``confidence``), comparable from search to search. ``start`` and
+    ``end`` are characters of the document's text, ``first`` and ``last`` the ``seq`` of its passages.
+    """
+
+    scope: Scope
+    document: str
+    name: str
+    title: str | None
+    text: str
+    start: int
+    end: int
+    first: int
+    last: int
+    page: int | None = None
+    heading: tuple[str, ...] = ()
+    score: float = 0.0
+    revision: str | None = None
+
+
+def place_of(hit: PassageHit) -> Place:
+    """Where a hit stands."""
+    return hit.scope, hit.document, hit.passage.seq
+
+
+def fused(rankings: Iterable[tuple[Sequence[Place], float]], k: int = 60) -> dict[Place, float]:
+    """Reciprocal-rank fusion: each ranking gives its n-th place weight / (k + n). The best first; ties by place.
+
+    G. V. Cormack, C. L. A. Clarke, S. Büttcher, Reciprocal Rank Fusion outperforms Condorcet …, SIGIR 2009.
+    """
+    points: dict[Place, float] = {}
+    for ranking, weight in rankings:
+        for rank, place in enumerate(ranking, 1):
+            points[place] = points.get(place, 0.0) + weight / (k + rank)
+    return dict(sorted(points.items(), key=lambda item: (-item[1], item[0])))
+
+
+# --- how surely a passage bears on a question ---
+
+_ASKING: Final = re.compile(
+    "뭐|무엇|무슨|어디|언제|누구|누가|어떤|어떻|얼마|인가|나요|까요|습니|니까|는지|은지|는가|주세|세요|하나|한가|되나"
+    "|으로|에서|에게|까지|부터|하고|에는|이나|라고|이라|알려|려줘|설명|명해|해줘|있나|있는|했나|는데|대해|해서|무어|엇인|엇을"
+)
+_STRETCH: Final = 200  # characters: a query keeps only so many words
+_PARTICLE: Final = re.compile("[가-힣][은는이가을를의에로도와과만요다고지나]")
+
+
+def term_weights(question: str, texts: Sequence[str]) -> dict[str, float]:
+    """How much each term of a question tells: the rarer among what was found, the more."""
+    frequency: dict[str, int] = {}
+    asked = content_terms(question)
+    for text in texts:
+        for term in asked & _terms_of(text, asked):
+            frequency[term] = frequency.get(term, 0) + 1
+    size = len(texts)
+    return {term: math.log(1 + (size + 1) / (frequency.get(term, 0) + 0.5)) * _telling(term) for term in sorted(asked)}
+
+
+def coverage(text: str, weights: Mapping[str, float]) -> float:
+    """What part of the question, by weight, a text speaks of (0 to 1)."""
+    whole = math.fsum(weights.values())
+    if not whole:
+        return 0.0
+    return math.fsum(weights[term] for term in _terms_of(text, weights.keys())) / whole
+
+
+def _terms_of(text: str, asked: Iterable[str]) -> set[str]:
+    there = text_terms(text)
+    words = " " + " ".join(there)
+    return {term for term in asked if term in there or (term.isascii() and len(term) > 2 and f" {term}" in words)}
+
+
+def text_terms(text: str) -> frozenset[str]:
+    """The terms of a passage. Unlike ``content_terms`` of the whole text: from its beginning to its end."""
+    found: set[str] = set()
+    for start in range(0, len(text), _STRETCH):
+        found |= content_terms(text[start : start + _STRETCH + 30])
+    return frozenset(found)
+
+
+def _telling(term: str) -> float:
+    if _ASKING.search(term):
+        return 0.1
+    return 0.5 if _PARTICLE.fullmatch(term) else 1.0
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """A logistic regression of "this passage answers this question" on what a search measures.
+
+    Fitted by ``python -m bench.grounding`` on the questions of ``bench/data/grounding.json``, English and Korean; see
+    docs/explanation/retrieval.md.
+    """
+
+    covered: float
+    cosine: float
+    constant: float
+
+
+WORDS_ONLY: Final = Calibration(covered=9.0, cosine=0.0, constant=-4.0)
+WITH_VECTORS: Final = Calibration(covered=7.0, cosine=6.0, constant=-5.5)
+
+
+def confidence(covered: float, cosine: float | None) -> float:
+    """How surely a passage bears on a question, from 0 to 1; ``cosine``: None where it has no vector."""
+    by = WORDS_ONLY if cosine is None else WITH_VECTORS
+    return 1 / (1 + math.exp(-(by.covered * covered + by.cosine * (cosine or 0.0) + by.constant)))
+
+
+# --- hits into passages ---
+
+
+def merged(hits: Sequence[tuple[PassageHit, float]]) -> list[Found]:
+    """Hits as passages, in their order: those that stand side by side become one, the same text is given once."""
+    groups: list[list[tuple[PassageHit, float]]] = []
+    for hit, score in hits:
+        neighbour = next((group for group in groups if _beside(group, hit)), None)
+        if neighbour is None:
+            groups.append([(hit, score)])
+        else:
+            neighbour.append((hit, score))
+    found: list[Found] = []
+    seen: set[str] = set()
+    for group in groups:
+        made = _joined(group)
+        said = " ".join(made.text.split())
+        if said not in seen:
+            seen.add(said)
+            found.append(made)
+    return found
+
+
+def _beside(group: list[tuple[PassageHit, float]], hit: PassageHit) -> bool:
+    first = group[0][0]
+    if (first.scope, first.document, first.passage.page, first.passage.heading) != (
+        hit.scope,
+        hit.document,
+        hit.passage.page,
+        hit.passage.heading,
+    ):
+        return False
+    return any(abs(other.passage.seq - hit.passage.seq) <= 1 for other, _ in group)
+
+
+def _joined(group: list[tuple[PassageHit, float]]) -> Found:
+    ordered = sorted({hit.passage.seq: hit for hit, _ in group}.values(), key=lambda hit: hit.passage.seq)
+    first, last = ordered[0].passage, ordered[-1].passage
+    text, end = first.text, first.end
+    for hit in ordered[1:]:
+        passage = hit.passage
+        shared = end - passage.start
+        if 0 < shared <= len(passage.text):
+            text += passage.text[shared:]
+        else:
+            text += "\n" + passage.text
+        end = passage.end
+    hit = ordered[0]
+    return Found(
+        scope=hit.scope,
+        document=hit.document,
+        name=hit.name,
+        title=hit.title,
+        text=text,
+        start=first.start,
+        end=last.end,
+        first=first.seq,
+        last=last.seq,
+        page=first.page,
+        heading=first.heading,
+        score=max(score for _, score in group),
+    )

@@ -1,0 +1,302 @@
+"""From a stored file to passages that are found: read, cut, embedded, staged, and published at one stroke.
+
+Whatever ends the work, the document stays ``waiting`` or ``reading`` in the store until it is published or has failed,
+and its lease runs out: the next sweep, of whatever process, begins it anew under another revision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from daram import ids
+from daram.errors import Conflict, DaramError, DocumentError, InvalidInput, MissingExtra, ModelError, NotFound
+from daram.knowledge import extract
+from daram.knowledge.base import Library
+from daram.knowledge.collections import Collections
+from daram.knowledge.embedding import embed_missing, name_of, vectors
+from daram.knowledge.files import Files, StoredFile
+from daram.knowledge.leases import Lease, Work, progress
+from daram.llm.base import Embedder
+from daram.store.documents import Document, Passage
+from daram.text.chunk import Chunk, Chunker, Chunking
+from daram.text.load import LoadLimits
+
+log = logging.getLogger(__name__)
+
+_STAGED: Final = 200  # passages in one call
+_LEASE: Final = 60.0
+_ATTEMPTS: Final = 3
+_ERROR_CHARS: Final = 1_000
+_FIRST_POLL: Final = 0.02
+_SLOWEST_POLL: Final = 1.0
+
+
+class Ingester:
+    """Reads what is waiting. ``embedder``: None leaves passages without vectors; ``workers``: documents at a time."""
+
+    def __init__(
+        self,
+        store: Library,
+        files: Files,
+        collections: Collections,
+        embedder: Embedder | None = None,
+        *,
+        limits: LoadLimits = LoadLimits(),
+        workers: int = 2,
+        lease: float = _LEASE,
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._collections = collections
+        self._embedder = embedder
+        self._limits = limits
+        self._workers = workers
+        self._lease = lease
+        self._news = asyncio.Event()
+
+    # --- one document ---
+
+    async def add(self, document: Document, file: StoredFile, how: Chunking) -> Document:
+        """Have a stored file read as ``document``, in place of what that was made from before.
+
+        Where the same bytes were read already, or are being read, cut in the same way, nothing changes.
+        """
+        digest = f"sha256:{file.digest}/{how.size}.{how.overlap}.{how.unit}"
+        while True:
+            former = await self._find(document)
+            if former is not None and former.digest == digest and former.state != "failed":
+                if former.source != file.id:
+                    await self._drop(file.owner, file.id)
+                return former
+            # Noted first, so that a crash from here on leaves no bytes behind that nobody asks for.
+            old = None if former is None or former.source == file.id else await self._original(former)
+            if old is not None:
+                await self._files.note(old)
+            waiting = msgspec.structs.replace(
+                document, digest=digest, bytes=file.bytes, source=file.id, state="waiting", error=None
+            )
+            try:
+                stored = await self._store.put_document(waiting, expect=None if former is None else former.etag)
+            except Conflict:  # somebody else added it, or it was published, at the same moment
+                continue
+            if file.until == "document":
+                await self._files.settle(file)
+            if old is not None:
+                await self._drop(old.owner, old.id)
+            self._news.set()
+            return stored
+
+    async def read(self, document: Document) -> bool:
+        """Read a document that waits; False where another process is at it. What is wrong with it is stored with it.
+
+        Raises only what says that the store cannot be used now; the document then waits for the next try.
+        """
+        lease = await Lease.take(self._store, document.owner, lease_key(document), self._lease)
+        if lease is None:
+            return False
+        try:
+            async with lease.held():
+                await self._read(document, lease)
+        except (Conflict, NotFound) as error:
+            log.info("document %s changed while it was read: %s", document.id, error)
+            await self._discard(document, lease.work.revision)
+        finally:
+            # Only what ends the process leaves it behind, and counts as an attempt.
+            await asyncio.shield(lease.release())
+        return True
+
+    async def wait(self, document: Document) -> Document:
+        """Read it, or wait until whoever is at it has; returns it as it is then. Raises ``NotFound``."""
+        pause = _FIRST_POLL
+        while True:
+            found = await self._store.get_document(document.owner, document.collection, document.id)
+            if found.state in ("ready", "failed"):
+                return found
+            if not await self.read(found):
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _SLOWEST_POLL)
+
+    async def progress(self, document: Document) -> Work | None:
+        """How far the reading of a document is; None where nobody is at it."""
+        return await progress(self._store, document.owner, lease_key(document))
+
+    async def delete(self, owner: str, collection: str, id: str) -> None:
+        """Delete a document, its passages, and its original where that is its own. Raises ``NotFound``."""
+        document = await self._store.get_document(owner, collection, id)
+        original = await self._original(document)
+        if original is not None:
+            await self._files.note(original, 0)
+        await self._store.delete_document(owner, collection, id)
+        if original is not None:
+            await self._drop(original.owner, original.id)
+
+    # --- all ---
+
+    async def run(self, interval: float = 30.0) -> None:
+        """``sweep`` whenever something was added here, and every ``interval`` seconds, until cancelled."""
+        while True:
+            self._news.clear()
+            try:
+                await self.sweep()
+            except DaramError as error:
+                log.warning("documents could not be read, trying again in %g s: %s", interval, error)
+            try:
+                async with asyncio.timeout(interval):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    async def sweep(self) -> int:
+        """Read everything that waits, by whomever it was left; returns how many documents."""
+        count, cursor = 0, None
+        while True:
+            page = await self._store.unfinished_documents(limit=100, cursor=cursor)
+            room = asyncio.Semaphore(self._workers)
+
+            async def one(document: Document, room: asyncio.Semaphore = room) -> bool:
+                async with room:
+                    return await self.read(document)
+
+            tasks = [asyncio.create_task(one(document)) for document in page.items]
+            try:
+                count += sum(await asyncio.gather(*tasks))
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        await self._files.sweep()
+        if self._embedder is not None:
+            await embed_missing(self._store, self._embedder)
+        return count
+
+    # --- reading ---
+
+    async def _read(self, document: Document, lease: Lease) -> None:
+        if lease.former is not None:
+            await self._discard(document, lease.former.revision)
+        document = await self._store.get_document(document.owner, document.collection, document.id)
+        if document.state not in ("waiting", "reading"):
+            return
+        revision = "rev_" + ids.uuid7()
+        await lease.renew(msgspec.structs.replace(lease.work, revision=revision))
+        error: str | None = None
+        if lease.work.attempts > _ATTEMPTS:
+            error = f"{document.name}: reading it ended with the program itself, {_ATTEMPTS} times"
+        else:
+            reading = msgspec.structs.replace(document, state="reading")
+            document = await self._store.put_document(reading, expect=document.etag)
+            try:
+                await self._stage(document, revision, lease)
+            except (DocumentError, MissingExtra, InvalidInput) as problem:
+                error = str(problem)
+            except (DaramError, asyncio.CancelledError):
+                await asyncio.shield(self._discard(document, revision))
+                raise
+            except Exception as problem:
+                log.exception("document %s of %s could not be read", document.id, document.owner)
+                error = f"{document.name}: {type(problem).__name__}: {problem}"
+        if error is not None:
+            await self._discard(document, revision)
+            failed = msgspec.structs.replace(document, state="failed", error=error[:_ERROR_CHARS])
+            await self._store.put_document(failed, expect=document.etag)
+            return
+        by = None if self._embedder is None else name_of(self._embedder)
+        ready = msgspec.structs.replace(document, state="ready", error=None, embedder=by)
+        await self._store.publish_document(ready, revision, expect=document.etag)
+        original = await self._original(document)
+        if original is not None and original.until == "read":
+            await self._drop(original.owner, original.id)
+
+    async def _stage(self, document: Document, revision: str, lease: Lease) -> None:
+        original = await self._files.get(document.owner, document.source or "")
+        found = await self._collections.find(document.owner, document.collection)
+        how = Chunking() if found is None else found.chunking
+        staged = 0
+        batch: list[Chunk] = []
+        with tempfile.TemporaryDirectory(prefix="daram-") as directory:
+            path = Path(directory, "original")
+            await self._files.write_to(original, path)
+            async with aclosing(self._chunks(document, path, how)) as chunks:
+                async for some in chunks:
+                    batch += some
+                    while len(batch) >= _STAGED:
+                        staged = await self._put(document, revision, lease, batch[:_STAGED], staged)
+                        del batch[:_STAGED]
+        if batch:
+            staged = await self._put(document, revision, lease, batch, staged)
+        if not staged:
+            raise DocumentError(document.name, "holds no text (a scan has to go through text recognition first)")
+
+    async def _chunks(self, document: Document, path: Path, how: Chunking) -> AsyncGenerator[list[Chunk], None]:
+        chunker = Chunker(how)
+        sections = extract.sections(path, name=document.name, media_type=document.media_type, limits=self._limits)
+        async with aclosing(sections):
+            async for section in sections:
+                yield await asyncio.to_thread(chunker.feed, section)
+        yield await asyncio.to_thread(chunker.end)
+
+    async def _put(self, document: Document, revision: str, lease: Lease, batch: list[Chunk], first: int) -> int:
+        made: list[bytes] | list[None] = [None] * len(batch)
+        if self._embedder is not None:
+            try:
+                made = await vectors(self._embedder, [chunk.text for chunk in batch])
+            except ModelError as error:  # found by words now, and by meaning after the next sweep
+                log.warning("no vectors for passages of %s: %s", document.id, error)
+        passages = [
+            Passage(
+                seq=first + place,
+                text=chunk.text,
+                start=chunk.start,
+                end=chunk.end,
+                page=chunk.page,
+                heading=chunk.heading,
+                vector=vector,
+            )
+            for place, (chunk, vector) in enumerate(zip(batch, made, strict=True))
+        ]
+        await self._store.stage_passages(document.owner, document.collection, document.id, revision, passages)
+        staged = first + len(batch)
+        await lease.renew(msgspec.structs.replace(lease.work, passages=staged, page=batch[-1].page))
+        return staged
+
+    # --- helpers ---
+
+    async def _find(self, document: Document) -> Document | None:
+        try:
+            return await self._store.get_document(document.owner, document.collection, document.id)
+        except NotFound:
+            return None
+
+    async def _original(self, document: Document) -> StoredFile | None:
+        """The file that belongs to the document, if one does."""
+        if not (document.source or "").startswith("file-"):
+            return None
+        file = await self._files.find(document.owner, document.source or "")
+        return None if file is None or file.until == "deleted" else file
+
+    async def _drop(self, owner: str, id: str) -> None:
+        file = await self._files.find(owner, id)
+        if file is not None and file.until != "deleted":
+            await self._files.delete(owner, id)
+
+    async def _discard(self, document: Document, revision: str) -> None:
+        if revision:
+            await self._store.discard_revision(document.owner, document.collection, document.id, revision)
+
+
+def lease_key(document: Document) -> str:
+    """The key of the lease under which a document is read."""
+    parts = (document.collection.encode(), document.id.encode())
+    return blake2b(len(parts[0]).to_bytes(4, "big") + b"".join(parts), digest_size=16).hexdigest()

@@ -1,0 +1,204 @@
+"""Finding the passages that bear on a question: by words and by meaning, fused; and whether any does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final, Protocol, runtime_checkable
+
+import msgspec
+
+from daram.errors import DaramError, InvalidInput, NotFound, Unsupported
+from daram.knowledge.base import Library
+from daram.knowledge.embedding import name_of
+from daram.knowledge.fuse import (
+    Found,
+    Place,
+    confidence,
+    coverage,
+    fused,
+    merged,
+    place_of,
+    term_weights,
+)
+from daram.llm.base import Embedder
+from daram.store.documents import PassageHit, Scope
+from daram.text.analyzer import parse_query
+
+log = logging.getLogger(__name__)
+
+_QUERY_CHARS: Final = 900
+_BESIDE: Final = 2  # how many hits a passage may be made of
+
+
+class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
+    """How to search. ``words`` and ``vectors`` weigh the two rankings, ``k`` is that of the fusion.
+
+    ``candidates``: how many hits are taken of each ranking; ``passages``: how many passages are given at most;
+    ``threshold``: the score from which a passage counts as bearing on the question; ``three_ways``: whether the
+    question is also asked for its concept, its usage and its code.
+    """
+
+    words: float = 0.8
+    vectors: float = 0.2
+    k: int = 60
+    candidates: int = 20
+    passages: int = 5
+    threshold: float = 0.5
+    three_ways: bool = False
+
+    def check(self) -> None:
+        """Raises ``InvalidInput``."""
+        if not (self.words >= 0 and self.vectors >= 0 and self.words + self.vectors > 0):
+            raise InvalidInput("weights", "must not be negative, and one of them above 0")
+        if not 1 <= self.k <= 10_000:
+            raise InvalidInput("k", "must be between 1 and 10,000")
+        if not 1 <= self.passages <= self.candidates <= 200:
+            raise InvalidInput("candidates", "must be between the number of passages (at least 1) and 200")
+        if not 0 <= self.threshold <= 1:
+            raise InvalidInput("threshold", "must be between 0 and 1")
+
+
+TUTORIAL: Final = Retrieval(words=0.3, vectors=0.7, three_ways=True)
+"""The ensemble of the tutorial that Daram grew from: mostly vectors, and the question asked in three ways."""
+
+
+class Query(msgspec.Struct, frozen=True):
+    """One wording of a question, and how much its rankings count."""
+
+    text: str
+    weight: float = 1.0
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What a search found, the best first; ``score``: that of the best, 0 where nothing was found; ``answers``: whether
+    it reaches the threshold. Below it the documents do not say."""
+
+    passages: list[Found]
+    score: float
+    answers: bool
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """A model that looks at question and passage together."""
+
+    async def rerank(self, question: str, texts: Sequence[str]) -> Sequence[float]:
+        """How well each text answers the question: the higher, the better."""
+        ...
+
+
+class Retriever:
+    """Searches a store. Without an ``embedder``, or where vectors cannot be searched, by words alone."""
+
+    def __init__(self, store: Library, embedder: Embedder | None = None, *, reranker: Reranker | None = None) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._reranker = reranker
+
+    async def search(
+        self, scopes: Sequence[Scope], queries: Sequence[Query] | str, how: Retrieval = Retrieval()
+    ) -> Result:
+        """The passages of these collections that bear on a question, in one wording or several (the first is the one
+        that passages are judged by). Raises ``InvalidInput``, and what the store raises."""
+        how.check()
+        asked = [Query(queries)] if isinstance(queries, str) else list(queries)
+        # What holds no term at all (an emoji, "?!") finds nothing, by meaning neither.
+        asked = [Query(q.text.strip()[:_QUERY_CHARS], q.weight) for q in asked if parse_query(q.text).words]
+        if not asked or not scopes:
+            return Result([], 0.0, False)
+        worded_task = asyncio.gather(*(self._by_words(scopes, query, how) for query in asked))
+        try:
+            near = await self._by_meaning(scopes, asked, how)
+            worded = await worded_task
+        except BaseException:
+            worded_task.cancel()
+            raise
+        hits: dict[Place, PassageHit] = {}
+        cosines: dict[Place, float] = {}
+        rankings: list[tuple[list[Place], float]] = []
+        for query, found in zip(asked, near, strict=True):
+            for hit in found:
+                cosines[place_of(hit)] = max(hit.score, cosines.get(place_of(hit), -1.0))
+            rankings.append(([place_of(hit) for hit in found], how.vectors * query.weight))
+        for query, found in zip(asked, worded, strict=True):
+            rankings.append(([place_of(hit) for hit in found], how.words * query.weight))
+        for found in (*near, *worded):
+            hits.update((place_of(hit), hit) for hit in found)
+        order = list(fused(rankings, how.k))
+        has_vectors = bool(cosines)
+        least = min(cosines.values(), default=0.0)
+        weights = term_weights(asked[0].text, [hit.passage.text for hit in hits.values()])
+        scores = {
+            place: confidence(
+                max(coverage(_whole(hits[place]), weights), 0.0),
+                # A hit of the words alone is farther than the farthest of those by meaning.
+                cosines.get(place, least) if has_vectors else None,
+            )
+            for place in order[: how.candidates]
+        }
+        order = order[: how.candidates]
+        if self._reranker is not None and order:
+            order = await self._reranked(self._reranker, asked[0].text, order, hits)
+        best = max((scores[place] for place in order), default=0.0)
+        chosen = merged([(hits[place], scores[place]) for place in order[: how.passages * _BESIDE]])[: how.passages]
+        return Result(await self._with_revisions(chosen), best, best >= how.threshold)
+
+    async def _by_words(self, scopes: Sequence[Scope], query: Query, how: Retrieval) -> list[PassageHit]:
+        if not how.words:
+            return []
+        return await self._store.search_passages(scopes, query.text, limit=how.candidates)
+
+    async def _by_meaning(
+        self, scopes: Sequence[Scope], queries: Sequence[Query], how: Retrieval
+    ) -> list[list[PassageHit]]:
+        """For each query; nothing where that cannot be had: search goes on by words."""
+        if self._embedder is None or not how.vectors:
+            return [[] for _ in queries]
+        try:
+            made = await self._embedder.embed([query.text for query in queries])
+            name = name_of(self._embedder)
+            near = [self._store.nearest_passages(scopes, vector, name, limit=how.candidates) for vector in made]
+            return list(await asyncio.gather(*near))
+        except Unsupported as error:
+            log.debug("no search by meaning: %s", error)
+        except DaramError as error:
+            log.warning("the search by meaning failed, words are searched alone: %s", error)
+        return [[] for _ in queries]
+
+    async def _reranked(
+        self, reranker: Reranker, question: str, order: list[Place], hits: dict[Place, PassageHit]
+    ) -> list[Place]:
+        try:
+            points = await reranker.rerank(question, [hits[place].passage.text for place in order])
+        except DaramError as error:
+            log.warning("the re-ranker failed, the order stays as it was: %s", error)
+            return order
+        if len(points) != len(order):
+            log.warning("the re-ranker gave %d scores for %d passages; the order stays", len(points), len(order))
+            return order
+        best_first = sorted(range(len(order)), key=lambda place: -points[place])  # stable: ties keep their order
+        return [order[place] for place in best_first]
+
+    async def _with_revisions(self, found: list[Found]) -> list[Found]:
+        """The passages with the revision of their documents; of a document that went meanwhile nothing is given."""
+        revisions: dict[tuple[Scope, str], str | None] = {}
+        for passage in found:
+            key = passage.scope, passage.document
+            if key not in revisions:
+                try:
+                    document = await self._store.get_document(*passage.scope, passage.document)
+                    revisions[key] = document.revision
+                except NotFound:
+                    revisions[key] = None
+        return [
+            msgspec.structs.replace(passage, revision=revision)
+            for passage in found
+            if (revision := revisions[passage.scope, passage.document]) is not None
+        ]
+
+
+def _whole(hit: PassageHit) -> str:
+    """What a passage is judged by: its text with what stands above it."""
+    return " ".join((hit.title or hit.name, *hit.passage.heading, hit.passage.text))

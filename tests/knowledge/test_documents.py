@@ -1,0 +1,333 @@
+"""Documents from upload to search: read, replaced, deleted, by whom; what a crash leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daram import errors
+from daram.knowledge import base, extract, ingest
+from daram.knowledge.access import Reader
+from daram.knowledge.documents import Documents
+from daram.knowledge.files import PIECE
+from daram.knowledge.leases import Lease, Work
+from daram.memory import Memory
+from daram.store.documents import Scope
+from daram.text.chunk import Chunking
+from daram.text.load import LoadLimits
+from tests.knowledge.texts import OTTER, SQUIRREL, TUNA, Letters, left
+
+ANN = "ann"
+
+
+async def found(documents: Documents, query: str, who: Reader | str = ANN, where: str | Scope = "animals") -> list[str]:
+    return [passage.text for passage in (await documents.search(who, query, where)).passages]
+
+
+async def test_a_document_is_kept_then_read_then_found(memory: Memory, documents: Documents):
+    added = await documents.add(ANN, "animals", SQUIRREL.encode(), name="squirrel.txt")
+    assert (added.state, added.bytes, added.revision) == ("waiting", len(SQUIRREL), None)
+    assert await found(documents, "acorns") == []
+    ready = await documents.wait(added)
+    assert (ready.state, ready.passages, ready.error) == ("ready", 1, None)
+    assert await found(documents, "acorns") == [SQUIRREL]
+    passage = (await documents.search(ANN, "acorns", "animals")).passages[0]
+    assert (passage.name, passage.start, passage.end, passage.revision) == (
+        "squirrel.txt",
+        0,
+        len(SQUIRREL),
+        ready.revision,
+    )
+    assert await left(memory, ANN) == {base.COLLECTIONS, base.FILES, base.BLOBS}
+
+
+async def test_the_same_name_replaces_exactly_that_document(documents: Documents):
+    await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", wait=True)
+    await documents.add(ANN, "animals", OTTER.encode(), name="b.txt", wait=True)
+    changed = await documents.add(ANN, "animals", TUNA.encode(), name="a.txt")
+    assert await found(documents, "acorns") == [SQUIRREL]  # until the new one is read
+    await documents.wait(changed)
+    assert await found(documents, "acorns") == []
+    assert await found(documents, "tuna") == [TUNA]
+    assert await found(documents, "도토리") == [OTTER]
+    assert len((await documents.files.list(ANN)).items) == 2
+
+
+async def test_the_same_bytes_again_change_nothing(documents: Documents):
+    first = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", wait=True)
+    again = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")
+    assert again == first
+    assert [file.id for file in (await documents.files.list(ANN)).items] == [first.source]
+
+
+async def test_the_same_bytes_cut_in_another_way_are_read_again(documents: Documents):
+    text = (SQUIRREL + "\n\n") * 20
+    first = await documents.add(ANN, "animals", text.encode(), name="a.txt", wait=True)
+    await documents.collections.update(ANN, "animals", chunking=Chunking(size=200, overlap=20))
+    second = await documents.add(ANN, "animals", text.encode(), name="a.txt", wait=True)
+    assert second.passages > first.passages
+
+
+async def test_what_is_deleted_leaves_nothing(memory: Memory, documents: Documents):
+    added = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", wait=True)
+    await documents.remove(ANN, "animals", added.id)
+    assert await found(documents, "acorns") == []
+    with pytest.raises(errors.NotFound):
+        await documents.get(ANN, "animals", added.id)
+    await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", wait=True)
+    assert await documents.delete_collection(ANN, "animals") == 1
+    assert await left(memory, ANN) == set()
+
+
+async def test_an_original_goes_when_it_is_read_if_that_was_asked_for(documents: Documents):
+    await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", until="read", wait=True)
+    assert (await documents.files.list(ANN)).items == []
+    assert await found(documents, "acorns") == [SQUIRREL]
+
+
+async def test_a_file_of_ones_own_serves_many_collections_and_stays(documents: Documents):
+    file = await documents.files.put(ANN, "a.txt", SQUIRREL.encode())
+    for where in ("animals", "trees"):
+        document = await documents.add_file(ANN, where, file.id, wait=True)
+        assert (document.id, document.state) == (file.id, "ready")
+    await documents.remove(ANN, "animals", file.id)
+    assert await found(documents, "acorns", where="trees") == [SQUIRREL]
+    assert (await documents.files.get(ANN, file.id)).id == file.id
+
+
+async def test_a_file_comes_back_byte_for_byte_however_it_came(documents: Documents, tmp_path: Path):
+    data = bytes(range(256)) * 5000  # more than two pieces
+    (tmp_path / "in").write_bytes(data)
+
+    async def stream():
+        for start in range(0, len(data), 70_001):
+            yield data[start : start + 70_001]
+
+    for given in (data, tmp_path / "in", stream()):
+        file = await documents.files.put(ANN, "x.bin", given)
+        assert (file.bytes, file.pieces) == (len(data), -(-len(data) // PIECE))
+        await documents.files.write_to(file, tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == data
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(memory: Memory, documents: Documents):
+    async def broken():
+        yield b"x" * (PIECE + 1)
+        raise ConnectionError("the client left")
+
+    with pytest.raises(ConnectionError):
+        await documents.add(ANN, "animals", broken(), name="a.txt")
+    assert await left(memory, ANN) == {base.COLLECTIONS}
+    small = Documents(memory, limits=LoadLimits(file=10))
+    with pytest.raises(errors.DocumentTooLarge):
+        await small.add(ANN, "animals", b"x" * 11, name="a.txt")
+    assert await left(memory, ANN) == {base.COLLECTIONS}
+
+
+async def test_what_cannot_be_read_says_why_and_what_was_found_before_stays(documents: Documents):
+    await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.pdf", media_type="text/markdown", wait=True)
+    broken = await documents.add(ANN, "animals", b"%PDF-1.7 broken", name="a.pdf", wait=True)
+    assert broken.state == "failed"
+    assert "a.pdf" in (broken.error or "")
+    assert await found(documents, "acorns") == [SQUIRREL]
+    mended = await documents.add(ANN, "animals", TUNA.encode(), name="a.pdf", media_type="text/plain;x")
+    assert mended.state == "waiting"
+    with pytest.raises(errors.UnsupportedDocument, match=r"\.pdf"):
+        await documents.add(ANN, "animals", b"MZ", name="a.exe")
+    empty = await documents.add(ANN, "animals", b" \n ", name="empty.txt", wait=True)
+    assert (empty.state, "no text" in (empty.error or "")) == ("failed", True)
+
+
+async def test_whose_is_whose(documents: Documents):
+    admin, bob = Reader("root", admin=True), Reader("bob", groups=("editors",))
+    await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", wait=True)
+    await documents.add(bob, Scope("group:editors", "fish"), TUNA.encode(), name="t.txt", wait=True)
+    await documents.add(admin, Scope("official", "animals"), OTTER.encode(), name="o.txt", wait=True)
+    assert await found(documents, "acorns", "bob") == []
+    assert await found(documents, "tuna", Reader("eve", groups=("editors",)), Scope("group:editors", "fish")) == [TUNA]
+    assert await found(documents, "도토리", "eve", Scope("official", "animals")) == [OTTER]
+    for who, scope in (("bob", Scope(ANN, "animals")), ("bob", Scope("group:editors", "fish"))):
+        for call in (documents.search(who, "acorns", scope), documents.list(who, scope), documents.get(who, scope, "x")):
+            with pytest.raises(errors.NotFound):
+                await call
+        with pytest.raises(errors.NotFound):
+            await documents.add(who, scope, b"x", name="x.txt")
+    with pytest.raises(errors.NotAllowed):
+        await documents.add(bob, Scope("official", "animals"), b"x", name="x.txt")
+    assert {(c.owner, c.id) for c in await documents.list_collections(bob)} == {
+        ("group:editors", "fish"),
+        ("official", "animals"),
+    }
+    for owner in ("official", "group:editors", "daram:documents"):
+        with pytest.raises(errors.InvalidInput):
+            Reader(owner)
+
+
+# --- in the background, and after a crash ---
+
+
+async def test_the_background_reads_what_is_added_and_what_was_left(memory: Memory, documents: Documents):
+    before = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")
+    async with Documents(memory) as running:
+        after = await running.add(ANN, "animals", TUNA.encode(), name="b.txt")
+        for added in (before, after):
+            while (await documents.get(ANN, "animals", added.id)).state != "ready":
+                await asyncio.sleep(0.01)
+        assert len(await found(running, "squirrel tuna")) == 2
+
+
+class Killed(BaseException):
+    """The end of a process, as far as the store can tell."""
+
+
+@pytest.mark.parametrize("where", ["stage_passages", "publish_document", "put_document"])
+async def test_wherever_a_process_ends_the_next_one_goes_on(
+    memory: Memory, documents: Documents, monkeypatch: pytest.MonkeyPatch, where: str
+):
+    old = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", wait=True)
+    added = await documents.add(ANN, "animals", TUNA.encode(), name="a.txt")
+
+    async def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    async def stay(self: Lease) -> None:
+        """A process that ends does not give its leases back."""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, where, die)
+        patched.setattr(memory, "discard_revision", die)
+        patched.setattr(Lease, "release", stay)
+        with pytest.raises(Killed):
+            await documents.wait(added)
+    assert await found(documents, "acorns") == [SQUIRREL]
+    assert not await documents.ingester.read(added)  # the dead process's lease still holds
+    key = ingest.lease_key(added)
+    record = await memory.get_record(ANN, base.LEASES, key)
+    assert record is not None
+    work = msgspec.structs.replace(msgspec.json.decode(record.value, type=Work), until=time.time() - 1)
+    await memory.put_record(ANN, base.LEASES, key, msgspec.json.encode(work))
+    assert await Documents(memory).ingester.sweep() == 1
+    ready = await documents.get(ANN, "animals", old.id)
+    assert (ready.state, ready.passages) == ("ready", 1)
+    assert await found(documents, "acorns") == []
+    assert await found(documents, "tuna") == [TUNA]
+    assert await left(memory, ANN) == {base.COLLECTIONS, base.FILES, base.BLOBS}
+
+
+async def test_a_document_that_ends_its_reader_again_and_again_is_given_up(memory: Memory, documents: Documents):
+    added = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")
+    work = Work("dead", time.time() - 1, attempts=3)
+    await memory.put_record(ANN, base.LEASES, ingest.lease_key(added), msgspec.json.encode(work))
+    failed = await documents.wait(added)
+    assert failed.state == "failed"
+    assert "3 times" in (failed.error or "")
+
+
+async def test_what_uploads_left_behind_is_swept_away(memory: Memory, documents: Documents):
+    file = await documents.files.put(ANN, "a.txt", b"x" * 10, until="document", document=("animals", "gone"))
+    own = await documents.files.put(ANN, "b.txt", b"y")
+    await memory.put_record(ANN, base.BLOBS, "file-halfway/00000000", b"z")
+    for id in (file.id, own.id, "file-halfway"):
+        await documents.files.note(msgspec.structs.replace(file, id=id), seconds=-1)
+    assert await documents.files.sweep() == 2
+    assert [kept.id for kept in (await documents.files.list(ANN)).items] == [own.id]
+    assert len((await memory.scan_records(ANN, base.BLOBS)).items) == 1
+    assert base.UPLOADS not in await left(memory, ANN)
+
+
+async def test_a_document_changed_or_deleted_while_it_is_read_does_not_come_back(
+    memory: Memory, documents: Documents, monkeypatch: pytest.MonkeyPatch
+):
+    added = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")
+    sections = extract.sections
+
+    async def meanwhile(*args, **options):
+        await documents.add(ANN, "animals", TUNA.encode(), name="a.txt")
+        monkeypatch.setattr(extract, "sections", sections)
+        async for section in sections(*args, **options):
+            yield section
+
+    monkeypatch.setattr(extract, "sections", meanwhile)
+    await documents.wait(added)
+    assert await found(documents, "acorns") == []
+    assert await found(documents, "tuna") == [TUNA]
+
+    async def deleted(*args, **options):
+        await documents.remove(ANN, "animals", added.id)
+        async for section in sections(*args, **options):
+            yield section
+
+    again = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")
+    monkeypatch.setattr(extract, "sections", deleted)
+    with pytest.raises(errors.NotFound):
+        await documents.wait(again)
+    assert await found(documents, "acorns") == []
+    assert await left(memory, ANN) == {base.COLLECTIONS}
+
+
+async def test_one_at_a_time_reads_a_document(documents: Documents, memory: Memory):
+    added = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")
+    others = [Documents(memory) for _ in range(3)]
+    read = await asyncio.gather(*(other.ingester.read(added) for other in others))
+    assert read.count(True) == 1
+    assert (await documents.get(ANN, "animals", added.id)).state == "ready"
+
+
+async def test_progress_is_told_while_a_document_is_read(memory: Memory, monkeypatch: pytest.MonkeyPatch):
+    documents = Documents(memory)
+    await documents.create(ANN, id="animals", chunking=Chunking(size=50, overlap=0))
+    added = await documents.add(ANN, "animals", ("A short sentence of the book. " * 900).encode(), name="a.txt")
+    assert await documents.progress(added) is None
+    told: list[int] = []
+    stage = memory.stage_passages
+
+    async def tell(*args: object) -> None:
+        work = await documents.progress(added)
+        assert work is not None
+        told.append(work.passages)
+        await stage(*args)
+
+    monkeypatch.setattr(memory, "stage_passages", tell)
+    ready = await documents.wait(added)
+    assert told == list(range(0, ready.passages, 200))
+    assert len(told) > 2
+    assert await documents.progress(added) is None
+
+
+# --- vectors ---
+
+
+async def test_vectors_come_with_the_passages(memory: Memory):
+    documents = Documents(memory, Letters())
+    ready = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", wait=True)
+    assert ready.embedder == "letters:32"
+    assert await memory.unembedded("letters:32") == []
+
+
+async def test_without_the_model_a_document_is_found_by_words_and_embedded_later(memory: Memory):
+    model = Letters()
+    model.down = True
+    documents = Documents(memory, model)
+    ready = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", wait=True)
+    assert (ready.state, ready.embedder) == ("ready", None)
+    assert await found(documents, "acorns") == [SQUIRREL]
+    await documents.ingester.sweep()
+    assert (await documents.get(ANN, "animals", ready.id)).embedder is None
+    model.down = False
+    await documents.ingester.sweep()
+    assert (await documents.get(ANN, "animals", ready.id)).embedder == "letters:32"
+
+
+async def test_another_model_embeds_anew_in_the_background(memory: Memory):
+    old = Documents(memory, Letters())
+    for number in range(3):
+        await old.add(ANN, "animals", f"{SQUIRREL} {number}".encode(), name=f"{number}.txt", wait=True)
+    new = Documents(memory, Letters("other", 16))
+    assert len(await found(new, "acorns")) == 3  # by words, until then
+    await new.ingester.sweep()
+    assert {d.embedder for d in (await new.list(ANN, "animals")).items} == {"other:16"}
+    assert await memory.unembedded("other:16") == []

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from daram.errors import ConfigError
 from daram.settings import OPENAI_URL, Settings, mask
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from daram.chat import Chatbot
     from daram.chat.events import EventLog
     from daram.chat.title import OnTitle
+    from daram.knowledge.documents import Documents
     from daram.llm.base import ChatModel, Embedder
     from daram.memory import Memory
     from daram.store.base import Store
@@ -29,6 +32,7 @@ __all__ = [
     "make_model",
     "make_store",
     "open_chatbot",
+    "open_documents",
     "open_existing",
     "open_memory",
     "prepare_data",
@@ -174,10 +178,13 @@ def make_chatbot(
     memory: Memory,
     model: ChatModel,
     *,
+    documents: Documents | None = None,
     events: EventLog | None = None,
     on_title: OnTitle | None = None,
 ) -> Chatbot:
     """The chatbot over a memory and a model, by the settings; ``on_title`` hears of the titles it makes.
+
+    ``documents``: what conversations may be answered from (see ``open_documents``).
 
     ``events`` is not closed with it; None is a log of its own, in the memory of this process.
     """
@@ -190,6 +197,7 @@ def make_chatbot(
         system=settings.system,
         window=settings.window,
         options=Options(max_tokens=settings.max_tokens, temperature=settings.temperature),
+        documents=documents,
         titles=settings.titles,
         lease=settings.lease,
         wait=settings.wait,
@@ -199,16 +207,45 @@ def make_chatbot(
 
 
 @asynccontextmanager
+async def open_documents(settings: Settings, memory: Memory) -> AsyncIterator[Documents | None]:
+    """The documents of a memory, with the embedding model that the settings name, read in the background while this is
+    open. None where the store keeps no documents. Raises ``ConfigError``, ``MissingExtra``."""
+    from daram.errors import Unsupported
+    from daram.knowledge.documents import Documents
+    from daram.knowledge.retrieve import TUTORIAL, Retrieval
+
+    embedder = make_embedder(settings)
+    weights = settings.document_weights
+    how = TUTORIAL if weights == "tutorial" else Retrieval()
+    if "," in weights:
+        words, vectors = map(float, weights.split(","))
+        how = Retrieval(words=words, vectors=vectors)
+    how = structs.replace(how, passages=settings.document_passages, threshold=settings.document_threshold)
+    try:
+        try:
+            documents = Documents(memory, embedder, retrieval=how)
+        except Unsupported:
+            yield None
+            return
+        async with documents:
+            yield documents
+    finally:
+        if embedder is not None:
+            await embedder.close()
+
+
+@asynccontextmanager
 async def open_chatbot(settings: Settings) -> AsyncIterator[tuple[Memory, ChatModel, Chatbot]]:
     """All that a door needs, opened in order and closed in reverse. Answers of dead processes are closed first."""
     async with await open_memory(settings) as memory:
         model = make_model(settings)
         try:
-            chatbot = make_chatbot(settings, memory, model)
-            try:
-                await chatbot.recover()
-                yield memory, model, chatbot
-            finally:
-                await chatbot.close()
+            async with open_documents(settings, memory) as documents:
+                chatbot = make_chatbot(settings, memory, model, documents=documents)
+                try:
+                    await chatbot.recover()
+                    yield memory, model, chatbot
+                finally:
+                    await chatbot.close()
         finally:
             await model.close()

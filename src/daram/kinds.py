@@ -130,5 +130,14 @@ def read_origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def read_weights(text: str) -> str:
+    if text in ("default", "tutorial"):
+        return text
+    words, vectors = (float(part) for part in text.split(","))
+    if not (0 <= words <= 1 and 0 <= vectors <= 1 and words + vectors > 0):
+        raise ValueError(text)
+    return f"{words:g},{vectors:g}"
+
+
 TEXT = Kind(str, "text")
 SWITCH = Kind(read_switch, "`on`, `off`")

@@ -7,6 +7,10 @@ from types import TracebackType
 
 from daram.cache.cached import CachedStore
 from daram.cache.url import cache_from_url
+from daram.errors import Unsupported
+from daram.knowledge.base import library
+from daram.knowledge.bindings import Bindings
+from daram.knowledge.files import Files
 from daram.store.base import Store
 from daram.store.url import store_from_url
 from daram.store.wrapper import StoreWrapper
@@ -23,6 +27,25 @@ class Memory(StoreWrapper):
     def __init__(self, inner: Store, url: str) -> None:
         super().__init__(inner)
         self.url = url
+
+    async def delete(self, owner: str, id: str) -> None:
+        # What was uploaded into it first: if this ends in between, the conversation is still there to be deleted again.
+        if (bindings := self._bindings()) is not None:
+            await bindings.end(owner, id)
+        await super().delete(owner, id)
+
+    async def purge(self, *, limit: int = 1000) -> int:
+        count = await super().purge(limit=limit)
+        if (bindings := self._bindings()) is not None:
+            await bindings.sweep()
+        return count
+
+    def _bindings(self) -> Bindings | None:
+        try:
+            store = library(self)
+        except Unsupported:
+            return None
+        return Bindings(store, self, Files(store))
 
     def __repr__(self) -> str:
         return f"<daram.Memory {type(self.inner).__name__}>"

@@ -31,6 +31,7 @@ from daram.kinds import (
     read_origins,
     read_path,
     read_printable,
+    read_weights,
     seconds,
     whole,
 )
@@ -219,6 +220,25 @@ class Settings:
         whole(8, 16_384, "numbers,"),
         "The length of the vectors that the embedding model at an endpoint makes.",
         shown="what is known of the common models",
+    )
+    document_passages: int = _setting(
+        "DARAM_DOCUMENT_PASSAGES",
+        whole(1, 20),
+        "How many passages of documents an answer is given at most.",
+        default=5,
+    )
+    document_weights: str = _setting(
+        "DARAM_DOCUMENT_WEIGHTS",
+        Kind(read_weights, "`default`, `tutorial`, `WORDS,VECTORS` (as `0.8,0.2`)"),
+        "How much the search by words and the search by meaning count. `tutorial`: 0.3 and 0.7, and each question asked "
+        "in three ways.",
+        default="default",
+    )
+    document_threshold: float = _setting(
+        "DARAM_DOCUMENT_THRESHOLD",
+        numbers(float, 0, 1, "a number"),
+        "The score from which a passage counts as bearing on a question; where none reaches it, the documents do not say.",
+        default=0.5,
     )
     wait: float = _setting(
         "DARAM_WAIT",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 import daram
+from daram.knowledge import extract
 from daram.knowledge.documents import Documents
 from daram.memory import Memory
+from daram.text.load import LoadLimits, Section, load
 
 
 @pytest.fixture
@@ -23,3 +26,16 @@ async def documents(memory: Memory) -> AsyncIterator[Documents]:
     found = Documents(memory)
     yield found
     await found.close()
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents are read in this process: for tests of what comes after that (a child takes a second to start)."""
+
+    async def sections(
+        path: Path, *, name: str, media_type: str | None = None, limits: LoadLimits = LoadLimits()
+    ) -> AsyncIterator[Section]:
+        for section in load(path, name=name, media_type=media_type, limits=limits):
+            yield section
+
+    monkeypatch.setattr(extract, "sections", sections)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.knowledge.texts import OTTER, SQUIRREL, TUNA, Letters, left
 
 from daram import errors
 from daram.knowledge import base, extract, ingest
@@ -19,7 +20,6 @@ from daram.memory import Memory
 from daram.store.documents import Scope
 from daram.text.chunk import Chunking
 from daram.text.load import LoadLimits
-from tests.knowledge.texts import OTTER, SQUIRREL, TUNA, Letters, left
 
 ANN = "ann"
 
@@ -151,7 +151,11 @@ async def test_whose_is_whose(documents: Documents):
     assert await found(documents, "tuna", Reader("eve", groups=("editors",)), Scope("group:editors", "fish")) == [TUNA]
     assert await found(documents, "도토리", "eve", Scope("official", "animals")) == [OTTER]
     for who, scope in (("bob", Scope(ANN, "animals")), ("bob", Scope("group:editors", "fish"))):
-        for call in (documents.search(who, "acorns", scope), documents.list(who, scope), documents.get(who, scope, "x")):
+        for call in (
+            documents.search(who, "acorns", scope),
+            documents.list(who, scope),
+            documents.get(who, scope, "x"),
+        ):
             with pytest.raises(errors.NotFound):
                 await call
         with pytest.raises(errors.NotFound):

@@ -13,12 +13,14 @@ from typing import Final, Self
 from daram.chat.choices import Choices, chosen
 from daram.chat.events import Event, EventLog, MemoryEventLog
 from daram.chat.generation import Generation, Setup
+from daram.chat.grounding import Grounding
 from daram.chat.prompt import Prompter
 from daram.chat.recover import again_and_again, sweep
 from daram.chat.running import Running
 from daram.chat.title import OnTitle, Titler, answered_question
 from daram.chat.turn import Turns
 from daram.errors import ChatbotClosed, InvalidInput, NotFound, WrongLoop
+from daram.knowledge.documents import Documents
 from daram.llm.base import ChatModel, Options
 from daram.model import ROOT, Message, user
 from daram.store import validate
@@ -53,7 +55,8 @@ class Chatbot:
     """A chatbot over a ``memory`` (any ``Store``) and a ``model``; neither is closed with it.
 
     ``system``: the system prompt (None: Daram's, "": none); ``window``: how many recent messages a turn reads;
-    ``titles``: whether the model names conversations; ``lease``: how long an answer stays its maker's without a sign
+    ``documents``: what conversations may be answered from (see ``Documents.bind``); ``titles``: whether the model names
+    conversations; ``lease``: how long an answer stays its maker's without a sign
     of life, and ``checkpoint_every``: the time from the end of one checkpoint to the next, in seconds; ``wait``: how
     long a turn waits for the answer before it, in seconds; ``events``: the event log (default: in memory, for one
     process); ``on_title`` is called with (owner, conversation, title).
@@ -69,6 +72,7 @@ class Chatbot:
         system: str | None = None,
         window: int = 20,
         options: Options = Options(),
+        documents: Documents | None = None,
         titles: bool = True,
         lease: float = 30.0,
         checkpoint_every: float = 1.0,
@@ -84,6 +88,7 @@ class Chatbot:
         self._system = system
         self._window = validate.whole(window, "window", 1, 1000)
         self.options = options
+        self.documents = documents
         self._titles = titles
         self._lease = validate.seconds(lease, "lease")
         self._checkpoint_every = validate.seconds(checkpoint_every, "checkpoint_every")
@@ -282,11 +287,21 @@ class Chatbot:
     def _make_home(self) -> _Home:
         events = MemoryEventLog() if self._events is None else self._events
         titler = Titler(self.memory, self.model, self._on_title) if self._titles else None
+        grounding = None if self.documents is None else Grounding(self.documents, self.model)
+        prompter = Prompter(
+            self.memory,
+            self.model,
+            system=self._system,
+            options=self.options,
+            window=self._window,
+            grounding=grounding,
+        )
         setup = Setup(
             memory=self.memory,
             model=self.model,
             log=events,
-            prompter=Prompter(self.memory, self.model, system=self._system, options=self.options, window=self._window),
+            prompter=prompter,
+            grounding=grounding,
             options=self.options,
             window=self._window,
             lease=self._lease,

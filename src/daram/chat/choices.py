@@ -6,6 +6,8 @@ import msgspec
 
 from daram.chat.generation import Setup
 from daram.chat.prompt import Prompter
+from daram.errors import Unsupported
+from daram.knowledge.bindings import Binding
 from daram.llm.base import ChatModel, Options
 
 
@@ -13,27 +15,38 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """What is None is the chatbot's own.
 
     ``model``: who answers; ``system``: the system prompt ("": none); ``options``: how to generate; ``titled``: whether
-    the turn may name its conversation.
+    the turn may name its conversation; ``documents``: what it is answered from, in place of what its conversation is
+    bound to (see ``Documents.bind``).
     """
 
     model: ChatModel | None = None
     system: str | None = None
     options: Options | None = None
     titled: bool = True
+    documents: Binding | None = None
 
 
 def chosen(setup: Setup, choices: Choices, system: str | None) -> Setup:
-    """The setup of a turn; ``system`` is the chatbot's own system prompt."""
+    """The setup of a turn; ``system`` is the chatbot's own system prompt.
+
+    Raises ``Unsupported`` where documents are chosen for a chatbot that was given none.
+    """
     if choices == Choices():
         return setup
     model = choices.model or setup.model
     options = choices.options or setup.options
+    grounding = setup.grounding
+    if grounding is not None:
+        grounding = grounding.chosen(model, choices.documents)
+    elif choices.documents is not None:
+        raise Unsupported("this chatbot has no documents; give them to it: Chatbot(memory, model, documents=…)")
     prompter = Prompter(
         setup.memory,
         model,
         system=system if choices.system is None else choices.system,
         options=options,
         window=setup.window,
+        grounding=grounding,
     )
     return msgspec.structs.replace(
         setup, model=model, options=options, prompter=prompter, titled=setup.titled and choices.titled

@@ -17,7 +17,9 @@ import msgspec
 
 from daram.chat.clean import TextStream, clean_name, clean_parts, clean_usage
 from daram.chat.events import Event, EventLog, EventType, terminal_type
+from daram.chat.grounding import Grounding
 from daram.chat.prompt import Prompter
+from daram.context.sources import Source, citations
 from daram.errors import (
     Conflict,
     ContextOverflow,
@@ -61,6 +63,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_every: float
     limit: int
     titled: bool = True
+    grounding: Grounding | None = None
 
 
 class Generation:
@@ -109,6 +112,9 @@ class Generation:
         self._finish: Finish | None = None
         self._failure: DaramError | None = None
         self._over = False
+        # What it was to be said from, and whether that says nothing.
+        self._sources: Sequence[Source] = ()
+        self._not_said = False
         # What was told and stored of it.
         self._seq = 0
         self._told = 0  # pieces
@@ -175,6 +181,11 @@ class Generation:
         try:
             prompter = self._setup.prompter
             context = await prompter.build(self.owner, self.conversation, self.question, self.tail)
+            self._sources = context.sources
+            if context.instead is not None:
+                self._not_said, self._model = True, None
+                self._hear(Delta(text=context.instead, finish="stop"))
+                return
             try:
                 await self._stream(context.messages)
             except ContextOverflow:
@@ -182,6 +193,7 @@ class Generation:
                 if smaller is None:
                     raise
                 log.info("the context of answer %s was too long for the model; once more with half of it", self.id)
+                self._sources = smaller.sources
                 await self._stream(smaller.messages)
         except DaramError as error:
             self._fail(error)
@@ -335,13 +347,15 @@ class Generation:
         if self._why == "closing":
             return "incomplete", None, {}
         said = bool(self._parts) or any(self._pieces)
-        return verdict(self._model, self._failure, self._finish, cut=self._cleaner.full, said=said)
+        status, failure, metadata = verdict(self._model, self._failure, self._finish, cut=self._cleaner.full, said=said)
+        return status, failure, {**metadata, "documents": "none"} if self._not_said else metadata
 
     async def _store(self, status: Status, metadata: dict[str, str]) -> Message:
         """Finish the turn, again and again while the lease lasts: until then nobody else may close it."""
         setup = self._setup
         text = "".join(self._pieces)
-        parts, whole = clean_parts(self._parts, self._room - len(text.encode()))
+        cited = citations(self._sources, text) if text and status != "failed" else []
+        parts, whole = clean_parts([*self._parts, *cited], self._room - len(text.encode()))
         if not whole and status == "complete":
             status, metadata = "incomplete", {"finish": "length"}
         usage, tokens = self._usage, await self._tokens(text)

@@ -6,9 +6,13 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
-from daram.context.assemble import SYSTEM, Budget, Context, assemble, check_fits, shrink
+import msgspec
+
+from daram.chat.grounding import Ground, Grounding
+from daram.context.assemble import SYSTEM, Budget, Context, assemble, check_fits, room_for_sources, shrink, with_rule
 from daram.context.recall import choose_notes
-from daram.errors import DaramError
+from daram.context.sources import Source, sources_tokens
+from daram.errors import DaramError, MessageTooLong
 from daram.llm.base import ChatModel, Options
 from daram.model import Message
 from daram.store.base import Store
@@ -22,17 +26,28 @@ _QUERY_CHARS = 900
 
 
 class Prompter:
-    """Builds contexts for one model. ``system``: the system prompt (None: the default one, "": none).
+    """Builds contexts for one model. ``system``: the system prompt (None: the default one, "": none); ``grounding``:
+    the documents that answers may stand on.
 
     In threads: a local model's tokenizer takes about a millisecond for a text, and there are many texts in a context.
     """
 
-    def __init__(self, memory: Store, model: ChatModel, *, system: str | None, options: Options, window: int) -> None:
+    def __init__(
+        self,
+        memory: Store,
+        model: ChatModel,
+        *,
+        system: str | None,
+        options: Options,
+        window: int,
+        grounding: Grounding | None = None,
+    ) -> None:
         self._memory = memory
         self._model = model
         self._system = SYSTEM if system is None else system
         self._options = options
         self._window = window
+        self._grounding = grounding
 
     async def check(self, question: Message) -> None:
         """Raise ``MessageTooLong`` where the question alone does not fit; nothing is read or stored."""
@@ -41,14 +56,17 @@ class Prompter:
     async def build(self, owner: str, conversation: str, question: Message, tail: Sequence[Message]) -> Context:
         """The context of an answer to ``question``; ``tail``: the recent messages of its branch, from begin_turn.
 
-        Raises ``MessageTooLong`` where a model took the place of a larger one.
+        Raises ``MessageTooLong`` where a model took the place of a larger one, or documents leave no room; ``NotFound``
+        for documents that are not there any more.
         """
         place = next((i for i, message in enumerate(tail) if message.id == question.id), len(tail))
         recent = tail[:place]
         found: list[Message] = []
         if len(tail) >= self._window and question.role == "user":
             found = await self._search(owner, conversation, question.text)
-        return await asyncio.to_thread(self._assemble, question, recent, found)
+        ground = await self._ground(owner, conversation, question, recent)
+        context = await asyncio.to_thread(self._assemble, question, recent, found, ground)
+        return context if ground.instead is None else msgspec.structs.replace(context, instead=ground.instead)
 
     async def halve(self, context: Context) -> Context | None:
         """The context at half its size, after the model said that it is too long; None if nothing can be left out."""
@@ -62,17 +80,39 @@ class Prompter:
         count, budget = self._measure()
         check_fits(question, system=self._system, budget=budget, count=count)
 
-    def _assemble(self, question: Message, recent: Sequence[Message], found: Sequence[Message]) -> Context:
+    async def _ground(self, owner: str, conversation: str, question: Message, recent: Sequence[Message]) -> Ground:
+        if self._grounding is None or question.role != "user":
+            return Ground()
+
+        def fits(source: Source) -> bool:
+            count, budget = self._measure()
+            room = room_for_sources(question, system=self._system, budget=budget, count=count)
+            return sources_tokens(question, [source], count) <= room
+
+        return await self._grounding.find(owner, conversation, question, recent, fits)
+
+    def _assemble(
+        self, question: Message, recent: Sequence[Message], found: Sequence[Message], ground: Ground
+    ) -> Context:
         notes = choose_notes(question, _one_wording([*found, *recent], [*recent, question]))
         count, budget = self._measure()
+        system = self._system
+        if ground.rule is not None:
+            try:
+                ruled = with_rule(system, ground.rule)
+                check_fits(question, system=ruled, budget=budget, count=count)
+                system = ruled
+            except MessageTooLong:  # the message goes before the rule
+                pass
         return assemble(
             question=question,
             tail=recent,
             budget=budget,
             count=count,
-            system=self._system,
+            system=system,
             notes=notes,
             prefers_notes=self._model.prefers_notes,
+            sources=ground.sources,
         )
 
     def _measure(self) -> tuple[TokenCounter, Budget]:

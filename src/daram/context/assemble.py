@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from daram.context.sources import SHARE, SOURCES_RULE, Source, affordable, sources_tokens, with_sources, without_numbers
 from daram.context.window import Group, groups
 from daram.errors import InvalidInput, MessageTooLong
 from daram.model import Message
@@ -54,10 +55,11 @@ class Budget(msgspec.Struct, frozen=True):
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What goes to the model.
 
-    ``messages``: in order, the question last; ``tokens``: their size as counted; ``dropped``: how many messages of the
-    tail were left out; ``notes``: the statements quoted beside the question. The rest is what ``messages`` was made of:
-    ``newest`` is the question as stored (after the call that it answers, if any), ``recent`` what stands
-    before it, as messages or, with ``as_record``, as lines of the system prompt.
+    ``messages``: in order, the question last; ``tokens``: their size as counted; ``dropped``: how many messages of
+    the tail were left out; ``notes``: the statements quoted beside the question; ``sources``: the passages of
+    documents quoted with it, in the order of their numbers; ``instead``: what is answered without asking the model.
+    The rest is what ``messages`` was made of: ``newest`` is the question as stored (after the call that it answers,
+    if any), ``recent`` what stands before it, as messages or, with ``as_record``, as lines of the system prompt.
     """
 
     messages: list[Message]
@@ -68,11 +70,18 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     recent: list[Group]
     newest: Group
     as_record: bool
+    sources: list[Source] = []
+    instead: str | None = None
 
 
 def check_fits(question: Message, *, system: str = SYSTEM, budget: Budget, count: TokenCounter) -> None:
     """Raise ``MessageTooLong`` if the question does not fit beside the system prompt; call it before you store it."""
     _room((question,), system, budget, count)
+
+
+def room_for_sources(question: Message, *, system: str = SYSTEM, budget: Budget, count: TokenCounter) -> int:
+    """The tokens that passages of documents may take beside the question. Raises ``MessageTooLong``."""
+    return _sources_room(_room((question,), system, budget, count), system, count)
 
 
 def assemble(
@@ -85,9 +94,12 @@ def assemble(
     summary: str | None = None,
     notes: Sequence[Message] = (),
     prefers_notes: bool = False,
+    sources: Sequence[Source] = (),
 ) -> Context:
     """Build the context of an answer to ``question``.
 
+    ``sources``: passages of documents, the best first; as many are quoted as have room beside question and system
+    prompt, and they go before everything else.
     ``tail``: the recent messages, oldest first, with or without the question; ``notes``: from ``choose_notes``.
     The question and the system prompt are never left out; the other parts take what room they leave, the newest
     messages first, tool calls never without their results. Where the model does not prefer notes, only those are quoted
@@ -99,8 +111,19 @@ def assemble(
     history = _before(question, tail)
     newest = _newest(question, history)
     past = groups(_before(newest[0], history))
-    earlier = _without_echoes(past) if prefers_notes else past
     free = _room(newest, system, budget, count)
+    if sources and question.role == "user":
+        past = [tuple(without_numbers(message) for message in group) for group in past]
+        room = _sources_room(free, system, count)
+        sources = affordable(question, sources, room, count)
+        if not sources:
+            raise MessageTooLong(sum(count.message(message) for message in newest), max(room, 0))
+        ruled = with_rule(system, SOURCES_RULE)
+        free -= _system_tokens(ruled, count) - _system_tokens(system, count) + sources_tokens(question, sources, count)
+        system = ruled
+    else:
+        sources = ()
+    earlier = _without_echoes(past) if prefers_notes else past
     share = int(free * _SHARE)
     if summary and summary.strip():
         added = f"{system}\n\n{SUMMARY_HEADING}\n{summary.strip()}".lstrip()
@@ -112,7 +135,7 @@ def assemble(
     if prefers_notes and quoted:
         recent = _last(_unquoted(earlier, quoted), _RECORD_MESSAGES)
         context = _context(
-            system, recent, newest, quoted, dropped=_size(past) - _size(recent), as_record=True, count=count
+            system, recent, newest, quoted, sources, dropped=_size(past) - _size(recent), as_record=True, count=count
         )
         while context.tokens > budget.prompt and context.recent:
             context = _without_oldest(context, count)
@@ -124,18 +147,21 @@ def assemble(
     recent = earlier[first:]
     shown = {message.id for group in recent for message in group}
     quoted = [note for note in quoted if note.id not in shown]
-    return _context(system, recent, newest, quoted, dropped=_size(past) - _size(recent), as_record=False, count=count)
+    return _context(
+        system, recent, newest, quoted, sources, dropped=_size(past) - _size(recent), as_record=False, count=count
+    )
 
 
 def shrink(context: Context, count: TokenCounter) -> Context | None:
     """The context at half its size, for the one retry after a ``ContextOverflow``; None if nothing can be left out.
 
-    Recent messages go first, oldest first; then the notes, the least recent first; system prompt and question stay.
+    Recent messages go first, oldest first; then the notes, the least recent first; then the passages, the last first;
+    system prompt, question and the best passage stay.
     """
-    if not context.recent and not context.notes:
+    if not _has_more(context):
         return None
     smaller = context
-    while smaller.tokens > context.tokens // 2 and (smaller.recent or smaller.notes):
+    while smaller.tokens > context.tokens // 2 and _has_more(smaller):
         smaller = _without_oldest(smaller, count)
     return smaller
 
@@ -149,6 +175,11 @@ def with_notes(question: Message, notes: Sequence[Message]) -> Message:
     # One line each, in quotation marks: a note cannot pretend to be the message, and the models answer better.
     lines = "\n".join(f'- "{_line(note.text)}"' for note in notes)
     return msgspec.structs.replace(question, text=f"{heading}:\n{lines}\n{label}: {question.text}")
+
+
+def _sources_room(free: int, system: str, count: TokenCounter) -> int:
+    rule = _system_tokens(with_rule(system, SOURCES_RULE), count) - _system_tokens(system, count)
+    return int(free * SHARE) - rule
 
 
 def _affordable(
@@ -165,7 +196,7 @@ def _notes_tokens(question: Message, notes: Sequence[Message], system: str, coun
     if not notes:
         return 0
     grown = count.message(with_notes(question, notes)) - count.message(question)
-    return grown + _system_tokens(_with_rule(system), count) - _system_tokens(system, count)
+    return grown + _system_tokens(with_rule(system), count) - _system_tokens(system, count)
 
 
 def _before(message: Message, history: Sequence[Message]) -> list[Message]:
@@ -198,6 +229,7 @@ def _context(
     recent: list[Group],
     newest: Group,
     notes: list[Message],
+    sources: Sequence[Source],
     *,
     dropped: int,
     as_record: bool,
@@ -211,9 +243,9 @@ def _context(
         prompt = "\n".join([f"{system}\n\n{RECORD_HEADING}".lstrip(), *lines, "\n"]) if lines else system
         turns = []
     if notes:
-        prompt = _with_rule(prompt)
+        prompt = with_rule(prompt)
     messages = [system_message(prompt, id="system")] if prompt else []
-    messages += [*turns, *newest[:-1], with_notes(newest[-1], notes)]
+    messages += [*turns, *newest[:-1], with_sources(with_notes(newest[-1], notes), sources)]
     return Context(
         messages=messages,
         tokens=count.messages(messages),
@@ -223,16 +255,26 @@ def _context(
         recent=recent[:],
         newest=newest,
         as_record=as_record,
+        sources=list(sources),
     )
 
 
+def _has_more(context: Context) -> bool:
+    """Whether anything can be left out."""
+    return bool(context.recent or context.notes or len(context.sources) > 1)
+
+
 def _without_oldest(context: Context, count: TokenCounter) -> Context:
-    """The context without its oldest group of messages, or where none is left without its oldest note."""
+    """The context without its oldest group of messages, or where none is left its oldest note, or its last source."""
+    notes, sources = context.notes, context.sources
+    if not context.recent:
+        notes, sources = (notes[1:], sources) if notes else (notes, sources[:-1])
     return _context(
         context.system,
         context.recent[1:],
         context.newest,
-        context.notes if context.recent else context.notes[1:],
+        notes,
+        sources,
         dropped=context.dropped + _size(context.recent[:1]),
         as_record=context.as_record,
         count=count,
@@ -288,8 +330,9 @@ def _line(text: str) -> str:
     return " ".join(text.split()).replace('"', "'")
 
 
-def _with_rule(system: str) -> str:
-    return f"{system}{NOTES_RULE}" if not system or system.endswith("\n") else f"{system} {NOTES_RULE}"
+def with_rule(system: str, rule: str = NOTES_RULE) -> str:
+    """The system prompt with a rule behind it."""
+    return f"{system}{rule}" if not system or system.endswith("\n") else f"{system} {rule}"
 
 
 def _system_tokens(system: str, count: TokenCounter) -> int:

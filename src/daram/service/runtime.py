@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from daram.chat import Chatbot
 from daram.chat.events import EventLog
 from daram.chat.recover import purge_forever
-from daram.config import make_chatbot, make_events, make_model, open_memory, prepare_data
+from daram.config import make_chatbot, make_events, make_model, open_documents, open_memory, prepare_data
+from daram.knowledge.documents import Documents
 from daram.llm.base import ChatModel
 from daram.memory import Memory
 from daram.settings import Settings
@@ -20,17 +21,28 @@ OnTitle = Callable[[str, str, str], Awaitable[None]]
 
 
 class Runtime:
-    """``settings``, ``memory``, ``models`` by the name that answers record, ``chatbot``, and its log of ``events``.
+    """``settings``, ``memory``, ``models`` by the name that answers record, ``chatbot``, its log of ``events``, and its
+    ``documents`` (None where the store keeps none).
 
     ``model`` is the one that the chatbot asks. ``on_title`` adds to whom the titles that it makes are told.
     """
 
-    def __init__(self, settings: Settings, memory: Memory, model: ChatModel, events: EventLog) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        memory: Memory,
+        model: ChatModel,
+        events: EventLog,
+        documents: Documents | None = None,
+    ) -> None:
         self.settings = settings
         self.memory = memory
         self.model = model
         self.events = events
-        self.chatbot: Chatbot = make_chatbot(settings, memory, model, events=events, on_title=self._titled)
+        self.documents = documents
+        self.chatbot: Chatbot = make_chatbot(
+            settings, memory, model, documents=documents, events=events, on_title=self._titled
+        )
         self._listeners: list[OnTitle] = []
         self._closing: asyncio.Task[None] | None = None
 
@@ -98,7 +110,8 @@ async def running(
         if events is None:
             events = make_events(settings)
             stack.push_async_callback(events.close)
-        runtime = Runtime(settings, memory, watch(model), events)
+        documents = await stack.enter_async_context(open_documents(settings, memory))
+        runtime = Runtime(settings, memory, watch(model), events, documents)
         stack.push_async_callback(runtime.drain)
         await runtime.chatbot.recover()
         for work in (runtime.chatbot.sweep_forever(), purge_forever(memory)):

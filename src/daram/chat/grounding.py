@@ -1,0 +1,161 @@
+"""What a turn is given of documents: the passages that bear on its question, or that there are none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from daram.context.recall import asks
+from daram.context.sources import Source
+from daram.errors import DaramError
+from daram.knowledge.bindings import Binding, Title
+from daram.knowledge.collections import of_conversation
+from daram.knowledge.documents import Documents
+from daram.knowledge.fuse import Found
+from daram.knowledge.rewrite import queries
+from daram.llm.base import ChatModel
+from daram.model import Message
+from daram.store.documents import Scope
+
+log = logging.getLogger(__name__)
+
+NOT_SAID: Final = {"en": "The documents do not say anything about that.", "ko": "문서에는 그에 대한 내용이 없습니다."}
+"""The answer where nothing in the documents bears on a question. The model is not asked: it would make one up."""
+NOTHING_RULE: Final = (
+    "Nothing in the documents of this conversation bears on the user's message. "
+    "Where it asks what the documents say, answer that they do not say."
+)
+
+_HANGUL: Final = re.compile("[가-힣ㄱ-ㅎㅏ-ㅣ]")
+_PATIENCE: Final = 30.0  # for what was uploaded a moment ago
+_LEAST_OF_THRESHOLD: Final = 0.5
+
+
+class Ground(msgspec.Struct, frozen=True):
+    """What a turn stands on: ``sources`` to quote; ``instead``: an answer in place of the model's; ``rule``: what the
+    model is told beside."""
+
+    sources: list[Source] = []
+    instead: str | None = None
+    rule: str | None = None
+
+
+class Grounding:
+    """Finds the ground of turns. ``binding``: for this turn, in place of what the conversation is bound to."""
+
+    def __init__(self, documents: Documents, model: ChatModel, binding: Binding | None = None) -> None:
+        self.documents = documents
+        self._model = model
+        self._binding = binding
+
+    def chosen(self, model: ChatModel, binding: Binding | None) -> Grounding:
+        """The same for another model, or other documents."""
+        return Grounding(self.documents, model, binding or self._binding)
+
+    async def find(
+        self,
+        owner: str,
+        conversation: str,
+        question: Message,
+        earlier: Sequence[Message],
+        fits: Callable[[Source], bool],
+    ) -> Ground:
+        """The ground of an answer; nothing for a conversation without documents. ``fits``: whether a text can be given
+        whole. Raises ``NotFound`` for a collection, a category or a title that is not there any more."""
+        documents = self.documents
+        binding = self._binding or await documents.bindings.get(owner, conversation)
+        if binding is None:
+            return Ground()
+        asked = await documents.reader_of(owner, binding)
+        scopes = list(binding.collections)
+        for scope in scopes:
+            asked.check_read(scope.owner, "collection", scope.collection)
+        if binding.uploads:
+            scopes.append(await self._uploads(Scope(owner, of_conversation(conversation))))
+        sources: list[Source] = []
+        titles: dict[Scope, Title] = {}
+        if (title := binding.reference) is not None:
+            asked.check_read(title.owner, "title", f"{title.category}/{title.title_no}")
+            reference = await documents.references.get(title.owner, title.category, title.title_no)
+            reference, text = await documents.references.text(reference)
+            whole = Source(text=text, label=reference.title, data=_of_title(title, reference.title, len(text)))
+            if fits(whole):
+                sources.append(whole)
+            else:
+                scopes.append(await documents.references.readable(reference))
+                titles[reference.scope] = title
+        if not scopes or not question.text.strip():
+            return Ground(sources)
+        how = documents.retrieval
+        # A small model rewrites badly and slowly; words do as well for it.
+        model = None if self._model.prefers_notes else self._model
+        three_ways = binding.three_ways or how.three_ways
+        wordings = await queries(question.text, earlier, model, three_ways=three_ways)
+        result = await documents.retriever.search(scopes, wordings, how)
+        if result.answers:
+            least = how.threshold * _LEAST_OF_THRESHOLD
+            good = [passage for passage in result.passages if passage.score >= least]
+            return Ground([*sources, *(_source(passage, titles) for passage in good)])
+        if sources:
+            return Ground(sources)
+        if binding.only and asks(question.text):
+            return Ground(instead=NOT_SAID["ko" if _HANGUL.search(question.text) else "en"])
+        return Ground(rule=NOTHING_RULE)
+
+    async def _uploads(self, scope: Scope) -> Scope:
+        """What was uploaded, once it is read: people ask about a file the moment they dropped it."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                page = await self.documents.list(scope.owner, scope)
+                for document in page.items:
+                    if document.state in ("waiting", "reading"):
+                        await self.documents.wait(document)
+        except (TimeoutError, DaramError) as error:
+            log.info("not all that was uploaded is read yet: %s", error)
+        return scope
+
+
+def _source(found: Found, titles: dict[Scope, Title]) -> Source:
+    title = titles.get(found.scope)
+    place: dict[str, Any] = {
+        "start": found.start,
+        "end": found.end,
+        "seq": found.first,
+        "last_seq": found.last,
+        "revision": found.revision,
+        "page": found.page,
+        "heading": list(found.heading),
+        "score": round(found.score, 4),
+    }
+    if title is not None:
+        data = _of_title(title, found.title or found.name, 0) | place
+    else:
+        data = {
+            "kind": "document",
+            "collection": found.scope.collection,
+            "collection_owner": found.scope.owner,
+            "document": found.document,
+            "name": found.name,
+            "title": found.title,
+            **place,
+        }
+    words = [found.title or found.name, *found.heading]
+    label = " > ".join(words) + (f", page {found.page}" if found.page is not None else "")
+    return Source(text=found.text, label=label, data=data)
+
+
+def _of_title(title: Title, name: str, length: int) -> dict[str, Any]:
+    return {
+        "kind": "reference",
+        "collection_owner": title.owner,
+        "category": title.category,
+        "title_no": title.title_no,
+        "title": name,
+        "start": 0,
+        "end": length,
+    }

@@ -1,9 +1,10 @@
-"""What the value of a setting may be: how its text is read, and how that is said."""
+"""What a setting is made of, and what its value may be: how its text is read, and how that is said."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,3 +142,42 @@ def read_weights(text: str) -> str:
 
 TEXT = Kind(str, "text")
 SWITCH = Kind(read_switch, "`on`, `off`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """One setting: ``name`` of the environment variable, ``flag`` of the command line (empty: none), and its words."""
+
+    name: str
+    kind: Kind
+    about: str
+    default: str
+    flag: str
+    secret: bool
+
+
+def setting(
+    name: str,
+    kind: Kind,
+    about: str,
+    *,
+    default: Any = None,
+    shown: str | None = None,
+    flag: str = "",
+    secret: bool = False,
+) -> Any:
+    """A field of ``Settings``. ``default`` may be a function; ``shown`` is how the default reads in the table."""
+    words = f"`{as_text(default)}`" if shown is None else shown
+    metadata = {"variable": Variable(name=name, kind=kind, about=about, default=words, flag=flag, secret=secret)}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def as_text(value: object) -> str:
+    """A value as it is written in the environment."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

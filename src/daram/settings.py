@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -19,6 +19,8 @@ from daram.kinds import (
     SWITCH,
     TEXT,
     Kind,
+    Variable,
+    as_text,
     matching,
     numbers,
     read_database,
@@ -33,24 +35,13 @@ from daram.kinds import (
     read_printable,
     read_weights,
     seconds,
+    setting,
     whole,
 )
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 # Up to the last "@" in front of the path, as where URLs are read; or as an option, as libpq and Redis take it.
 _PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/\s]+@|([?&]password=)[^&\s]+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variable:
-    """One setting: ``name`` of the environment variable, ``flag`` of the command line (empty: none), and its words."""
-
-    name: str
-    kind: Kind
-    about: str
-    default: str
-    flag: str
-    secret: bool
 
 
 def _data_directory() -> Path:
@@ -67,37 +58,11 @@ def _data_directory() -> Path:
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
-def _setting(
-    name: str,
-    kind: Kind,
-    about: str,
-    *,
-    default: Any = None,
-    shown: str | None = None,
-    flag: str = "",
-    secret: bool = False,
-) -> Any:
-    """A field of ``Settings``. ``default`` may be a function; ``shown`` is how the default reads in the table."""
-    words = f"`{_as_text(default)}`" if shown is None else shown
-    metadata = {"variable": Variable(name=name, kind=kind, about=about, default=words, flag=flag, secret=secret)}
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings:
     """All settings, checked. An empty environment variable counts as not set; a flag goes before the environment."""
 
-    data: Path = _setting(
+    data: Path = setting(
         "DARAM_DATA",
         Kind(read_path, "a directory; made where there is none, readable by its owner only"),
         "The data directory: the database, the weights of local models.",
@@ -106,7 +71,7 @@ class Settings:
         "`%LOCALAPPDATA%\\daram` (Windows)",
         flag="--data",
     )
-    store: str = _setting(
+    store: str = setting(
         "DARAM_STORE",
         Kind(
             read_printable,
@@ -118,27 +83,27 @@ class Settings:
         shown="`daram.db` in the data directory",
         flag="--store",
     )
-    cache: str | None = _setting(
+    cache: str | None = setting(
         "DARAM_CACHE",
         Kind(read_printable, "`memory://`, `redis://HOST:6379/0`, `django:ALIAS`; several with a comma between"),
         "A cache in front of the store, where the ends of conversations are kept for turns.",
         shown="none",
     )
-    cache_key: str | None = _setting(
+    cache_key: str | None = setting(
         "DARAM_CACHE_KEY",
         Kind(read_key, "text of at most 64 bytes in UTF-8"),
         "A secret that keeps others from writing to the cache.",
         shown="none",
         secret=True,
     )
-    owner: str = _setting(
+    owner: str = setting(
         "DARAM_OWNER",
         Kind(read_printable, "printable text"),
         "Whose conversations the terminal and the page show.",
         default="local",
         flag="--owner",
     )
-    model: str = _setting(
+    model: str = setting(
         "DARAM_MODEL",
         matching(r"auto|local|openai:\S+", "`auto`, `local`, `openai:NAME`"),
         "The language model. `auto`: the endpoint where one is set (`OPENAI_MODEL` and one of `OPENAI_BASE_URL`, "
@@ -146,113 +111,114 @@ class Settings:
         default="auto",
         flag="--model",
     )
-    openai_model: str | None = _setting(
+    openai_model: str | None = setting(
         "OPENAI_MODEL", TEXT, "The name of the model at the endpoint, for `auto`.", shown="none"
     )
-    base_url: str | None = _setting(
+    base_url: str | None = setting(
         "OPENAI_BASE_URL",
         Kind(read_endpoint, "an `http://` or `https://` URL"),
         "The OpenAI-compatible endpoint.",
         shown=f"`{OPENAI_URL}`",
     )
-    api_key: str | None = _setting("OPENAI_API_KEY", TEXT, "The key for that endpoint.", shown="none", secret=True)
-    local_model: Path | None = _setting(
+    api_key: str | None = setting("OPENAI_API_KEY", TEXT, "The key for that endpoint.", shown="none", secret=True)
+    local_model: Path | None = setting(
         "DARAM_LOCAL_MODEL",
         Kind(read_path, "a GGUF file"),
         "A model file of your own instead of the weights that `daram model get` fetches.",
         shown="none",
     )
-    threads: int | None = _setting(
+    threads: int | None = setting(
         "DARAM_THREADS",
         whole(1, 1024),
         "Threads that the local model generates with.",
         shown="one fewer than there are processors",
     )
-    system: str | None = _setting("DARAM_SYSTEM", TEXT, "The system prompt: how the model should behave.", shown="none")
-    window: int = _setting(
+    system: str | None = setting("DARAM_SYSTEM", TEXT, "The system prompt: how the model should behave.", shown="none")
+    window: int = setting(
         "DARAM_WINDOW", whole(1, 1000), "How many of the last messages go to the model, if they fit.", default=20
     )
-    context_tokens: int | None = _setting(
+    context_tokens: int | None = setting(
         "DARAM_CONTEXT_TOKENS",
         whole(256, 10_000_000, "tokens,"),
         "The length of the model's context, answer included.",
         shown="what the model says of itself",
     )
-    max_tokens: int | None = _setting(
+    max_tokens: int | None = setting(
         "DARAM_MAX_TOKENS", whole(1, 1_000_000, "tokens,"), "The longest answer.", shown="left to the model"
     )
-    temperature: float | None = _setting(
+    temperature: float | None = setting(
         "DARAM_TEMPERATURE",
         numbers(float, 0, 2, "a number"),
         "How freely the model chooses its words; 0 is greedy.",
         shown="left to the model",
     )
-    titles: bool = _setting(
+    titles: bool = setting(
         "DARAM_TITLES", SWITCH, "Whether the model names a conversation after its first turn.", default=True
     )
-    connect_timeout: float = _setting(
+    connect_timeout: float = setting(
         "DARAM_CONNECT_TIMEOUT", seconds(0.1, 600), "How long a connection to the endpoint may take.", default=5.0
     )
-    read_timeout: float = _setting(
+    read_timeout: float = setting(
         "DARAM_READ_TIMEOUT",
         seconds(0.1, 3600),
         "How long the endpoint may say nothing, before and within an answer.",
         default=60.0,
     )
-    embedder: str = _setting(
+    embedder: str = setting(
         "DARAM_EMBEDDER",
         matching(r"auto|local|off|openai:\S+", "`auto`, `local`, `off`, `openai:NAME`"),
         "The embedding model for searching documents by meaning. `auto`: the local one where the extra `documents` is "
         "installed. Without one they are searched by words. Another one embeds them anew, in the background.",
         default="auto",
     )
-    embedder_url: str | None = _setting(
+    embedder_url: str | None = setting(
         "DARAM_EMBEDDER_URL",
         Kind(read_endpoint, "an `http://` or `https://` URL"),
         "The OpenAI-compatible endpoint of the embedding model.",
         shown="`OPENAI_BASE_URL`",
     )
-    embedder_key: str | None = _setting(
+    embedder_key: str | None = setting(
         "DARAM_EMBEDDER_KEY", TEXT, "The key for that endpoint.", shown="`OPENAI_API_KEY`", secret=True
     )
-    embedder_dimensions: int | None = _setting(
+    embedder_dimensions: int | None = setting(
         "DARAM_EMBEDDER_DIMENSIONS",
         whole(8, 16_384, "numbers,"),
         "The length of the vectors that the embedding model at an endpoint makes.",
         shown="what is known of the common models",
     )
-    document_passages: int = _setting(
+    document_passages: int = setting(
         "DARAM_DOCUMENT_PASSAGES",
         whole(1, 20),
         "How many passages of documents an answer is given at most.",
         default=5,
     )
-    document_weights: str = _setting(
+    document_weights: str = setting(
         "DARAM_DOCUMENT_WEIGHTS",
         Kind(read_weights, "`default`, `tutorial`, `WORDS,VECTORS` (as `0.8,0.2`)"),
-        "How much the search by words and the search by meaning count. `tutorial`: 0.3 and 0.7, and each question asked "
-        "in three ways.",
+        "How much the search by words and the search by meaning count. `tutorial`: 0.3 and 0.7, and each question "
+        "asked in three ways.",
         default="default",
     )
-    document_threshold: float = _setting(
+    document_threshold: float = setting(
         "DARAM_DOCUMENT_THRESHOLD",
         numbers(float, 0, 1, "a number"),
-        "The score from which a passage counts as bearing on a question; where none reaches it, the documents do not say.",
+        "The score from which a passage counts as bearing on a question; where none reaches it, the documents do not "
+        "say.",
         default=0.5,
     )
-    wait: float = _setting(
+    wait: float = setting(
         "DARAM_WAIT",
         seconds(0, 3600),
         "How long a turn waits while another answer is being made in its conversation.",
         default=30.0,
     )
-    lease: float = _setting(
+    lease: float = setting(
         "DARAM_LEASE",
         seconds(5, 3600),
         "After how long without a sign of life an answer counts as abandoned.",
         default=30.0,
     )
-    host: str = _setting(
+    host: str = setting(
         "DARAM_HOST",
         Kind(read_printable, "an address of this machine; `0.0.0.0` or `::` for all of them"),
         "The address that `daram serve` listens on. One that others can reach needs accounts and "
@@ -260,129 +226,129 @@ class Settings:
         default="127.0.0.1",
         flag="--host",
     )
-    port: int = _setting(
+    port: int = setting(
         "DARAM_PORT",
         whole(0, 65535),
         "The port that `daram serve` listens on; 0 takes a free one.",
         default=8000,
         flag="--port",
     )
-    accounts: str | None = _setting(
+    accounts: str | None = setting(
         "DATABASE_URL",
         Kind(read_database, "`postgresql://USER:PASSWORD@HOST/DATABASE`, `sqlite:////absolute/file.sqlite3`"),
         "Where the accounts of `daram serve` are kept: users, API keys, sessions.",
         shown="`accounts.sqlite3` in the data directory",
     )
-    secret_key: str | None = _setting(
+    secret_key: str | None = setting(
         "DARAM_SECRET_KEY",
         matching(r"\S{50,}", "at least 50 characters without blanks"),
         "What signs sessions and forms. Several machines that serve the same users need the same one.",
         shown="the file `secret-key` in the data directory, made at the first start",
         secret=True,
     )
-    oidc_url: str | None = _setting(
+    oidc_url: str | None = setting(
         "DARAM_OIDC_URL",
         Kind(read_issuer, "an `https://` URL; `http://` on this machine only"),
         "The issuer of an OpenID Connect provider that people log in with.",
         shown="none",
     )
-    oidc_client: str | None = _setting("DARAM_OIDC_CLIENT", TEXT, "The client's id at that provider.", shown="none")
-    oidc_secret: str | None = _setting(
+    oidc_client: str | None = setting("DARAM_OIDC_CLIENT", TEXT, "The client's id at that provider.", shown="none")
+    oidc_secret: str | None = setting(
         "DARAM_OIDC_SECRET", TEXT, "The client's secret at that provider.", shown="none", secret=True
     )
-    oidc_name: str = _setting(
+    oidc_name: str = setting(
         "DARAM_OIDC_NAME", Kind(read_printable, "printable text"), "What the login page calls it.", default="SSO"
     )
-    oidc_signup: bool = _setting(
+    oidc_signup: bool = setting(
         "DARAM_OIDC_SIGNUP",
         SWITCH,
         "Whether everybody whom the provider knows gets an account. Otherwise those whose verified e-mail address "
         "a user has.",
         default=False,
     )
-    public_url: str | None = _setting(
+    public_url: str | None = setting(
         "DARAM_PUBLIC_URL",
         Kind(read_origin, "an `http://` or `https://` URL without a path"),
         "How browsers reach the service, where that is not the address it listens on: behind a balancer or a proxy. "
         "With `https` cookies are sent over TLS only.",
         shown="the address that it listens on",
     )
-    allowed_hosts: tuple[str, ...] = _setting(
+    allowed_hosts: tuple[str, ...] = setting(
         "DARAM_ALLOWED_HOSTS",
         Kind(read_hosts, "host names or addresses with a comma between; `.example.com` with its subdomains"),
         "Names beside that of `DARAM_PUBLIC_URL` and those of this machine under which the service may be asked.",
         default=(),
         shown="none",
     )
-    proxies: tuple[str, ...] = _setting(
+    proxies: tuple[str, ...] = setting(
         "DARAM_PROXIES",
         Kind(read_networks, "addresses or networks (`10.0.0.0/8`) with a comma between"),
         "The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
         default=(),
         shown="none",
     )
-    cors_origins: tuple[str, ...] = _setting(
+    cors_origins: tuple[str, ...] = setting(
         "DARAM_CORS_ORIGINS",
         Kind(read_origins, "origins like `https://app.example.org` with a comma between"),
         "The sites whose pages may use the API under `/v1` from a browser.",
         default=(),
         shown="none",
     )
-    rate_limit: int = _setting(
+    rate_limit: int = setting(
         "DARAM_RATE_LIMIT",
         whole(0, 1_000_000),
         "How many requests to the API a user may make in a minute; 0 is no limit.",
         default=600,
     )
-    stream_limit: int = _setting(
+    stream_limit: int = setting(
         "DARAM_STREAM_LIMIT",
         whole(0, 1_000_000),
         "How many requests to the API a user may have running at once, in one process; 0 is no limit.",
         default=64,
     )
-    body_limit: int = _setting(
+    body_limit: int = setting(
         "DARAM_BODY_LIMIT",
         whole(1024, 1 << 30, "bytes,"),
         "The largest body of a request.",
         default=8 << 20,
     )
-    body_timeout: float = _setting(
+    body_timeout: float = setting(
         "DARAM_BODY_TIMEOUT",
         seconds(0.1, 3600),
         "How long the head of a request, and then its body, may take to arrive.",
         default=30.0,
     )
-    send_timeout: float = _setting(
+    send_timeout: float = setting(
         "DARAM_SEND_TIMEOUT",
         seconds(0.1, 3600),
         "How long a client may take no more of what it is sent before the connection is closed.",
         default=60.0,
     )
-    metrics: str = _setting(
+    metrics: str = setting(
         "DARAM_METRICS",
         matching(r"local|open|off", "`local`, `open`, `off`"),
         "Who may read `/metrics`: this machine, everybody who reaches the service, nobody.",
         default="local",
     )
-    log: str = _setting(
+    log: str = setting(
         "DARAM_LOG",
         matching(r"off|text|json", "`off`, `text`, `json`"),
         "How each request is logged, on stderr: not at all, for people, or as lines of JSON.",
         default="off",
     )
-    redis: str | None = _setting(
+    redis: str | None = setting(
         "DARAM_REDIS",
         Kind(read_printable, "`redis://HOST:6379/0`, `redis+cluster://HOST:6379`"),
         "Where the events of running answers are told, so that every process can serve the stream of every answer.",
         shown="none: in the memory of the process",
     )
-    drain: float = _setting(
+    drain: float = setting(
         "DARAM_DRAIN",
         seconds(0, 3600),
         "How long running answers may go on when the server is told to end; then they are kept as incomplete.",
         default=10.0,
     )
-    debug: bool = _setting(
+    debug: bool = setting(
         "DARAM_DEBUG", SWITCH, "Whether an error of the terminal shows where in the code it arose.", default=False
     )
 
@@ -425,7 +391,7 @@ class Settings:
         shown = {}
         for key, variable in variables().items():
             value = getattr(self, key)
-            text = "" if value is None else mask(_as_text(value))
+            text = "" if value is None else mask(as_text(value))
             shown[variable.name] = "***" if variable.secret and text else text
         return shown
 

@@ -112,14 +112,12 @@ async def _lines(model: ChatModel | None, rule: str, asked: str, seconds: float)
     """What a model says, line by line; nothing where it fails or takes too long."""
     if model is None:
         return []
-    pieces: list[str] = []
     try:
         async with asyncio.timeout(seconds):
             messages = [system(rule, id="system"), user(asked, id="question")]
             deltas = cast("Any", model.stream(messages, Options(max_tokens=_TOKENS, temperature=0.0)))
             async with aclosing(deltas):
-                async for delta in deltas:
-                    pieces.append(delta.text)
+                pieces = [delta.text async for delta in deltas]
     except (DaramError, TimeoutError) as error:
         log.info("the model gave no wording for the search, words are taken: %s", error)
         return []

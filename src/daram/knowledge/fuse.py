@@ -116,7 +116,7 @@ class Calibration(msgspec.Struct, frozen=True):
     constant: float
 
 
-WORDS_ONLY: Final = Calibration(covered=9.0, cosine=0.0, constant=-4.0)
+WORDS_ONLY: Final = Calibration(covered=12.97, cosine=0.0, constant=-4.12)
 WITH_VECTORS: Final = Calibration(covered=7.0, cosine=6.0, constant=-5.5)
 
 

@@ -24,7 +24,17 @@ OWNER = "owner"
 # conversation, the result of a search. (FTS5 calls each use of its index a scan.)
 MAY_SCAN = {"all_answers": r"SCAN a$", "search": r"SCAN search VIRTUAL TABLE INDEX 0:M1$"}
 MAY_SCAN |= dict.fromkeys(("unindex_doc", "unindex_conversation"), r"SCAN search VIRTUAL TABLE INDEX 0:=$")
-MAY_SORT = {"all_answers", "answers", "leaves", "search"}
+MAY_SCAN |= {
+    "search_passages": r"SCAN passage_search VIRTUAL TABLE INDEX 0:M1$",
+    "unindex_passage": r"SCAN passage_search VIRTUAL TABLE INDEX 0:=$",
+    "term_instances": r"SCAN (passage_term VIRTUAL TABLE INDEX 259:|\(subquery-1\))$",  # where it begins, up to a limit
+    "prefix_instances": r"SCAN (passage_term VIRTUAL TABLE INDEX 1539:|\(subquery-1\))$",
+    "collection_size": r"SCAN \(subquery-1\)$",  # limited as well
+    "dead_revision": r"SCAN revision USING COVERING INDEX revision_dead$",
+    "documents_upkeep": r"SCAN revision USING COVERING INDEX revision_dead$",
+    "unembedded": r"SCAN d$",
+}
+MAY_SORT = {"all_answers", "answers", "leaves", "search", "search_passages", "term_instances", "prefix_instances"}
 # Of a whole conversation, or a part of it that the operation deletes or shows.
 MAY_TAKE_A_CONVERSATION = {"delete_messages", "delete_conversation_docs", "unindex_conversation"}
 

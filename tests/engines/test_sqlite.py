@@ -15,8 +15,6 @@ from daram.testing.suite.base import RawMessage
 
 
 class TestSqliteStore(StoreTests):
-    documents = False
-
     async def open_store(self, where: Path) -> Store:
         return SqliteStore(where / "daram.db")
 

@@ -56,3 +56,34 @@ def _check_index(db: apsw.Connection) -> None:
     db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, search, 'instance')")
     have = Counter((doc, term) for term, doc in db.execute("SELECT term, doc FROM temp.terms"))
     assert have == wanted, f"the index has {have - wanted} too much and lacks {wanted - have}"
+
+
+def check_passages(path: Path) -> None:
+    """Raise AssertionError unless passages, their index and their vectors say the same, and all belong to something."""
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        db.execute("INSERT INTO passage_search (passage_search) VALUES ('integrity-check')")
+        revisions = {row[0]: row for row in db.execute("SELECT id, owner, collection, document, state FROM revision")}
+        live = {row[3]: row[:3] for row in db.execute("SELECT owner, collection, id, live FROM document") if row[3]}
+        published = {number: row[1:4] for number, row in revisions.items() if row[4] == 1}
+        assert live == published
+        wanted: Counter[tuple[int, str]] = Counter()
+        length = count = 0
+        for id, text, terms in db.execute("SELECT id, text, length FROM passage"):
+            fence = "§d" + ids.conversation_key(*revisions[id >> 24][1:3]).hex()
+            wanted.update((id, term) for term in (fence, *index_terms(text).split()))
+            length, count = length + terms, count + 1
+        db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, passage_search, 'instance')")
+        have = Counter((doc, term) for term, doc in db.execute("SELECT term, doc FROM temp.terms"))
+        assert have == wanted, f"the index has {have - wanted} too much and lacks {wanted - have}"
+        assert db.execute("SELECT passages, length FROM passage_total").fetchall() == [(count, length)]
+        orphans = "SELECT count(*) FROM vector WHERE id NOT IN (SELECT id FROM passage)"
+        assert db.execute(orphans).get == 0
+        slots = {
+            (revision << 24) + (page << 8) + slot
+            for revision, page, some in db.execute("SELECT revision, page, slots FROM vector_page")
+            for slot in some
+        }
+        assert slots == {id for (id,) in db.execute("SELECT id FROM vector")}
+    finally:
+        db.close()

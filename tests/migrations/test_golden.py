@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -19,7 +20,7 @@ from daram.store.sqlite.engine import SqliteStore
 from daram.transfer.check import check
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("sqlite-*.sqlite3"))
-SECOND = "ALTER TABLE conversation ADD COLUMN colour TEXT; UPDATE conversation SET colour = 'red';"
+COLOUR = "ALTER TABLE conversation ADD COLUMN colour TEXT; UPDATE conversation SET colour = 'red';"
 
 
 @pytest.fixture(params=GOLDEN, ids=lambda path: path.stem)
@@ -29,11 +30,17 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> list[Migration]:
-    """A Daram that has a second migration."""
-    new = [*schema.MIGRATIONS, Migration(2, "colour", SECOND, hashlib.sha256(SECOND.encode()).hexdigest())]
+    """A Daram that has one more migration."""
+    number = len(schema.MIGRATIONS) + 1
+    new = [*schema.MIGRATIONS, Migration(number, "colour", COLOUR, hashlib.sha256(COLOUR.encode()).hexdigest())]
     for module in (schema, engine, care):
         monkeypatch.setattr(module, "MIGRATIONS", new)
     return new
+
+
+def _number(path: Path) -> int:
+    with closing(apsw.Connection(str(path))) as db:
+        return int(db.pragma("user_version"))
 
 
 async def read_everything(path: Path) -> None:
@@ -69,21 +76,20 @@ async def test_a_database_of_that_time_opens(golden: Path) -> None:
     await read_everything(golden)
 
 
-@pytest.mark.usefixtures("later")
-async def test_it_migrates(golden: Path) -> None:
+async def test_it_migrates(golden: Path, later: list[Migration]) -> None:
     store = SqliteStore(golden)
-    assert await store.schema_versions() == (1, 2)
+    assert await store.schema_versions() == (_number(golden), len(later))
     await read_everything(golden)
-    assert await store.schema_versions() == (2, 2)
+    assert await store.schema_versions() == (len(later), len(later))
     await store.close()
     db = apsw.Connection(str(golden))
     assert set(db.execute("SELECT colour FROM conversation")) == {("red",)}
-    assert [row[0] for row in db.execute("SELECT number FROM migration ORDER BY number")] == [1, 2]
+    assert [row[0] for row in db.execute("SELECT number FROM migration ORDER BY number")] == [m.number for m in later]
 
 
 async def test_a_migration_that_fails_changes_nothing(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = golden.read_bytes()
-    bad = [*schema.MIGRATIONS, Migration(2, "bad", "CREATE TABLE half (x); CREATE TABLE half (x);", "0")]
+    bad = [schema.MIGRATIONS[0], Migration(2, "bad", "CREATE TABLE half (x); CREATE TABLE half (x);", "0")]
     for module in (schema, engine, care):
         monkeypatch.setattr(module, "MIGRATIONS", bad)
     store = SqliteStore(golden)

@@ -123,16 +123,19 @@ def fts5_match(query: str, *, all_words: bool = True, scope: Sequence[str] = ())
     ``scope``: terms that must be there as well, such as the keys of owner and conversation.
     """
     parsed = parse_query(query)
-    if all_words:
-        parts = [_quote(word.terms) + ("*" if word.kind == "prefix" else "") for word in parsed.words]
-        body = " AND ".join(parts)
-    else:
-        parts = [_quote((term,)) + ("*" if prefix else "") for term, prefix in loose_terms(parsed)]
-        body = " OR ".join(parts)
-    if not parts:
+    if not parsed.words:
         return None
+    if all_words:
+        body = " AND ".join(_quote(word.terms) + ("*" if word.kind == "prefix" else "") for word in parsed.words)
+    else:
+        body = fts5_terms(loose_terms(parsed))
     fences = [_quote((term,)) for term in scope]
     return " AND ".join([*fences, f"({body})"]) if fences else body
+
+
+def fts5_terms(terms: Iterable[tuple[str, bool]]) -> str:
+    """A MATCH expression for any of these terms, each with whether it is a beginning."""
+    return " OR ".join(_quote((term,)) + ("*" if prefix else "") for term, prefix in terms)
 
 
 def loose_terms(query: Query) -> list[tuple[str, bool]]:

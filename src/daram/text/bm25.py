@@ -4,8 +4,9 @@ Lucene, which is never negative)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 K1: Final = 1.2
 B: Final = 0.75
@@ -21,14 +22,35 @@ def saturation(count: float, length: float, average: float) -> float:
     return count * (K1 + 1) / (count + K1 * (1 - B + B * length / average))
 
 
-def scores(wanted: Iterable[tuple[str, bool]], documents: Sequence[Sequence[str]]) -> list[float]:
-    """The score of each document (its terms, in order); ``wanted``: terms, each with whether it is a beginning."""
-    found = [0.0] * len(documents)
-    average = max(1.0, sum(map(len, documents)) / max(1, len(documents)))
-    for term, prefix in wanted:
-        counts = [sum(t.startswith(term) if prefix else t == term for t in terms) for terms in documents]
-        weight = idf(len(documents), sum(1 for count in counts if count))
-        for i, count in enumerate(counts):
+class Statistics(NamedTuple):
+    """What is known of a whole index: how many documents, of how many terms each, and how many have each term."""
+
+    documents: float
+    average: float
+    having: Sequence[float]
+
+
+def rank(wanted: Sequence[tuple[str, bool]], documents: Sequence[Sequence[str]], statistics: Statistics) -> list[float]:
+    """The scores of some documents of an index; ``statistics.having`` is of the terms ``wanted``, in their order."""
+    weights = [idf(statistics.documents, having) for having in statistics.having]
+    found = []
+    for terms in documents:
+        counts = Counter(terms)
+        score = 0.0
+        for (term, prefix), weight in zip(wanted, weights, strict=True):
+            count = sum(n for t, n in counts.items() if t.startswith(term)) if prefix else counts[term]
             if count:
-                found[i] += weight * saturation(count, len(documents[i]), average)
+                score += weight * saturation(count, len(terms), statistics.average)
+        found.append(score)
     return found
+
+
+def scores(wanted: Sequence[tuple[str, bool]], documents: Sequence[Sequence[str]]) -> list[float]:
+    """The score of each document (its terms, in order) where these are all; ``wanted``: terms, each with whether it is
+    a beginning."""
+    average = max(1.0, sum(map(len, documents)) / max(1, len(documents)))
+    having = [
+        float(sum(any(t.startswith(term) if prefix else t == term for t in terms) for terms in documents))
+        for term, prefix in wanted
+    ]
+    return rank(wanted, documents, Statistics(len(documents), average, having))

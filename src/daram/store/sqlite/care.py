@@ -21,6 +21,7 @@ from daram.store.sqlite.schema import MIGRATIONS, check_identity
 from daram.store.sqlite.transfer import SqliteTransfer
 
 T = TypeVar("T")
+_WITH_DOCUMENTS = 2  # the first schema that has them
 _PAGES = 2000  # of a backup at a time; between them Ctrl-C is heard
 
 
@@ -162,6 +163,8 @@ def _renew_etags(path: str) -> int:
         db.execute("UPDATE conversation SET etag = lower(hex(randomblob(8)))")
         count = db.changes()
         db.execute("UPDATE record SET etag = lower(hex(randomblob(8)))")
+        if check_identity(db, path) >= _WITH_DOCUMENTS:  # an older backup migrates when it is opened
+            db.execute("UPDATE document SET etag = lower(hex(randomblob(8)))")
     return count
 
 

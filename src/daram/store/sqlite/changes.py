@@ -13,7 +13,7 @@ from daram.errors import Gone, NotFound
 from daram.model import ROOT, Appended, Conversation, Message, Unset
 from daram.store import conflicts
 from daram.store.primitives import TOMBSTONE_SECONDS, AppendSpec, Changes, Ref
-from daram.store.sqlite import rows
+from daram.store.sqlite import passages, rows
 from daram.store.sqlite.index import unindex_conversation, unindex_message
 from daram.store.sqlite.rows import Row, Stored, fetch, one, run, value
 
@@ -317,17 +317,18 @@ def _moved_head(db: apsw.Connection, found: Stored, head: int) -> Conversation:
 
 
 def delete_owner(db: apsw.Connection, owner: str, now: int) -> int:
-    """Some conversations of one owner; once there are none, the records. Returns how many conversations."""
+    """Some conversations of one owner, returns how many; once there are none, the records and documents."""
     found = _few(fetch(db, "owner_conversations", (owner, _STEP)))
     for ref in found:
         delete(db, ref, now)
     if not found:
         run(db, "delete_owner_records", (owner,))
+        passages.delete_owner(db, owner)
     return len(found)
 
 
 def purge(db: apsw.Connection, now: int, limit: int) -> int:
-    """Some expired conversations; once there are none, old tombstones and expired records.
+    """Some expired conversations; once there are none, old tombstones, expired records and what was never published.
 
     What has expired leaves no tombstone: its id may be used again, after the purge as before it.
     """
@@ -337,6 +338,7 @@ def purge(db: apsw.Connection, now: int, limit: int) -> int:
     if not found:
         run(db, "delete_old_tombstones", (now - TOMBSTONE_SECONDS * 1_000_000,))
         run(db, "delete_expired_records", (now,))
+        passages.purge(db, now)
     return len(found)
 
 

@@ -67,3 +67,60 @@ UPDATE message SET doc = ? WHERE conversation = ? AND seq = ?;
 
 -- name: forget_index
 INSERT INTO search (search) VALUES ('delete-all');
+
+-- name: check_orphan_revisions
+-- Published, but not of a document.
+SELECT count(*) FROM revision r
+WHERE r.state = 1 AND NOT EXISTS (SELECT 1 FROM document d WHERE d.live = r.id AND d.owner = r.owner
+                                  AND d.collection = r.collection AND d.id = r.document);
+
+-- name: kill_orphan_revisions
+UPDATE revision SET state = 2
+WHERE state = 1 AND NOT EXISTS (SELECT 1 FROM document d WHERE d.live = revision.id AND d.owner = revision.owner
+                                AND d.collection = revision.collection AND d.id = revision.document);
+
+-- name: check_orphan_passages
+SELECT count(*) FROM passage WHERE id >> 24 NOT IN (SELECT id FROM revision);
+
+-- name: delete_orphan_passages
+DELETE FROM passage WHERE id >> 24 NOT IN (SELECT id FROM revision);
+
+-- name: check_orphan_vectors
+SELECT count(*) FROM vector WHERE id NOT IN (SELECT id FROM passage);
+
+-- name: delete_orphan_vectors
+DELETE FROM vector WHERE id NOT IN (SELECT id FROM passage);
+
+-- name: check_orphan_vector_pages
+SELECT count(*) FROM vector_page WHERE revision NOT IN (SELECT id FROM revision);
+
+-- name: delete_orphan_vector_pages
+DELETE FROM vector_page WHERE revision NOT IN (SELECT id FROM revision);
+
+-- name: check_documents
+SELECT count(*) FROM document d
+WHERE d.live IS NOT NULL
+  AND d.passages <> (SELECT count(*) FROM passage p
+                     WHERE p.id BETWEEN d.live << 24 AND (d.live << 24) + 16777215);
+
+-- name: check_passages_not_indexed
+SELECT count(*) FROM passage WHERE id NOT IN (SELECT id FROM passage_search_docsize);
+
+-- name: check_passages_only_indexed
+SELECT count(*) FROM passage_search_docsize WHERE id NOT IN (SELECT id FROM passage);
+
+-- name: check_passages
+SELECT p.id, r.owner, r.collection, p.text FROM passage p JOIN revision r ON r.id = p.id >> 24
+WHERE p.id IN (SELECT id FROM passage_search_docsize);
+
+-- name: all_passages
+SELECT p.id, r.owner, r.collection, p.text FROM passage p JOIN revision r ON r.id = p.id >> 24;
+
+-- name: check_passage_match
+SELECT 1 FROM passage_search WHERE passage_search MATCH ? AND rowid = ?;
+
+-- name: forget_passage_index
+INSERT INTO passage_search (passage_search) VALUES ('delete-all');
+
+-- name: forget_passage_total
+UPDATE passage_total SET passages = 0, length = 0 WHERE one = 1;

@@ -23,6 +23,7 @@ from daram.store.primitives import AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.sqlite import changes, forks, index, reads, rows, turns
 from daram.store.sqlite.care import SqliteCare
 from daram.store.sqlite.connections import Connections, Synchronous
+from daram.store.sqlite.documents import SqliteDocuments
 from daram.store.sqlite.errors import translate
 from daram.store.sqlite.readers import Readers
 from daram.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_identity, migrate
@@ -36,7 +37,7 @@ T = TypeVar("T")
 _FEEDS = 20
 
 
-class SqliteStore(SqliteCare):
+class SqliteStore(SqliteCare, SqliteDocuments):
     """Conversations in one file. Several processes may open it at once (on a local disk, not on a network share).
 
     ``path``: the file, made if it is not there (its directory must be). ``synchronous``: FULL keeps P1 through a power
@@ -198,6 +199,7 @@ class SqliteStore(SqliteCare):
         while step := await self._write(lambda db, now: changes.delete_owner(db, owner, now)):
             self._upkeep.removed()
             count += step
+        self._upkeep.unpublished()
         return count
 
     async def _purge(self, limit: int) -> int:
@@ -205,6 +207,7 @@ class SqliteStore(SqliteCare):
         while left and (step := await self._write(partial(changes.purge, limit=left))):
             self._upkeep.removed()
             left -= step
+        self._upkeep.unpublished()
         return limit - left
 
     # --- messages ---

@@ -8,6 +8,7 @@ every search at once; its terms leave the file when the index is merged (``wipe`
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import apsw
 
@@ -68,22 +69,34 @@ def unindex_conversation(db: apsw.Connection, key: bytes) -> None:
     run(db, "after_unindexing")
 
 
-def wipe(db: apsw.Connection) -> bool:
+class Wiping(NamedTuple):
+    """The queries by which an index is wiped."""
+
+    stale: str
+    merge: str
+    set_stale: str
+
+
+MESSAGES = Wiping("stale", "merge", "set_stale")
+PASSAGES = Wiping("stale_passages", "merge_passages", "set_stale_passages")
+
+
+def wipe(db: apsw.Connection, index: Wiping) -> bool:
     """Merge a part of the index, so that what was deleted leaves the file; returns whether more is to be done.
 
     https://sqlite.org/fts5.html#the_merge_command: a negative number begins a merge of everything, positive ones go on,
     and it is complete when one changes nothing. That must be reached within one transaction: where others write without
     end, the next one finds new pieces to merge.
     """
-    stale: int = value(db, "stale")
+    stale: int = value(db, index.stale)
     deadline = time.monotonic() + _WIPING
     while stale:
         before = db.total_changes()
-        run(db, "merge", (-_PAGES if stale == 1 else _PAGES,))
+        run(db, index.merge, (-_PAGES if stale == 1 else _PAGES,))
         stale = 0 if stale == 2 and db.total_changes() - before < 2 else 2
         if time.monotonic() >= deadline:
             break
-    run(db, "set_stale", (stale,))
+    run(db, index.set_stale, (stale,))
     return stale != 0
 
 

@@ -14,7 +14,7 @@ from daram.model import Answer, Conversation, Message
 from daram.store.primitives import Ref
 from daram.store.queries import load_queries
 
-Q = load_queries("daram.store.sqlite")
+Q = load_queries("daram.store.sqlite") | load_queries("daram.store.sqlite", "documents.sql")
 Row = tuple[Any, ...]
 
 

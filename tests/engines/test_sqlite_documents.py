@@ -1,0 +1,224 @@
+"""What only the SQLite engine does with documents: what its file holds, what a search looks at, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import apsw
+import pytest
+from msgspec import structs
+from tests.faults.checks import check_file, check_passages
+from tests.faults.test_sqlite_erasure import Secrets, contents, remains
+
+from daram.errors import StoreReadOnly, Unsupported
+from daram.store.documents import Document, Scope
+from daram.store.documents_engine import STAGED_SECONDS
+from daram.store.sqlite import passage_search
+from daram.store.sqlite.engine import SqliteStore
+from daram.testing.suite.documents import MODEL, SCOPE, add, document, found, passage, publish, said
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """The file, which is looked at from below when the test is over."""
+    path = tmp_path / "daram.db"
+    yield path
+    check_file(path)
+    check_passages(path)
+
+
+def count(path: Path, table: str) -> int:
+    db = apsw.Connection(str(path))
+    try:
+        return int(db.execute(f"SELECT count(*) FROM {table}").get)  # type: ignore[arg-type]
+    finally:
+        db.close()
+
+
+async def test_what_was_never_published_is_purged_after_a_day(path: Path) -> None:
+    now = 1_000_000_000_000
+    store = SqliteStore(path, clock=lambda: now)
+    stored = await store.put_document(document())
+    await store.stage_passages("ann", "c", "d", "r", [passage(0, "never published")])
+    now += (STAGED_SECONDS - 1) * 1_000_000
+    await store.purge()
+    await store.stage_passages("ann", "c", "d", "r", [passage(1, "still at it")])
+    now += STAGED_SECONDS * 1_000_000
+    await store.purge()
+    done = await store.publish_document(stored, "r", expect=stored.etag)
+    assert done.passages == 2
+    await store.stage_passages("ann", "c", "d", "s", [passage(0, "never published")])
+    now += (STAGED_SECONDS + 1) * 1_000_000
+    await store.purge()
+    assert (await store.publish_document(done, "s", expect=done.etag)).passages == 0
+    await store.close()
+    assert count(path, "passage") == 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_deleted_passages_are_nowhere(path: Path, seed: int) -> None:
+    secrets = Secrets(seed)
+    kept: set[str] = set()
+    async with SqliteStore(path) as store:
+        for i in range(30):
+            words = [secrets.word() for _ in range(6)]
+            stored = await store.put_document(
+                document(f"d{i}", collection=f"c{i % 4}", owner="ann" if i % 2 else "ben")
+            )
+            where = (stored.owner, stored.collection, stored.id)
+            texts = [secrets.text(word) for word in words]
+            stored = await publish(store, stored, *texts[:4])
+            if i % 5 == 0:  # replaced
+                stored = await publish(store, stored, texts[4], revision="next")
+                words = words[4:5]
+            elif i % 5 == 1:
+                await store.delete_document(*where)
+                words = []
+            elif i % 5 == 2:  # begun, and given up
+                await store.stage_passages(*where, "next", [passage(0, texts[5])])
+                await store.discard_revision(*where, "next")
+                words = words[:4]
+            else:
+                words = words[:4]
+            if stored.owner == "ann" and stored.collection != "c1":
+                kept.update(words)
+        await store.delete_owner("ben")
+        await store.delete_collection("ann", "c1")
+        hits = {hit.passage.text for hit in await store.search_passages([Scope("ann", "c3")], "filler1 filler2 secret")}
+        assert hits
+    assert contents(path) == kept
+    assert remains(path.parent) == kept
+
+
+async def test_much_is_removed_in_steps_and_found_by_nothing(path: Path) -> None:
+    async with SqliteStore(path) as store:
+        stored = await store.put_document(document())
+        for revision in ("old", "new"):
+            for start in range(0, 900, 300):
+                some = [passage(start + i, f"{revision} nut", [1, i, 0, 0]) for i in range(300)]
+                await store.stage_passages("ann", "c", "d", revision, some)
+            ready = structs.replace(stored, embedder=MODEL)
+            stored = await store.publish_document(ready, revision, expect=stored.etag)
+        assert set(await found(store, "nut")) == {"new nut"}
+        assert await found(store, "old") == []
+        near = await store.nearest_passages([SCOPE], [1, 0, 0, 0], MODEL, limit=1000)
+        assert len(near) == 900
+        async with asyncio.timeout(120):
+            while count(path, "passage") > 900 or count(path, "vector") > 900 or count(path, "revision") > 1:
+                await asyncio.sleep(0.05)
+
+
+async def test_the_commonest_terms_choose_nothing_in_a_large_collection(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passage_search, "_COUNTED", 20)
+    monkeypatch.setattr(passage_search, "_CHOSEN", 10)
+    async with SqliteStore(path) as store:
+        texts = [f"the common forest {i}" for i in range(100)]
+        texts[40] += " walnut"
+        texts[60] += " walnut"
+        await add(store, "d", *texts)
+        assert await found(store, "common walnut") == [texts[40], texts[60]]
+        assert len(await found(store, "common")) == 20  # where there is nothing else, they do
+        assert await found(store, "common walnut", any_word=False) == [texts[40], texts[60]]
+        # In a small collection all do.
+        await add(store, "d", "common", "walnut", "leaf", collection="small")
+        assert set(await found(store, "common walnut", Scope("ann", "small"))) == {"common", "walnut"}
+
+
+async def test_the_bits_find_what_the_vectors_say(path: Path) -> None:
+    """Recall of the first ten, on vectors in clusters as those of texts are."""
+    random = Random(3)
+    size, dimensions = 3000, 64
+
+    def near(center: list[float], spread: float) -> list[float]:
+        return [x + random.gauss(0, spread) for x in center]
+
+    centers = [[random.gauss(0, 1) for _ in range(dimensions)] for _ in range(60)]
+    vectors = [near(centers[i % 60], 0.7) for i in range(size)]
+    async with SqliteStore(path, synchronous="OFF") as store:
+        stored = await store.put_document(document())
+        unit: list[array[float]] = []
+        for start in range(0, size, 500):
+            some = [passage(start + i, "x", vectors[start + i]) for i in range(500)]
+            unit += [array("f", p.vector) for p in some if p.vector is not None]
+            await store.stage_passages("ann", "c", "d", "r", some)
+        await store.publish_document(structs.replace(stored, embedder=MODEL), "r", expect=stored.etag)
+        right = 0
+        for i in range(20):
+            asked = near(centers[i], 0.5)
+            cosines = [sum(a * b for a, b in zip(asked, vector, strict=True)) for vector in unit]
+            best = sorted(range(size), key=lambda n: -cosines[n])[:10]
+            hits = await store.nearest_passages([SCOPE], asked, MODEL, limit=10)
+            right += len(set(best) & {hit.passage.seq for hit in hits})
+        assert right >= 0.95 * 200
+
+
+async def test_without_numpy_words_are_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SqliteStore(path) as store:
+        stored = await store.put_document(document())
+        await store.stage_passages("ann", "c", "d", "r", [passage(0, "acorn", [1, 0, 0, 0])])
+        await store.publish_document(structs.replace(stored, embedder=MODEL), "r", expect=stored.etag)
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "numpy", None)
+            assert await found(store, "acorn") == ["acorn"]
+            with pytest.raises(Unsupported, match=r"daram\[documents\]"):
+                await store.nearest_passages([SCOPE], [1, 0, 0, 0], MODEL)
+        assert said(await store.nearest_passages([SCOPE], [1, 0, 0, 0], MODEL)) == ["acorn"]
+
+
+async def test_a_file_that_is_read_only_is_searched(path: Path) -> None:
+    async with SqliteStore(path) as store:
+        await add(store, "d", "acorn")
+    async with SqliteStore(path, read_only=True) as store:
+        assert await found(store, "acorn") == ["acorn"]
+        with pytest.raises(StoreReadOnly):
+            await add(store, "e", "acorn")
+
+
+async def test_a_backup_has_the_documents(path: Path, tmp_path: Path) -> None:
+    async with SqliteStore(path) as store:
+        stored = await add(store, "d", "acorn")
+        await store.backup(str(tmp_path / "backup.db"))
+        await store.delete_document("ann", "c", "d")
+        await add(store, "e", "acorn that came later")
+        await store.restore(str(tmp_path / "backup.db"))
+        assert await found(store, "acorn") == ["acorn"]
+        again = await store.get_document("ann", "c", "d")
+        assert again.etag != stored.etag
+        assert structs.replace(again, etag=stored.etag) == stored
+
+
+@pytest.mark.parametrize(
+    ("damage", "where"),
+    [
+        ("DELETE FROM document", "table revision"),
+        ("DELETE FROM revision", "table passage"),
+        ("DELETE FROM passage WHERE id & 1", "table vector"),
+        ("DELETE FROM passage_search WHERE rowid & 1", "the index of documents"),
+        ("UPDATE passage SET text = 'other words'", "the index of documents"),
+    ],
+)
+async def test_check_finds_and_mends(tmp_path: Path, damage: str, where: str) -> None:
+    path = tmp_path / "daram.db"
+    async with SqliteStore(path) as store:
+        stored: Document = await store.put_document(document())
+        await store.stage_passages("ann", "c", "d", "r", [passage(i, f"acorn {i}", [1, 0, 0, 0]) for i in range(4)])
+        await store.publish_document(structs.replace(stored, embedder=MODEL), "r", expect=stored.etag)
+        assert await store.check() == []
+    db = apsw.Connection(str(path))
+    db.execute(damage)
+    db.close()
+    async with SqliteStore(path) as store:
+        assert where in {problem.where for problem in await store.check()}
+        mended: list[Any] = await store.check(repair=True)
+        assert all(p.repaired for p in mended if p.where != "table document")
+    async with SqliteStore(path) as store:
+        assert {p.where for p in await store.check()} <= {"table document"}
+    check_file(path)

@@ -11,6 +11,8 @@ from daram.errors import (
     ContextOverflow,
     ConversationBusy,
     DaramError,
+    DocumentError,
+    DocumentTooLarge,
     Gone,
     InvalidInput,
     LeaseLost,
@@ -22,6 +24,7 @@ from daram.errors import (
     ModelRefused,
     ModelTimeout,
     ModelUnavailable,
+    NotAllowed,
     NotFound,
     OutcomeUnknown,
     SchemaTooNew,
@@ -35,8 +38,12 @@ from daram.errors import (
     SyncInAsync,
     TooLarge,
     Unsupported,
+    UnsupportedDocument,
     WrongLoop,
 )
+from daram.knowledge.access import Reader
+from daram.knowledge.documents import Documents
+from daram.knowledge.retrieve import Retrieval
 from daram.memory import Memory, open
 from daram.model import (
     ROOT,
@@ -55,6 +62,8 @@ from daram.model import (
     tool,
     user,
 )
+from daram.store.documents import Document, Scope
+from daram.text.chunk import Chunking
 
 __version__ = "0.1.0"
 
@@ -65,12 +74,17 @@ __all__ = [
     "Appended",
     "Chatbot",
     "ChatbotClosed",
+    "Chunking",
     "ConfigError",
     "Conflict",
     "ContextOverflow",
     "Conversation",
     "ConversationBusy",
     "DaramError",
+    "Document",
+    "DocumentError",
+    "DocumentTooLarge",
+    "Documents",
     "Event",
     "EventLog",
     "Gone",
@@ -88,13 +102,17 @@ __all__ = [
     "ModelRefused",
     "ModelTimeout",
     "ModelUnavailable",
+    "NotAllowed",
     "NotFound",
     "OutcomeUnknown",
     "Page",
     "Part",
+    "Reader",
     "Record",
+    "Retrieval",
     "Running",
     "SchemaTooNew",
+    "Scope",
     "StoreBusy",
     "StoreClosed",
     "StoreCorrupt",
@@ -106,6 +124,7 @@ __all__ = [
     "TooLarge",
     "Turn",
     "Unsupported",
+    "UnsupportedDocument",
     "WrongLoop",
     "assistant",
     "open",

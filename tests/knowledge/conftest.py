@@ -14,9 +14,11 @@ from daram.memory import Memory
 from daram.text.load import LoadLimits, Section, load
 
 
-@pytest.fixture
-async def memory() -> AsyncIterator[Memory]:
-    async with daram.open("memory://") as memory:
+@pytest.fixture(params=["memory"])
+async def memory(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Memory]:
+    """In memory, or in SQLite where a module asks for both."""
+    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/daram.db"
+    async with daram.open(url) as memory:
         yield memory
 
 

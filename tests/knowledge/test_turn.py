@@ -22,7 +22,10 @@ from daram.model import Message
 from daram.store.documents import Scope
 from daram.text.tokens import TokenCounter
 
-pytestmark = pytest.mark.usefixtures("in_process")
+pytestmark = [
+    pytest.mark.usefixtures("in_process"),
+    pytest.mark.parametrize("memory", ["memory", "sqlite"], indirect=True),
+]
 ANN, TRIP = "ann", "trip"
 
 

@@ -18,7 +18,7 @@ SIZE = 60
 # each publishing what was acknowledged.
 CHILD = (
     f"SIZE = {SIZE}"
-     """
+    """
 from daram.testing.suite.documents import passage
 from daram.store.sqlite import documents
 documents._TOGETHER = 7  # more moments to be killed at

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 import daram
 from daram.cli.app import cli
 from daram.settings import Settings
+from daram.store.documents import Document
 
 Run = Callable[..., Result]
 
@@ -66,6 +67,15 @@ def test_copy(run: Run, store: str, tmp_path: Path) -> None:
     assert "c1 of local" in result.stderr
     assert run("copy", store, other, "--replace").exit_code == 0
     assert held(other) == held(store)
+
+
+def test_copy_says_that_documents_stay_behind(run: Run, store: str, tmp_path: Path) -> None:
+    with daram.sync.open(store) as memory:
+        memory.put_document(Document(id="d", owner="local", collection="c", name="d.txt"))
+    result = run("copy", store, f"sqlite:///{tmp_path}/other.db")
+    assert result.exit_code == 0, result.stderr
+    assert "not copied: 1 documents" in result.stderr
+    assert "Everything but the documents" in result.stderr
 
 
 def test_copy_from_nowhere_makes_nothing(run: Run, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def copy(source: str, target: str, replace: bool) -> None:
     Both may be in use. What is there already is compared and skipped, so it is safe to run again, also after an
     interruption; what changed at FROM_URL since is brought up to date. Everything that is written is read back and
     compared. A conversation that TO_URL changed on its own is left alone and named. Ends with 1 where anything
-    differs.
+    differs. Documents are not copied: add them again at TO_URL (a backup has them).
     """
 
     async def run() -> Report:
@@ -82,9 +82,12 @@ def copy(source: str, target: str, replace: bool) -> None:
     if report.extra:
         names = _few([f"{id} of {owner}" for owner, id in report.extra])
         click.echo(f"only at the target ({len(report.extra):,}): {names}", err=True)
+    if report.documents:
+        click.echo(f"not copied: {report.documents} documents; add them again at {mask(target)}", err=True)
     if not report.complete:
         raise click.exceptions.Exit(1)
-    click.echo("Everything is at the target, read back and equal.", err=True)
+    what = "Everything but the documents" if report.documents else "Everything"
+    click.echo(f"{what} is at the target, read back and equal.", err=True)
 
 
 @click.command("export")

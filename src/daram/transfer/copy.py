@@ -23,7 +23,8 @@ class Report:
 
     ``conversations``, ``messages``: at the source in the last pass; ``new``, ``replaced``, ``equal``, ``gone``: see
     ``bring.Outcome``; ``running``: answers that are being made at the source, which no move takes along; ``extra``:
-    conversations that only the target has; ``records_kept``: records that the target has with another value.
+    conversations that only the target has; ``records_kept``: records that the target has with another value;
+    ``documents``: how many the source has, as it says; no copy takes them along (empty where it has none).
     """
 
     conversations: int = 0
@@ -35,6 +36,7 @@ class Report:
     gone: int = 0
     running: int = 0
     passes: int = 0
+    documents: str = ""
     records_written: int = 0
     kept: list[tuple[str, str]] = field(default_factory=list)
     changing: list[tuple[str, str]] = field(default_factory=list)
@@ -93,12 +95,14 @@ async def recover_all(store: Memory) -> None:
 
 
 async def copy(source: Memory, target: Memory, *, replace: bool = False, progress: Progress = lambda _: None) -> Report:
-    """Bring every conversation and record of ``source`` into ``target``; what is there already costs reads only.
+    """Bring every conversation and record (no documents) of ``source`` into ``target``; what is there costs reads only.
 
     Passes are made until one finds nothing that was written meanwhile. Every conversation is read back and compared
     by a digest; at the end both stores are compared once more by the state of each conversation.
     """
     report = Report()
+    documents = (await source.describe()).get("documents", "0").partition(",")[0]
+    report.documents = "" if documents == "0" else documents
     await recover_all(source)
     while report.passes < _PASSES:
         report.passes += 1

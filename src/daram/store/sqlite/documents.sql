@@ -5,6 +5,9 @@ SELECT owner, collection, id, name, title, media_type, source, digest, bytes, st
        passages, etag, created_at, updated_at, live
 FROM document WHERE owner = ? AND collection = ? AND id = ?;
 
+-- name: count_documents
+SELECT count(*) FROM document;
+
 -- name: put_document
 INSERT INTO document (owner, collection, id, name, title, media_type, source, digest, bytes, state, error, metadata,
                       embedder, revision, passages, etag, created_at, updated_at, live)

@@ -20,12 +20,13 @@ from daram.errors import ConfigError, NotFound, StoreClosed, StoreError, StoreRe
 from daram.model import Answer, Appended, Conversation, Hit, Message, Turn
 from daram.store.base import Order
 from daram.store.primitives import AnswerSpec, AppendSpec, Changes, Ref
-from daram.store.sqlite import changes, forks, index, reads, rows, turns
+from daram.store.sqlite import changes, forks, index, reads, rows, turns, vectors
 from daram.store.sqlite.care import SqliteCare
 from daram.store.sqlite.connections import Connections, Synchronous
 from daram.store.sqlite.documents import SqliteDocuments
 from daram.store.sqlite.errors import translate
 from daram.store.sqlite.readers import Readers
+from daram.store.sqlite.rows import value
 from daram.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_identity, migrate
 from daram.store.sqlite.upkeep import Upkeep
 from daram.store.sqlite.writer import Writer
@@ -138,6 +139,7 @@ class SqliteStore(SqliteCare, SqliteDocuments):
 
         def look(db: apsw.Connection) -> dict[str, str]:
             synchronous = self._connections.synchronous
+            documents = value(db, "count_documents")
             return {
                 "engine": f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})",
                 "location": self.path,
@@ -147,6 +149,7 @@ class SqliteStore(SqliteCare, SqliteDocuments):
                 + ("" if synchronous == "FULL" else " (a power cut can lose what was acknowledged)"),
                 "schema": str(db.execute("PRAGMA user_version").get),
                 "application_id": f"{APPLICATION_ID:#x}",
+                "documents": f"{documents:,}, found by words" + (" and vectors" if vectors.has_numpy() else " only"),
                 "size": f"{Path(self.path).stat().st_size:,} bytes",
             }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 import apsw
@@ -36,14 +37,20 @@ class _PageKey(NamedTuple):
     page: int
 
 
+def has_numpy() -> bool:
+    """Whether vectors can be searched here."""
+    try:
+        return find_spec("numpy") is not None
+    except ValueError:  # it was taken out of the modules
+        return False
+
+
 def need_numpy() -> None:
     """Raise ``Unsupported`` where vectors cannot be searched."""
-    try:
-        import numpy as np  # noqa: F401
-    except ImportError:
+    if not has_numpy():
         raise Unsupported(
             'searching vectors needs numpy: pip install "daram[documents]"; a search by words works without it'
-        ) from None
+        )
 
 
 def embedder_number(db: apsw.Connection, name: str) -> int:

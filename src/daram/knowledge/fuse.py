@@ -116,8 +116,8 @@ class Calibration(msgspec.Struct, frozen=True):
     constant: float
 
 
-WORDS_ONLY: Final = Calibration(covered=12.97, cosine=0.0, constant=-4.12)
-WITH_VECTORS: Final = Calibration(covered=7.0, cosine=6.0, constant=-5.5)
+WORDS_ONLY: Final = Calibration(covered=12.06, cosine=0.0, constant=-3.87)
+WITH_VECTORS: Final = Calibration(covered=10.72, cosine=2.97, constant=-4.66)
 
 
 def confidence(covered: float, cosine: float | None) -> float:

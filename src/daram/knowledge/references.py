@@ -12,6 +12,7 @@ import msgspec
 
 from daram.errors import DocumentError, InvalidInput, NotFound, StoreBusy
 from daram.knowledge.base import REFERENCES, Library, decode, encode
+from daram.knowledge.bindings import delete_documents
 from daram.knowledge.collections import SHADOW
 from daram.knowledge.files import Files
 from daram.knowledge.ingest import Ingester
@@ -121,7 +122,7 @@ class References:
         """Delete a text with its passages. Raises ``NotFound``."""
         reference = await self.get(owner, category, title_no)
         key = _key(category, reference.title_no)
-        await self._store.delete_collection(*reference.scope)
+        await delete_documents(self._store, self._files, reference.scope)
         await self._store.delete_record(owner, REFERENCES, key)
         await self._keep_only(owner, key, None)
 

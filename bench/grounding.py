@@ -27,7 +27,8 @@ from daram.llm.embed_local import LocalEmbedder
 from daram.store.documents import Document, Passage, Scope
 
 DATA = Path(__file__).parent / "data" / "grounding.json"
-SCOPE = Scope("bench", "paragraphs")
+OWNER = "bench"
+ALL = (Scope(OWNER, "en"), Scope(OWNER, "ko"))
 MODES = {
     "lexical": Retrieval(words=1.0, vectors=0.0),
     "vector": Retrieval(words=0.0, vectors=1.0),
@@ -53,8 +54,8 @@ class Row(NamedTuple):
     language: str
 
 
-def read(path: Path) -> tuple[list[tuple[str, str, str]], list[Asked]]:
-    """The paragraphs (id, title, text) and the questions of a file in SQuAD's format."""
+def read(path: Path) -> tuple[list[tuple[str, str, str, str]], list[Asked]]:
+    """The paragraphs (id, title, text, language) and the questions of a file in SQuAD's format."""
     paragraphs, asked = [], []
     for number, article in enumerate(json.loads(path.read_text("utf-8"))["data"]):
         for place, paragraph in enumerate(article["paragraphs"]):
@@ -64,27 +65,30 @@ def read(path: Path) -> tuple[list[tuple[str, str, str]], list[Asked]]:
             language = article.get("language") or (
                 "ko" if any("가" <= c <= "힣" for c in paragraph["context"]) else "en"
             )
+            if paragraph["context"]:
+                paragraphs.append((id, article.get("title") or id, paragraph["context"], language))
             for question in paragraph["qas"]:
                 answer = None if question.get("is_impossible") else id
-                asked.append(Asked(question["question"], language, answer))
+                # One with a language of its own is asked across languages.
+                asked.append(Asked(question["question"], "across" if "language" in question else language, answer))
     return paragraphs, asked
 
 
-async def fill(store: Any, embedder: LocalEmbedder, paragraphs: Sequence[tuple[str, str, str]]) -> None:
-    """Each paragraph as a document of one passage."""
-    vectors = await embedder.embed([text for _, _, text in paragraphs])
-    for (id, title, text), vector in zip(paragraphs, vectors, strict=True):
-        document = Document(id=id, owner=SCOPE.owner, collection=SCOPE.collection, name=title, title=title)
+async def fill(store: Any, embedder: LocalEmbedder, paragraphs: Sequence[tuple[str, str, str, str]]) -> None:
+    """Each paragraph as a document of one passage, in the collection of its language."""
+    vectors = await embedder.embed([text for _, _, text, _ in paragraphs])
+    for (id, title, text, language), vector in zip(paragraphs, vectors, strict=True):
+        document = Document(id=id, owner=OWNER, collection=language, name=title, title=title)
         stored = await store.put_document(document)
         passage = Passage(seq=0, text=text, start=0, end=len(text), vector=packed(vector))
-        await store.stage_passages(*SCOPE, id, "r1", [passage])
+        await store.stage_passages(OWNER, language, id, "r1", [passage])
         ready = msgspec.structs.replace(stored, state="ready", embedder=name_of(embedder))
         await store.publish_document(ready, "r1", expect=stored.etag)
 
 
-async def search(retriever: Retriever, asked: Sequence[Asked], how: Retrieval) -> list[Result]:
+async def search(retriever: Retriever, asked: Sequence[Asked], how: Retrieval, scopes: Sequence[Scope]) -> list[Result]:
     """The results of all questions."""
-    return [await retriever.search([SCOPE], [Query(question.text)], how) for question in asked]
+    return [await retriever.search(scopes, [Query(question.text)], how) for question in asked]
 
 
 def ranks(asked: Sequence[Asked], results: Sequence[Result]) -> str:
@@ -110,20 +114,30 @@ def told_apart(asked: Sequence[Asked], results: Sequence[Result]) -> str:
 # --- fitting ---
 
 
-async def rows(retriever: Retriever, asked: Sequence[Asked], how: Retrieval) -> list[Row]:
-    """What each question measures: undone from the score by the same functions that made it."""
+async def rows(retriever: Retriever, asked: Sequence[Asked], how: Retrieval, language: str | None) -> list[Row]:
+    """What each question measures of its best passage, taken where the score is made of it: of its own language, or
+    with ``across`` of the other one."""
     found: list[Row] = []
     real = fuse.confidence
     try:
         for question in asked:
+            if question.answer is not None and (question.language == "across") != (language == "across"):
+                continue
             measured: list[tuple[float, float]] = []
 
-            def note(covered: float, cosine: float | None, into: list[tuple[float, float]] = measured) -> float:
-                into.append((covered, cosine or 0.0))
-                return real(covered, cosine)
+            def note(
+                covered: float,
+                cosine: float | None,
+                *,
+                across: bool = False,
+                into: list[tuple[float, float]] = measured,
+            ) -> float:
+                if across == (language == "across"):
+                    into.append((covered, cosine or 0.0))
+                return real(covered, cosine, across=across)
 
             retrieve.confidence = note
-            await retriever.search([SCOPE], [Query(question.text)], how)
+            await retriever.search(ALL, [Query(question.text)], how)
             # Of the best one: where both are high.
             covered, cosine = max(measured, key=lambda pair: real(*pair), default=(0.0, 0.0))
             found.append(Row(covered, cosine, question.answer is not None, question.language))
@@ -173,15 +187,19 @@ async def measure(path: Path, fitting: bool) -> None:
         await fill(store, embedder, paragraphs)
         retriever = Retriever(store, embedder)
         for mode, how in MODES.items():
-            results = await search(retriever, asked, how)
-            for language in ("en", "ko"):
-                some = [n for n, question in enumerate(asked) if question.language == language]
-                if some:
-                    part, found = [asked[n] for n in some], [results[n] for n in some]
-                    print(f"{mode:9} {language}  {ranks(part, found)}  {told_apart(part, found)}")
+            for language, scopes in (("en", ALL[:1]), ("ko", ALL[1:]), ("en", ALL), ("ko", ALL), ("across", ALL)):
+                part = [question for question in asked if question.language == language]
+                if part:
+                    found = await search(retriever, part, how, scopes)
+                    where = "both" if len(scopes) == 2 else language
+                    print(f"{mode:9} {language:6} in {where:4}  {ranks(part, found)}  {told_apart(part, found)}")
         if fitting:
-            for name, mode, with_cosine in (("WORDS_ONLY", "lexical", False), ("WITH_VECTORS", "hybrid", True)):
-                data = await rows(retriever, asked, MODES[mode])
+            for name, mode, with_cosine, language in (
+                ("WORDS_ONLY", "lexical", False, None),
+                ("WITH_VECTORS", "hybrid", True, None),
+                ("ACROSS", "vector", True, "across"),
+            ):
+                data = await rows(retriever, asked, MODES[mode], language)
                 share = cross_validated(data, with_cosine)
                 print(f"{name} = {fit(data, with_cosine)}  told rightly when left out of the fit: {100 * share:.1f} %")
 

@@ -194,7 +194,7 @@ class Settings:
     )
     document_weights: str = setting(
         "DARAM_DOCUMENT_WEIGHTS",
-        Kind(read_weights, "`default`, `tutorial`, `WORDS,VECTORS` (as `0.8,0.2`)"),
+        Kind(read_weights, "`default`, `tutorial`, `WORDS,VECTORS` (as `0.9,0.1`)"),
         "How much the search by words and the search by meaning count. `tutorial`: 0.3 and 0.7, and each question "
         "asked in three ways.",
         default="default",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from tests.knowledge.test_turn import Quiet
+from tests.knowledge.texts import left
+from tests.unit.chat_script import chatbot
 
 from daram import errors
 from daram.knowledge.access import Reader
 from daram.knowledge.documents import Documents
 from daram.memory import Memory
-from tests.knowledge.test_turn import Quiet
-from tests.knowledge.texts import left
-from tests.unit.chat_script import chatbot
 
 pytestmark = pytest.mark.usefixtures("in_process")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, runtime_checkable
 
 import msgspec
@@ -15,6 +15,7 @@ from daram.knowledge.embedding import name_of
 from daram.knowledge.fuse import (
     Found,
     Place,
+    across,
     confidence,
     coverage,
     fused,
@@ -40,8 +41,8 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
     question is also asked for its concept, its usage and its code.
     """
 
-    words: float = 0.8
-    vectors: float = 0.2
+    words: float = 0.9
+    vectors: float = 0.1
     k: int = 60
     candidates: int = 20
     passages: int = 5
@@ -130,17 +131,21 @@ class Retriever:
         has_vectors = bool(cosines)
         least = min(cosines.values(), default=0.0)
         weights = term_weights(asked[0].text, [hit.passage.text for hit in hits.values()])
+        order = order[: how.candidates]
+        question = asked[0].text
+        other = {place: across(question, hits[place].passage.text) for place in order}
         scores = {
             place: confidence(
-                max(coverage(_whole(hits[place]), weights), 0.0),
+                coverage(_whole(hits[place]), weights),
                 # A hit of the words alone is farther than the farthest of those by meaning.
                 cosines.get(place, least) if has_vectors else None,
+                across=other[place],
             )
-            for place in order[: how.candidates]
+            for place in order
         }
-        order = order[: how.candidates]
+        order = _with_other_scripts(order, other, {place for place in order if scores[place] >= how.threshold})
         if self._reranker is not None and order:
-            order = await self._reranked(self._reranker, asked[0].text, order, hits)
+            order = await self._reranked(self._reranker, question, order, hits)
         best = max((scores[place] for place in order), default=0.0)
         chosen = merged([(hits[place], scores[place]) for place in order[: how.passages * _BESIDE]])[: how.passages]
         return Result(await self._with_revisions(chosen), best, best >= how.threshold)
@@ -202,3 +207,15 @@ class Retriever:
 def _whole(hit: PassageHit) -> str:
     """What a passage is judged by: its text with what stands above it."""
     return " ".join((hit.title or hit.name, *hit.passage.heading, hit.passage.text))
+
+
+def _with_other_scripts(order: list[Place], other: Mapping[Place, bool], bearing: set[Place]) -> list[Place]:
+    """The order, with the passages of another script than the question's behind those of its own that bear on it.
+
+    They share no words with it, so that passages with some word by chance would else all stand before them.
+    """
+    own = [place for place in order if not other[place]]
+    last = max((number for number, place in enumerate(own, 1) if place in bearing), default=0)
+    good = [place for place in order if other[place] and place in bearing]
+    rest = [place for place in order if other[place] and place not in bearing]
+    return [*own[:last], *good, *own[last:], *rest]

@@ -60,8 +60,6 @@ def read(path: Path) -> tuple[list[tuple[str, str, str, str]], list[Asked]]:
     for number, article in enumerate(json.loads(path.read_text("utf-8"))["data"]):
         for place, paragraph in enumerate(article["paragraphs"]):
             id = f"{number}.{place}"
-            if paragraph["context"]:
-                paragraphs.append((id, article.get("title") or id, paragraph["context"]))
             language = article.get("language") or (
                 "ko" if any("가" <= c <= "힣" for c in paragraph["context"]) else "en"
             )

@@ -175,6 +175,7 @@ def test_what_points_back(question: str):
     [
         "How many paid leave days does an employee earn?",
         "정규직 직원은 한 달에 유급 휴가가 며칠 생기나요?",
+        "When is the office closed?",
     ],
 )
 def test_what_stands_alone(question: str):
@@ -184,7 +185,7 @@ def test_what_stands_alone(question: str):
 async def test_without_a_model_the_words_before_are_taken():
     assert await queries("and in Korean?", PAST) == [
         Query("Where does the red squirrel hide its acorns? and in Korean?"),
-        Query("and in Korean?", 0.5),
+        Query("and in Korean?", 0.5, judged=False),
     ]
     later = [*PAST, user("and in Korean?"), assistant("참나무 아래.")]
     assert in_words("why?", later) == "Where does the red squirrel hide its acorns? and in Korean? why?"
@@ -212,6 +213,13 @@ async def test_a_model_that_is_slow_or_fails_or_says_nothing_is_done_without():
         found = await queries("and in Korean?", PAST, ScriptedModel([step]), seconds=0.05)
         assert found[0].text == "Where does the red squirrel hide its acorns? and in Korean?"
     assert gate.reached.is_set()
+
+
+async def test_a_wording_that_went_wrong_does_not_hide_what_was_asked(documents: Documents):
+    await documents.add(ANN, "animals", SQUIRREL.encode(), name="s.txt", wait=True)
+    wrong = await queries("Where does it hide acorns in winter?", PAST, ScriptedModel("The weather on Mars"))
+    result = await documents.search(ANN, wrong, "animals")
+    assert (result.answers, [p.name for p in result.passages]) == (True, ["s.txt"])
 
 
 async def test_three_ways_by_the_model_or_by_form():

@@ -66,10 +66,12 @@ TUTORIAL: Final = Retrieval(words=0.3, vectors=0.7, three_ways=True)
 
 
 class Query(msgspec.Struct, frozen=True):
-    """One wording of a question, and how much its rankings count."""
+    """One wording of a question, and how much its rankings count; ``judged``: whether a passage that bears on it bears
+    on the question."""
 
     text: str
     weight: float = 1.0
+    judged: bool = True
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -101,12 +103,13 @@ class Retriever:
     async def search(
         self, scopes: Sequence[Scope], queries: Sequence[Query] | str, how: Retrieval = Retrieval()
     ) -> Result:
-        """The passages of these collections that bear on a question, in one wording or several (the first is the one
-        that passages are judged by). Raises ``InvalidInput``, and what the store raises."""
+        """The passages of these collections that bear on a question, in one wording or several. Raises ``InvalidInput``, and what the store raises."""
         how.check()
         asked = [Query(queries)] if isinstance(queries, str) else list(queries)
         # What holds no term at all (an emoji, "?!") finds nothing, by meaning neither.
-        asked = [Query(q.text.strip()[:_QUERY_CHARS], q.weight) for q in asked if parse_query(q.text).words]
+        asked = [
+            msgspec.structs.replace(q, text=q.text.strip()[:_QUERY_CHARS]) for q in asked if parse_query(q.text).words
+        ]
         if not asked or not scopes:
             return Result([], 0.0, False)
         worded_task = asyncio.gather(*(self._by_words(scopes, query, how) for query in asked))
@@ -130,13 +133,14 @@ class Retriever:
         order = list(fused(rankings, how.k))
         has_vectors = bool(cosines)
         least = min(cosines.values(), default=0.0)
-        weights = term_weights(asked[0].text, [hit.passage.text for hit in hits.values()])
+        texts = [hit.passage.text for hit in hits.values()]
+        weights = [term_weights(query.text, texts) for query in asked if query.judged]
         order = order[: how.candidates]
         question = asked[0].text
         other = {place: across(question, hits[place].passage.text) for place in order}
         scores = {
             place: confidence(
-                coverage(_whole(hits[place]), weights),
+                max((coverage(_whole(hits[place]), one) for one in weights), default=0.0),
                 # A hit of the words alone is farther than the farthest of those by meaning.
                 cosines.get(place, least) if has_vectors else None,
                 across=other[place],

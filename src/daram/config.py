@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from daram.chat import Chatbot
     from daram.chat.events import EventLog
     from daram.chat.title import OnTitle
-    from daram.knowledge.documents import Documents
+    from daram.knowledge.documents import Documents, GroupsOf
     from daram.llm.base import ChatModel, Embedder
     from daram.memory import Memory
     from daram.store.base import Store
@@ -207,9 +207,14 @@ def make_chatbot(
 
 
 @asynccontextmanager
-async def open_documents(settings: Settings, memory: Memory) -> AsyncIterator[Documents | None]:
+async def open_documents(
+    settings: Settings, memory: Memory, *, groups: GroupsOf | None = None
+) -> AsyncIterator[Documents | None]:
     """The documents of a memory, with the embedding model that the settings name, read in the background while this is
-    open. None where the store keeps no documents. Raises ``ConfigError``, ``MissingExtra``."""
+    open; ``groups`` tells the groups of an owner. None where the store keeps no documents.
+
+    Raises ``ConfigError``, ``MissingExtra``.
+    """
     from daram.errors import Unsupported
     from daram.knowledge.documents import Documents
     from daram.knowledge.retrieve import TUTORIAL, Retrieval
@@ -223,7 +228,7 @@ async def open_documents(settings: Settings, memory: Memory) -> AsyncIterator[Do
     how = structs.replace(how, passages=settings.document_passages, threshold=settings.document_threshold)
     try:
         try:
-            documents = Documents(memory, embedder, retrieval=how)
+            documents = Documents(memory, embedder, retrieval=how, groups=groups)
         except Unsupported:
             yield None
             return

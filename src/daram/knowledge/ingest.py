@@ -33,6 +33,7 @@ from daram.text.load import LoadLimits
 log = logging.getLogger(__name__)
 
 _STAGED: Final = 200  # passages in one call
+_EMBEDDED: Final = 1000  # passages in one sweep, about
 _LEASE: Final = 60.0
 _ATTEMPTS: Final = 3
 _ERROR_CHARS: Final = 1_000
@@ -156,7 +157,8 @@ class Ingester:
                 pass
 
     async def sweep(self) -> int:
-        """Read everything that waits, by whomever it was left; returns how many documents."""
+        """Read everything that waits, by whomever it was left, and embed some of what has no vectors; returns how many
+        documents were read."""
         count, cursor = 0, None
         while True:
             page = await self._store.unfinished_documents(limit=100, cursor=cursor)
@@ -177,8 +179,10 @@ class Ingester:
             if cursor is None:
                 break
         await self._files.sweep()
-        if self._embedder is not None:
-            await embed_missing(self._store, self._embedder)
+        embedder = self._embedder
+        # In parts: what was added meanwhile is not to wait until all is embedded.
+        if embedder is not None and await embed_missing(self._store, embedder, at_most=_EMBEDDED) >= _EMBEDDED:
+            self._news.set()
         return count
 
     # --- reading ---

@@ -103,7 +103,10 @@ class Retriever:
     async def search(
         self, scopes: Sequence[Scope], queries: Sequence[Query] | str, how: Retrieval = Retrieval()
     ) -> Result:
-        """The passages of these collections that bear on a question, in one wording or several. Raises ``InvalidInput``, and what the store raises."""
+        """The passages of these collections that bear on a question, in one wording or several.
+
+        Raises ``InvalidInput``, and what the store raises.
+        """
         how.check()
         asked = [Query(queries)] if isinstance(queries, str) else list(queries)
         # What holds no term at all (an emoji, "?!") finds nothing, by meaning neither.

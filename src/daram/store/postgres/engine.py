@@ -14,6 +14,7 @@ from daram.model import Answer, Appended, Conversation, Hit, Message, Turn, Unse
 from daram.store import conflicts
 from daram.store.base import Order
 from daram.store.postgres import changes
+from daram.store.postgres.documents import PostgresDocuments
 from daram.store.postgres.index import COMMON, Search
 from daram.store.postgres.pool import Pool, Row
 from daram.store.postgres.rows import batch, replies, tail, to_answer, to_conversation, to_message
@@ -24,11 +25,11 @@ from daram.store.process import identity, is_dead
 from daram.store.queries import load_queries
 from daram.store.validate import Limits
 
-_QUERIES: Final = load_queries("daram.store.postgres")
+_QUERIES: Final = load_queries("daram.store.postgres") | load_queries("daram.store.postgres", "documents.sql")
 _MICROS: Final = 1_000_000
 
 
-class PostgresStore(PostgresTransfer):
+class PostgresStore(PostgresTransfer, PostgresDocuments):
     """Conversations in a schema of a PostgreSQL database (14 or later, UTF-8), which is made if it is not there.
 
     ``conninfo``: a libpq URL or connection string. ``pool_size``: connections per process (and event loop) at most;
@@ -149,9 +150,11 @@ class PostgresStore(PostgresTransfer):
             raise NotFound("conversation", ref.id)
 
     async def _delete_owner(self, owner: str) -> int:
+        await self._delete_owner_documents(owner)
         return int((await self._write("delete_owner", owner, ids.etag(), repeatable=False))[0][0])
 
     async def _purge(self, limit: int) -> int:
+        await self._purge_staged()
         return int((await self._write("purge", limit, repeatable=False))[0][0])
 
     def _one(self, ref: Ref, rows: builtins.list[Row]) -> Conversation:

@@ -24,7 +24,7 @@ from daram.errors import NotFound
 from daram.model import Unset
 from daram.store import conflicts
 from daram.store.documents import Document, Passage, PassageHit, Scope, Unembedded
-from daram.store.documents_engine import STAGED_SECONDS, DocumentRef, DocumentsEngine, floats
+from daram.store.documents_engine import DocumentRef, DocumentsEngine, floats
 from daram.store.postgres.index import COMMON, MAX_BYTES, quoted
 from daram.store.postgres.pool import Row
 from daram.text.analyzer import Query, index_terms, loose_terms, matches, parse_query
@@ -113,12 +113,6 @@ class PostgresDocuments(DocumentsEngine):
 
     async def _delete_collection(self, scope: Scope) -> int:
         return int((await self._write("delete_documents", *scope, None, repeatable=False))[0][0])
-
-    async def _delete_owner_documents(self, owner: str) -> None:
-        await self._write("delete_documents", owner, None, None)
-
-    async def _purge_staged(self) -> None:
-        await self._write("purge_staged", STAGED_SECONDS)
 
     async def _passages(self, ref: DocumentRef, after: int, limit: int) -> builtins.list[Passage]:
         rows = await self._read("passages", *ref, after, limit)

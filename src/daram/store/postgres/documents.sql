@@ -29,9 +29,6 @@ SELECT {schema}.discard_revision($1, $2, $3, $4);
 -- name: delete_documents
 SELECT {schema}.delete_documents($1, $2, $3);
 
--- name: purge_staged
-SELECT {schema}.purge_staged($1);
-
 -- name: passages
 SELECT p.seq, p.text, p.begins, p.ends, p.page, p.heading
 FROM {schema}.document d LEFT JOIN LATERAL (

@@ -13,6 +13,7 @@ from daram.errors import LeaseLost, NotFound, StoreClosed
 from daram.model import Answer, Appended, Conversation, Hit, Message, Turn, Unset
 from daram.store import conflicts
 from daram.store.base import Order
+from daram.store.documents_engine import STAGED_SECONDS
 from daram.store.postgres import changes
 from daram.store.postgres.documents import PostgresDocuments
 from daram.store.postgres.index import COMMON, Search
@@ -150,12 +151,10 @@ class PostgresStore(PostgresTransfer, PostgresDocuments):
             raise NotFound("conversation", ref.id)
 
     async def _delete_owner(self, owner: str) -> int:
-        await self._delete_owner_documents(owner)
         return int((await self._write("delete_owner", owner, ids.etag(), repeatable=False))[0][0])
 
     async def _purge(self, limit: int) -> int:
-        await self._purge_staged()
-        return int((await self._write("purge", limit, repeatable=False))[0][0])
+        return int((await self._write("purge", limit, STAGED_SECONDS, repeatable=False))[0][0])
 
     def _one(self, ref: Ref, rows: builtins.list[Row]) -> Conversation:
         if not rows:

@@ -12,6 +12,7 @@ from daram.testing.servers import PostgresServer
 from daram.testing.suite.base import RawMessage
 
 TEMPLATE = "daram_template"
+DOCUMENTS = ("document", "revision", "passage", "passage_vector")
 
 
 class Databases:
@@ -42,7 +43,7 @@ class Databases:
         while self._used:
             name = self._used.popitem()[1]
             with self.server.connect(name) as connection:
-                for table in ("conversation", "tombstone", "message", "leaf", "answer", "record"):
+                for table in ("conversation", "tombstone", "message", "leaf", "answer", "record", *DOCUMENTS):
                     connection.execute(sql.SQL("DELETE FROM daram.{}").format(sql.Identifier(table)))
             self._free.append(name)
 

@@ -16,8 +16,6 @@ from daram.testing.suite.base import RawMessage
 
 
 class TestPostgresStore(StoreTests):
-    documents = False
-
     @pytest.fixture(autouse=True)
     def _databases(self, databases: Databases) -> None:
         self.databases = databases

@@ -20,11 +20,13 @@ from tests.postgres import TEMPLATE, Databases
 from daram import ids
 from daram.errors import Conflict
 from daram.model import ROOT, assistant, user
+from daram.store.documents import Scope, Unembedded
 from daram.store.postgres.engine import PostgresStore, _append_values
 from daram.store.postgres.index import Search, terms
 from daram.store.primitives import AppendSpec, Ref
 from daram.testing.proxy import TcpProxy
 from daram.testing.servers import PostgresServer
+from daram.testing.suite.documents import add, document, passage
 
 OWNER = "owner"
 
@@ -59,6 +61,20 @@ INSERT INTO daram.leaf (conversation, seq, used) VALUES (%(forked)s, 5000, 6000)
 INSERT INTO daram.answer (conversation, id, question, sibling, text, token, process, created_at, lease_until)
 SELECT decode(md5('other' || c), 'hex'), 'a', 10, false, '', 't', '', c, 4102444800000000
 FROM generate_series(1, %(others)s) AS c;
+
+INSERT INTO daram.document (owner, collection, id, name, digest, bytes, state, passages, etag, created_at, updated_at,
+                            live, revision)
+SELECT 'other' || d %% 100, 'c', 'd' || d, 'd', '', 0, CASE WHEN d > 5 THEN 'ready' ELSE 'waiting' END, 4, 'e' || d, d,
+       d, d, 'r'
+FROM generate_series(1, 5000) AS d;
+INSERT INTO daram.revision (id, owner, collection, document, name, staged, staged_at) OVERRIDING SYSTEM VALUE
+SELECT d, 'other' || d %% 100, 'c', 'd' || d, 'r', false, d FROM generate_series(1, 5000) AS d;
+SELECT setval(pg_get_serial_sequence('daram.revision', 'id'), 5000);
+INSERT INTO daram.passage (revision, seq, text, begins, ends, length, terms)
+SELECT d, s, 'the text of somebody else', 0, 1, 5, array_to_tsvector(ARRAY['xxxxtext', 'xxxx' || d])
+FROM generate_series(1, 5000) AS d, generate_series(0, 3) AS s;
+INSERT INTO daram.passage_vector (revision, seq, embedder, bits, value)
+SELECT d, s, 'model:4', B'1000', '' FROM generate_series(1, 5000) AS d, generate_series(0, 3) AS s;
 
 INSERT INTO daram.record (owner, namespace, key, value, etag)
 SELECT 'other' || r %% 100, 'n', 'key' || r, '', 'e' FROM generate_series(1, 20000) AS r;
@@ -194,7 +210,25 @@ _TURN: dict[str, Callable[[PostgresStore], Awaitable[Any]]] = {
     "delete_record": lambda s: s.delete_record(OWNER, "n", "k"),
     "scan_records": lambda s: s.scan_records("other1", "n", "key1", limit=10),
     "purge": lambda s: s.purge(),
+    "put_document": lambda s: s.put_document(document(owner=OWNER)),
+    "get_document": lambda s: s.get_document("other7", "c", "d7"),
+    "list_documents": lambda s: s.list_documents("other7", "c", limit=10),
+    "unfinished_documents": lambda s: s.unfinished_documents(),
+    "publish_document": lambda s: add(s, str(datetime.now(UTC)), "a nut", "a leaf", owner=OWNER),
+    "passages": lambda s: s.passages("other7", "c", "d7"),
+    "search_passages": lambda s: s.search_passages([Scope(OWNER, "c")], "nut text"),
+    "search_passages for all words": lambda s: s.search_passages([Scope(OWNER, "c")], "nut text", any_word=False),
+    "nearest_passages": lambda s: s.nearest_passages([Scope(OWNER, "c")], [1, 0, 0, 0], "model:4"),
+    "put_vectors": lambda s: s.put_vectors("other", [(_place(), _VECTOR)]),
+    "discard_revision": lambda s: s.discard_revision("other7", "c", "d7", "staged"),
+    "delete_document": lambda s: s.delete_document("other8", "c", "d8"),
+    "delete_collection": lambda s: s.delete_collection(OWNER, "c"),
 }
+_VECTOR = passage(0, "", [1, 0, 0, 0]).vector or b""
+
+
+def _place() -> Unembedded:
+    return Unembedded(scope=Scope("other7", "c"), document="d7", revision="r", seq=0, text="")
 
 
 async def _conflicting(call: Awaitable[object]) -> None:
@@ -289,6 +323,13 @@ async def test_round_trips(counted: tuple[TcpProxy, PostgresStore]) -> None:
         *(store.delete_message(OWNER, "c", "a"), store.answers(OWNER, "c"), store.cancel_turn(OWNER, "c")),
         *(store.recover(), store.search(OWNER, "there"), store.create(OWNER, id="d"), store.delete(OWNER, "d")),
         *(store.put_record(OWNER, "n", "k", b""), store.get_record(OWNER, "n", "k"), store.purge()),
+        *(
+            store.put_document(document(owner=OWNER)),
+            store.get_document(OWNER, "c", "d"),
+            store.passages(OWNER, "c", "d"),
+        ),
+        *(store.stage_passages(OWNER, "c", "d", "r", [passage(0, "nut")]), store.list_documents(OWNER, "c")),
+        *(store.nearest_passages([Scope(OWNER, "c")], [1], "m"), store.delete_document(OWNER, "c", "d")),
         *(store.scan_records(OWNER, "n"), store.delete_record(OWNER, "n", "k"), store.delete_owner(OWNER)),
     ]
     for call in one:

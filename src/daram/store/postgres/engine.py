@@ -13,7 +13,9 @@ from daram.errors import LeaseLost, NotFound, StoreClosed
 from daram.model import Answer, Appended, Conversation, Hit, Message, Turn, Unset
 from daram.store import conflicts
 from daram.store.base import Order
+from daram.store.documents_engine import STAGED_SECONDS
 from daram.store.postgres import changes
+from daram.store.postgres.documents import PostgresDocuments
 from daram.store.postgres.index import COMMON, Search
 from daram.store.postgres.pool import Pool, Row
 from daram.store.postgres.rows import batch, replies, tail, to_answer, to_conversation, to_message
@@ -24,11 +26,11 @@ from daram.store.process import identity, is_dead
 from daram.store.queries import load_queries
 from daram.store.validate import Limits
 
-_QUERIES: Final = load_queries("daram.store.postgres")
+_QUERIES: Final = load_queries("daram.store.postgres") | load_queries("daram.store.postgres", "documents.sql")
 _MICROS: Final = 1_000_000
 
 
-class PostgresStore(PostgresTransfer):
+class PostgresStore(PostgresTransfer, PostgresDocuments):
     """Conversations in a schema of a PostgreSQL database (14 or later, UTF-8), which is made if it is not there.
 
     ``conninfo``: a libpq URL or connection string. ``pool_size``: connections per process (and event loop) at most;
@@ -152,7 +154,7 @@ class PostgresStore(PostgresTransfer):
         return int((await self._write("delete_owner", owner, ids.etag(), repeatable=False))[0][0])
 
     async def _purge(self, limit: int) -> int:
-        return int((await self._write("purge", limit, repeatable=False))[0][0])
+        return int((await self._write("purge", limit, STAGED_SECONDS, repeatable=False))[0][0])
 
     def _one(self, ref: Ref, rows: builtins.list[Row]) -> Conversation:
         if not rows:

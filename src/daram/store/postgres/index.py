@@ -53,7 +53,7 @@ class Search:
 
     def __init__(self, owner: str, query: str, within: Ref | None) -> None:
         self._owner = _owner(owner)
-        self._fence = "" if within is None else f"{_quote(_conversation(within))} & "
+        self._fence = "" if within is None else f"{quoted(_conversation(within))} & "
         self.parsed: Query = parse_query(query)
         self.checked = any(len(word.terms) > 1 for word in self.parsed.words)
 
@@ -73,9 +73,9 @@ class Search:
         return " & ".join(self._term(term, word.kind == "prefix") for term in word.terms)
 
     def _term(self, term: str, prefix: bool) -> str:
-        return _quote(self._owner + term) + (":*" if prefix else "")
+        return quoted(self._owner + term) + (":*" if prefix else "")
 
 
-def _quote(term: str) -> str:
+def quoted(term: str) -> str:
     """A lexeme of a tsquery's text: quotation marks and backslashes are written twice in it."""
     return "'" + term.replace("\\", "\\\\").replace("'", "''") + "'"

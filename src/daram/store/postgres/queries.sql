@@ -41,10 +41,10 @@ RETURNING key, owner, id, title, metadata, pinned, archived, version, etag, last
 SELECT {schema}.delete_conversation($1, $2, $3, $4);
 
 -- name: delete_owner
-SELECT {schema}.delete_owner($1, $2);
+SELECT {schema}.delete_owner($1, $2), {schema}.delete_documents($1, NULL, NULL);
 
 -- name: purge
-SELECT {schema}.purge($1);
+SELECT {schema}.purge($1), {schema}.purge_staged($2);
 
 -- name: append_one
 SELECT * FROM {schema}.append_one(

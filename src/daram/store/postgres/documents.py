@@ -1,0 +1,287 @@
+"""Documents: the part of the engine that keeps them and finds their passages.
+
+As in the index of messages (``daram.store.postgres.index``), every term begins with characters made from its
+collection's key. The server chooses candidates, by the terms that few passages have or by the signs of vectors; they
+are put in order here, by the same BM25 and the same cosine as in the other engines. A search of vectors looks at all
+of a collection's: it needs no extension, and what it finds does not depend on the order in which an index was made.
+"""
+
+from __future__ import annotations
+
+import builtins
+from abc import abstractmethod
+from array import array
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from operator import mul
+from typing import Any, Final
+
+import msgspec
+
+from daram import ids
+from daram.codec import decode_strings, encode_strings, from_micros
+from daram.errors import NotFound
+from daram.model import Unset
+from daram.store import conflicts
+from daram.store.documents import Document, Passage, PassageHit, Scope, Unembedded
+from daram.store.documents_engine import DocumentRef, DocumentsEngine, floats
+from daram.store.postgres.index import COMMON, MAX_BYTES, quoted
+from daram.store.postgres.pool import Row
+from daram.text.analyzer import Query, index_terms, loose_terms, matches, parse_query
+from daram.text.bm25 import Statistics, rank
+
+# So many more candidates than asked for are put in order.
+_SPARE: Final = 80
+_OVERSAMPLING: Final = 10
+_CANDIDATES: Final = 200
+_heading: Final = msgspec.msgpack.Decoder(tuple[str, ...])
+
+
+class PostgresDocuments(DocumentsEngine):
+    """The part of ``PostgresStore`` that keeps documents."""
+
+    @abstractmethod
+    async def _read(self, name: str, *values: Any) -> builtins.list[Row]: ...
+
+    @abstractmethod
+    async def _write(self, name: str, *values: Any, repeatable: bool = True) -> builtins.list[Row]: ...
+
+    async def _put_document(self, document: Document, expect: str | Unset | None) -> Document:
+        is_any = isinstance(expect, Unset)
+        rows = await self._write("put_document", *_columns(document), is_any, None if is_any else expect)
+        if not rows:
+            raise conflicts.document_not_as_expected(document.id)
+        return _document(rows[0])
+
+    async def _get_document(self, ref: DocumentRef) -> Document:
+        rows = await self._read("get_document", *ref)
+        if not rows:
+            raise NotFound("document", ref.id)
+        return _document(rows[0])
+
+    async def _list_documents(
+        self, scope: Scope, limit: int, before: tuple[int, str] | None
+    ) -> builtins.list[Document]:
+        name = "list_documents" if before is None else "list_documents_before"
+        return [_document(row) for row in await self._read(name, *scope, limit, *(before or ()))]
+
+    async def _unfinished_documents(
+        self, limit: int, after: tuple[int, str, str, str] | None
+    ) -> builtins.list[Document]:
+        rows = await self._read("unfinished_documents", limit, *(after or (-(1 << 63), "", "", "")))
+        return [_document(row) for row in rows]
+
+    async def _stage_passages(self, ref: DocumentRef, revision: str, passages: builtins.list[Passage]) -> None:
+        fence = _fence(Scope(ref.owner, ref.collection))
+        indexed = [index_terms(passage.text) for passage in passages]
+        embedded = [(passage.seq, passage.vector) for passage in passages if passage.vector is not None]
+        rows = await self._write(
+            "stage_passages",
+            *(*ref, revision),
+            [passage.seq for passage in passages],
+            [passage.text for passage in passages],
+            [passage.start for passage in passages],
+            [passage.end for passage in passages],
+            [passage.page for passage in passages],
+            [msgspec.msgpack.encode(passage.heading) if passage.heading else None for passage in passages],
+            [terms.count(" ") + 1 for terms in indexed],
+            [_stored_terms(fence, terms) for terms in indexed],
+            [seq for seq, _ in embedded],
+            [_signs(floats(vector)) for _, vector in embedded],
+            [vector for _, vector in embedded],
+        )
+        if rows[0][0] == "missing":
+            raise NotFound("document", ref.id)
+        if rows[0][0] == "published":
+            raise conflicts.revision_is_published(ref.id, revision)
+
+    async def _publish_document(self, document: Document, revision: str, expect: str) -> Document:
+        values = (*_columns(document), revision, document.embedder, expect)
+        kind, *row = (await self._write("publish_document", *values))[0]
+        if kind == "missing":
+            raise NotFound("document", document.id)
+        if kind == "conflict":
+            raise conflicts.document_not_as_expected(document.id)
+        return _document(tuple(row))
+
+    async def _discard_revision(self, ref: DocumentRef, revision: str) -> None:
+        await self._write("discard_revision", *ref, revision)
+
+    async def _delete_document(self, ref: DocumentRef) -> None:
+        if not (await self._write("delete_documents", *ref, repeatable=False))[0][0]:
+            raise NotFound("document", ref.id)
+
+    async def _delete_collection(self, scope: Scope) -> int:
+        return int((await self._write("delete_documents", *scope, None, repeatable=False))[0][0])
+
+    async def _passages(self, ref: DocumentRef, after: int, limit: int) -> builtins.list[Passage]:
+        rows = await self._read("passages", *ref, after, limit)
+        if not rows:
+            raise NotFound("document", ref.id)
+        return [_passage(row) for row in rows if row[0] is not None]
+
+    async def _search_passages(
+        self, scopes: builtins.list[Scope], query: str, limit: int, any_word: bool
+    ) -> builtins.list[PassageHit]:
+        parsed = parse_query(query)
+        wanted = loose_terms(parsed)
+        if not wanted:
+            return []
+        rows = await self._with_any(scopes, wanted, limit + _SPARE)
+        if not rows:
+            return []
+        statistics = await self._statistics(scopes, wanted, rows[0])
+        if not any_word:
+            rows = await self._with_all(scopes, parsed, limit + _SPARE) or rows
+        scores = rank(wanted, [index_terms(row[6]).split() for row in rows], statistics)
+        hits = [_hit(row, score) for row, score in zip(rows, scores, strict=True)]
+        return sorted(hits, key=_best_first)[:limit]
+
+    async def _with_any(
+        self, scopes: Sequence[Scope], wanted: Sequence[tuple[str, bool]], limit: int
+    ) -> builtins.list[Row]:
+        asked = [(scope, i, _term(_fence(scope), *term)) for scope in scopes for i, term in enumerate(wanted)]
+        return await self._read(
+            "passages_with_any",
+            [scope.owner for scope, _, _ in asked],
+            [scope.collection for scope, _, _ in asked],
+            [term for _, _, term in asked],
+            [i for _, i, _ in asked],
+            COMMON,
+            limit,
+        )
+
+    async def _with_all(self, scopes: Sequence[Scope], parsed: Query, limit: int) -> builtins.list[Row]:
+        owners, collections = _columns_of(scopes)
+        queries = [_all_words(_fence(scope), parsed) for scope in scopes]
+        while True:
+            rows = await self._read("passages_with_all", owners, collections, queries, limit)
+            found = [row for row in rows if matches(parsed, index_terms(row[6]).split())]
+            if found or len(rows) < limit:
+                return found
+            limit *= 4  # these only had the same character pairs
+
+    async def _statistics(self, scopes: Sequence[Scope], wanted: Sequence[tuple[str, bool]], row: Row) -> Statistics:
+        terms, counts, average = row[11:]
+        passages = float((await self._read("collection_size", *_columns_of(scopes)))[0][0])
+        having = dict(zip(terms, counts, strict=True))
+        # Those that were not counted to the end are taken for what is in a third of all.
+        found = [float(having.get(i, 0)) for i in range(len(wanted))]
+        return Statistics(passages, average, [n if n <= COMMON else max(n, passages / 3) for n in found])
+
+    async def _nearest_passages(
+        self, scopes: builtins.list[Scope], vector: array[float], embedder: str, limit: int
+    ) -> builtins.list[PassageHit]:
+        count = max(_CANDIDATES, _OVERSAMPLING * limit)
+        rows = await self._read("near_passages", *_columns_of(scopes), _signs(vector), embedder, count)
+        hits = [_hit(row[:11], sum(map(mul, vector, floats(bytes(row[11]))))) for row in rows]
+        return sorted(hits, key=_best_first)[:limit]
+
+    async def _unembedded(self, embedder: str, limit: int) -> builtins.list[Unembedded]:
+        return [
+            Unembedded(scope=Scope(*row[:2]), document=row[2], revision=row[3], seq=row[4], text=row[5])
+            for row in await self._read("unembedded", embedder, limit)
+        ]
+
+    async def _put_vectors(self, embedder: str, vectors: builtins.list[tuple[Unembedded, bytes]]) -> None:
+        by_document: dict[tuple[str, str, str, str], dict[int, bytes]] = {}
+        for place, vector in vectors:
+            by_document.setdefault((*place.scope, place.document, place.revision), {})[place.seq] = vector
+        for where, given in by_document.items():
+            bits = [_signs(floats(vector)) for vector in given.values()]
+            await self._write(
+                "put_vectors", *where, embedder, builtins.list(given), bits, builtins.list(given.values())
+            )
+
+
+def _columns(document: Document) -> tuple[Any, ...]:
+    return (
+        document.owner,
+        document.collection,
+        document.id,
+        document.name,
+        document.title,
+        document.media_type,
+        document.source,
+        document.digest,
+        document.bytes,
+        document.state,
+        document.error,
+        encode_strings(document.metadata),
+        ids.etag(),
+    )
+
+
+def _document(row: Row) -> Document:
+    return Document(
+        owner=row[0],
+        collection=row[1],
+        id=row[2],
+        name=row[3],
+        title=row[4],
+        media_type=row[5],
+        source=row[6],
+        digest=row[7],
+        bytes=row[8],
+        state=row[9],
+        error=row[10],
+        metadata=decode_strings(row[11]),
+        embedder=row[12],
+        revision=row[13],
+        passages=row[14],
+        etag=row[15],
+        created_at=from_micros(row[16]),
+        updated_at=from_micros(row[17]),
+    )
+
+
+def _passage(row: Sequence[Any]) -> Passage:
+    seq, text, begins, ends, page, heading = row
+    return Passage(
+        seq=seq,
+        text=text,
+        start=begins,
+        end=ends,
+        page=page,
+        heading=() if heading is None else _heading.decode(heading),
+    )
+
+
+def _hit(row: Row, score: float) -> PassageHit:
+    return PassageHit(
+        scope=Scope(*row[:2]), document=row[2], name=row[3], title=row[4], passage=_passage(row[5:11]), score=score
+    )
+
+
+def _best_first(hit: PassageHit) -> tuple[float, str, int]:
+    return -hit.score, hit.document, hit.passage.seq
+
+
+def _columns_of(scopes: Sequence[Scope]) -> tuple[list[str], list[str]]:
+    return [scope.owner for scope in scopes], [scope.collection for scope in scopes]
+
+
+def _fence(scope: Scope) -> str:
+    return urlsafe_b64encode(ids.conversation_key(*scope)[:3]).decode()
+
+
+def _stored_terms(fence: str, terms: str) -> str | None:
+    """Each once, behind the fence; None where there is nothing to find."""
+    found = dict.fromkeys(terms.split())
+    joined = " ".join(fence + term for term in found)
+    if len(joined.encode()) > MAX_BYTES:
+        joined = joined.encode()[:MAX_BYTES].decode(errors="ignore").rpartition(" ")[0]
+    return joined or None
+
+
+def _term(fence: str, term: str, prefix: bool) -> str:
+    return quoted(fence + term) + (":*" if prefix else "")
+
+
+def _all_words(fence: str, parsed: Query) -> str:
+    return " & ".join(_term(fence, term, word.kind == "prefix") for word in parsed.words for term in word.terms)
+
+
+def _signs(vector: array[float]) -> str:
+    """One bit for each number: whether it is positive."""
+    return "".join("1" if x > 0 else "0" for x in vector)

@@ -24,6 +24,7 @@ from daram.text.load import LoadLimits, Section, load
 
 _MEMORY: Final = 2 << 30  # bytes of address space beyond what the interpreter and its libraries map
 _FRAME: Final = 64 << 20
+_ENDING: Final = 5.0
 _ERRORS: Final = {kind.code: kind for kind in (errors.UnsupportedDocument, DocumentTooLarge, DocumentError)}
 
 
@@ -79,9 +80,14 @@ async def sections(
         async with aclosing(_frames(child.stdout, name, silence)) as frames:
             async for section in frames:
                 yield section
+        # It has said all: a signal to a child that is just ending would take its exit from the loop, which then warns.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ENDING):
+                await child.wait()
     finally:
-        with suppress(ProcessLookupError):
-            child.kill()
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                child.kill()
         await asyncio.shield(child.wait())
 
 

@@ -257,7 +257,7 @@ CREATE FUNCTION passages_with_all(p_owners text[], p_collections text[], p_queri
 RETURNS TABLE (owner text, collection text, document text, name text, title text, seq bigint, text text, begins bigint,
                ends bigint, page bigint, heading bytea)
 LANGUAGE sql STABLE
-SET search_path FROM CURRENT SET enable_seqscan = off AS
+SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS
 $$
 SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading
 FROM unnest(p_owners, p_collections, p_queries) AS q (owner, collection, query)
@@ -278,7 +278,7 @@ CREATE FUNCTION passages_with_any(
 RETURNS TABLE (owner text, collection text, document text, name text, title text, seq bigint, text text, begins bigint,
                ends bigint, page bigint, heading bytea, terms bigint[], having_term bigint[], average double precision)
 LANGUAGE sql STABLE
-SET search_path FROM CURRENT SET enable_seqscan = off AS
+SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS
 $$
 WITH hit AS MATERIALIZED (
     SELECT q.term, p.revision, p.seq, p.length
@@ -313,27 +313,35 @@ CROSS JOIN corpus w
 CROSS JOIN (SELECT array_agg(term) AS terms, array_agg(df) AS having_term FROM frequency) f
 $$;
 
--- By the Hamming distance of the bits; the caller puts them in order by their values.
+-- By the Hamming distance of the bits; the caller puts them in order by their values. OFFSET 0 keeps the steps apart:
+-- document by document, and of each one its vectors by their key, whatever the planner believes of how many there are.
 CREATE FUNCTION near_passages(p_owners text[], p_collections text[], p_bits varbit, p_embedder text, p_limit bigint)
 RETURNS TABLE (owner text, collection text, document text, name text, title text, seq bigint, text text, begins bigint,
                ends bigint, page bigint, heading bytea, value bytea)
 LANGUAGE sql STABLE
-SET search_path FROM CURRENT SET enable_seqscan = off AS
+SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS
 $$
 SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading, v.value
 FROM (
     SELECT d.live, v.seq
     FROM unnest(p_owners, p_collections) AS q (owner, collection)
-    JOIN document d ON d.owner = q.owner AND d.collection = q.collection
-    JOIN revision r ON r.id = d.live
-    JOIN passage_vector v ON v.revision = d.live
+    CROSS JOIN LATERAL (
+        SELECT d.live FROM document d WHERE d.owner = q.owner AND d.collection = q.collection AND d.live IS NOT NULL
+        OFFSET 0) d
+    CROSS JOIN LATERAL (SELECT r.embedder FROM revision r WHERE r.id = d.live OFFSET 0) r
+    CROSS JOIN LATERAL (
+        SELECT v.seq, v.embedder, v.bits FROM passage_vector v WHERE v.revision = d.live OFFSET 0) v
     WHERE coalesce(v.embedder, r.embedder) = p_embedder AND length(v.bits) = length(p_bits)
     ORDER BY CASE WHEN length(v.bits) = length(p_bits) THEN bit_count(v.bits # p_bits) END LIMIT p_limit
 ) n
-JOIN passage_vector v ON v.revision = n.live AND v.seq = n.seq
-JOIN passage p ON p.revision = n.live AND p.seq = n.seq
-JOIN revision r ON r.id = n.live
-JOIN document d ON d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = r.id
+CROSS JOIN LATERAL (
+    SELECT v.value FROM passage_vector v WHERE v.revision = n.live AND v.seq = n.seq OFFSET 0) v
+CROSS JOIN LATERAL (
+    SELECT p.* FROM passage p WHERE p.revision = n.live AND p.seq = n.seq OFFSET 0) p
+CROSS JOIN LATERAL (
+    SELECT d.owner, d.collection, d.id, d.name, d.title FROM revision r
+    JOIN document d ON d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = r.id
+    WHERE r.id = n.live OFFSET 0) d
 $$;
 
 CREATE FUNCTION put_vectors(

@@ -33,6 +33,7 @@ from daram.service.openai_api.responses import event_stream
 from daram.service.openai_api.responses_request import Json, choose_model
 from daram.service.openai_api.responses_turn import whole
 from daram.service.openai_api.schemas import In, Metadata
+from daram.service.openai_api.tries import Try
 
 router = Router(tags=["chat completions"])
 _WRITE: Final = require("write")
@@ -108,26 +109,35 @@ class CompletionOut(Schema):
 @router.post("/chat/completions", auth=_WRITE, response={200: CompletionOut, **schemas.REFUSALS})
 async def create_completion(request: HttpRequest, payload: CompletionIn) -> HttpResponseBase:
     """Answer the messages: whole or, with ``stream``, piece by piece."""
-    house, owner = runtime.current(), caller_of(request).owner
+    house, caller = runtime.current(), caller_of(request)
+    owner = caller.owner
     model = choose_model(house.models, house.model, payload.model)
     options = _options(payload, house.chatbot.options)
     conversation = (payload.metadata or {}).get("conversation")
 
+    keyed = "Idempotency-Key" in request.headers
+    sdk = Try(Draw()) if keyed or conversation is None else await Try.of(house.memory, caller, request)
+
     async def work(draw: Draw) -> Any:
+        tried = Try(draw) if keyed else sdk
+        draw = tried.draw
         id = draw("chatcmpl").replace("_", "-")
         messages = [_message(one, f"messages[{i}]", draw) for i, one in enumerate(payload.messages)]
         if conversation is None:
             events = aside(model, messages, options, draw("msg"))
         else:
-            events = await _turn(owner, conversation, messages, Choices(model=model, options=options))
+            begun = _turn(owner, conversation, messages, Choices(model=model, options=options))
+            events = await tried.beside(begun)
         if payload.stream:
             usage = bool((payload.stream_options or {}).get("include_usage"))
-            return event_stream(_chunks(events, id, model.name, usage))
+            return event_stream(tried.delivering(_chunks(events, id, model.name, usage)))
         return reply(_completion(await whole(events), id))
 
     # What a conversation says is not copied: a repetition finds it there, or finds it deleted.
     again = None if conversation is None else work
     response: HttpResponse = await once(house.memory, owner, request, work, again)
+    if not response.streaming:
+        sdk.delivered()
     return response
 
 

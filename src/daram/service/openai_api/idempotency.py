@@ -40,16 +40,15 @@ _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}", re.ASCII)
 
 
 class Draw:
-    """Draws ids; from the same seed always the same ones, in the same order."""
+    """Draws ids; from the same seed always the same ones, in the same order.
 
-    def __init__(self, seed: str | None = None) -> None:
+    ``again``: an earlier try drew from this seed, and may be at work still.
+    """
+
+    def __init__(self, seed: str | None = None, *, again: bool = False) -> None:
+        self.again = again
         self._seed = seed
         self._drawn = 0
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether a repetition of the request draws the same ids."""
-        return self._seed is not None
 
     def __call__(self, prefix: str) -> str:
         """A new id: the prefix and a UUIDv7."""
@@ -100,11 +99,12 @@ async def _once(memory: Memory, owner: str, key: str, request: bytes, work: Work
         if isinstance(claim, HttpResponse):
             return claim
         if isinstance(claim, _Kept):
-            response = _kept_answer(claim) if again is None else await again(Draw(claim.seed))
+            response = _kept_answer(claim) if again is None else await again(Draw(claim.seed, again=True))
             response.headers["Idempotent-Replayed"] = "true"
             return response
         if claim is not None:
-            return await _work(memory, owner, claim, work, keep=again is None)
+            record, draw = claim
+            return await _work(memory, owner, record, draw, work, keep=again is None)
         if loop.time() >= deadline:
             return error_response(
                 409,
@@ -116,9 +116,11 @@ async def _once(memory: Memory, owner: str, key: str, request: bytes, work: Work
         pause = min(pause * 2, 1.0)
 
 
-async def _claim(memory: Memory, owner: str, key: str, request: bytes) -> Record | _Kept | HttpResponse | None:
-    """The record, which is now ours to work for; or what is kept of work that was done; or a refusal; or None: somebody
-    else works for it.
+async def _claim(
+    memory: Memory, owner: str, key: str, request: bytes
+) -> tuple[Record, Draw] | _Kept | HttpResponse | None:
+    """The record, which is now ours to work for, and its ids; or what is kept of work that was done; or a refusal; or
+    None: somebody else works for it.
     """
     now = datetime.now(UTC)
     found = await memory.get_record(owner, NAMESPACE, key)
@@ -139,7 +141,7 @@ async def _claim(memory: Memory, owner: str, key: str, request: bytes) -> Record
             return None
         kept = msgspec.structs.replace(kept, until=(now + LEASE).timestamp())
     with suppress(Conflict):
-        return await memory.put_record(
+        record = await memory.put_record(
             owner,
             NAMESPACE,
             key,
@@ -147,6 +149,7 @@ async def _claim(memory: Memory, owner: str, key: str, request: bytes) -> Record
             expect=None if found is None else found.etag,
             expires_at=now + KEPT,
         )
+        return record, Draw(kept.seed, again=found is not None)
     return None
 
 
@@ -154,10 +157,10 @@ def _kept_answer(kept: _Kept) -> HttpResponse:
     return HttpResponse(kept.body or b"", status=kept.status, content_type="application/json")
 
 
-async def _work(memory: Memory, owner: str, record: Record, work: Work, *, keep: bool) -> HttpResponse:
+async def _work(memory: Memory, owner: str, record: Record, draw: Draw, work: Work, *, keep: bool) -> HttpResponse:
     kept = _decode(record.value)
     try:
-        response = await work(Draw(kept.seed))
+        response = await work(draw)
     except BaseException as error:
         await _release(memory, owner, record, kept)
         raise error

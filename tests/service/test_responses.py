@@ -467,6 +467,73 @@ async def test_the_agents_sdk(home: House, client: AsyncOpenAI) -> None:
     await session.clear_session()
 
 
+async def test_nothing_is_left_out(data: Path) -> None:
+    """``truncation=disabled``: the whole branch, of which the turn reads far less otherwise; or a refusal."""
+    async with house(data, window=2, context_tokens=3000) as home, home.client() as client:
+        first = await client.responses.create(input="A newt is called Tim.")
+        last = first
+        for number in range(4):
+            last = await client.responses.create(input=f"{number}", previous_response_id=last.id)
+        last = await client.responses.create(input="Who?", previous_response_id=last.id, truncation="disabled")
+        said = [m["content"] for m in home.model.requests[-1]["messages"] if m["role"] == "user"]
+        assert said == ["A newt is called Tim.", "0", "1", "2", "3", "Who?"]
+        assert last.truncation == "disabled"
+        await client.responses.create(input="x", previous_response_id=last.id)
+        assert len(home.model.requests[-1]["messages"]) < 6
+        # The same for what is not stored, and for a conversation that is named.
+        for more in ({"store": False}, {"store": True}):
+            body: Any = {"previous_response_id": last.id, "truncation": "disabled", **more}
+            await client.responses.create(input="Who?", **body)
+            assert "Tim" in json.dumps(home.model.requests[-1])
+            asked = len(home.model.requests)
+            with pytest.raises(openai.BadRequestError) as caught:
+                await client.responses.create(input="word " * 3000, **body)
+            assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
+            assert len(home.model.requests) == asked
+        conversation = await client.conversations.create()
+        for _ in range(2):
+            await client.responses.create(input="word " * 800, conversation=conversation.id)
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.responses.create(input="word " * 800, conversation=conversation.id, truncation="disabled")
+        assert caught.value.code == "context_length_exceeded"
+        items = (await client.conversations.items.list(conversation.id)).data
+        assert len(items) == 4, "what is refused is not stored"
+        done = await client.responses.create(input="word " * 800, conversation=conversation.id, truncation="auto")
+        assert done.status == "completed"
+
+
+async def test_a_deleted_message_does_not_end_the_past(home: House, client: AsyncOpenAI) -> None:
+    first = await client.responses.create(input="A newt is called Tim.")
+    second = await client.responses.create(input="forget this", previous_response_id=first.id)
+    third = await client.responses.create(input="x", previous_response_id=second.id)
+    place = place_of(second.id)
+    assert place is not None
+    await home.memory.delete_message(home.owner, *place)
+    aside = await client.responses.create(
+        input="what is the name of the newt?", previous_response_id=third.id, store=False
+    )
+    assert "Tim" in aside.output_text
+
+
+async def test_codes_of_what_is_not_there(home: House, client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as unknown:
+        await client.responses.create(input="x", model="gpt-999")
+    assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.NotFoundError) as missing:
+        await client.models.retrieve("gpt-999")
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError) as completion:
+        await client.chat.completions.create(model="gpt-999", messages=[{"role": "user", "content": "x"}])
+    assert completion.value.code == "model_not_found"
+    for id in ("resp_nothing", "resp_" + "0" * 64):
+        with pytest.raises(openai.BadRequestError) as previous:
+            await client.responses.create(input="x", previous_response_id=id)
+        assert (previous.value.code, previous.value.param) == ("previous_response_not_found", "previous_response_id")
+        assert id in previous.value.message
+    assert [model.id async for model in client.models.list()] == ["scripted"]
+    assert home.model.requests == []
+
+
 async def test_compaction(home: House, client: AsyncOpenAI) -> None:
     """What the user said stays, the rest becomes a summary, and the next response goes on from both."""
     first = await client.responses.create(input="A newt is called Tim.")

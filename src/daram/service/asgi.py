@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from daram.config import make_redis
 from daram.errors import DaramError
 from daram.llm.base import ChatModel
 from daram.memory import Memory
@@ -25,7 +26,7 @@ from daram.service.limits import Bodies
 from daram.service.observe.metrics import Metrics
 from daram.service.observe.model import watched
 from daram.service.observe.requests import Observed
-from daram.service.quota import Quota
+from daram.service.quota import Counts, LocalCounts, Quota
 from daram.service.runtime import Runtime, running
 from daram.settings import Settings
 from daram.ui.app import ChatPage
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 CHAT = "/chat"
 _PROBES = ("/healthz", "/readyz")
+_COUNTING = 8  # connections to Redis that count requests
 
 
 def create_app(
@@ -66,7 +68,8 @@ class Service:
         self._given = (memory, model)
         self._logins = DjangoLogins()
         self._page = ChatPage(settings.data / "page", self._logins, root=CHAT) if page else None
-        self._api = Quota(cast("ASGIApp", ApiHandler()), rate=settings.rate_limit, running=settings.stream_limit)
+        self._counts = counts(settings)
+        self._api = Quota(cast("ASGIApp", ApiHandler()), self._counts)
         self._pages = cast("ASGIApp", ASGIHandler())
         bounded = Bodies(
             self._dispatch,
@@ -107,7 +110,7 @@ class Service:
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": "there is no socket here"})
-        elif path.startswith("/v1/"):
+        elif path == "/v1" or path.startswith("/v1/"):
             await self._api(scope, receive, send)
         elif (response := await self._own(scope)) is not None:
             await response(scope, receive, send)
@@ -162,6 +165,7 @@ class Service:
         await asyncio.to_thread(prepare_accounts, self._settings)
         memory, model = self._given
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._counts.close)
             self.runtime = await stack.enter_async_context(self._run(memory, model))
             if self._page is not None:
                 await stack.enter_async_context(self._open_page(self._page))
@@ -184,6 +188,17 @@ class Service:
                 yield
         finally:
             stop()
+
+
+def counts(settings: Settings) -> Counts:
+    """What counts the requests of users: all processes together where there is a Redis, else each for itself."""
+    rate, most = settings.rate_limit, settings.stream_limit
+    redis = make_redis(settings, _COUNTING)
+    if redis is None or not (rate or most):
+        return LocalCounts(rate=rate, most=most)
+    from daram.service.shared_quota import SharedCounts
+
+    return SharedCounts(redis, rate=rate, most=most)
 
 
 def public_hosts(settings: Settings) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class KeyAuth(HttpBearer):
         if caller is None:
             raise Refused(401, _WRONG, "invalid_api_key")
         check_scope(caller, self.scope)
-        if (problem := admit(caller.user_id)) is not None:
+        if (problem := await admit(caller.user_id)) is not None:
             raise Refused(429, problem, "rate_limit_exceeded")
         return caller
 

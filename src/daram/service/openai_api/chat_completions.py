@@ -28,6 +28,7 @@ from daram.service import runtime
 from daram.service.accounts.auth import caller_of, require
 from daram.service.openai_api import schemas
 from daram.service.openai_api.idempotency import Draw, once
+from daram.service.openai_api.models import ModelNotFound, UnknownModel
 from daram.service.openai_api.reply import reply
 from daram.service.openai_api.responses import event_stream
 from daram.service.openai_api.responses_request import Json, choose_model
@@ -111,7 +112,10 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
     """Answer the messages: whole or, with ``stream``, piece by piece."""
     house, caller = runtime.current(), caller_of(request)
     owner = caller.owner
-    model = choose_model(house.models, house.model, payload.model)
+    try:
+        model = choose_model(house.models, house.model, payload.model)
+    except UnknownModel:
+        raise ModelNotFound(payload.model or "") from None
     options = _options(payload, house.chatbot.options)
     conversation = (payload.metadata or {}).get("conversation")
 

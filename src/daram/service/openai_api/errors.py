@@ -28,6 +28,16 @@ SERVER: Final = "server_error"
 _NO_RETRY: Final = {"x-should-retry": "false"}
 """For the official SDK, which repeats every 409 and 5xx otherwise."""
 
+
+class Worded(errors.InvalidInput):
+    """A refusal for which OpenAI has a code and words of its own; ``field`` is the parameter, None: none of them."""
+
+    status: int = 400
+
+    def __init__(self, field: str | None, words: str) -> None:
+        super().__init__(field or "", words)
+
+
 # By class, the first that fits: status, type, code, text (None: the error's own words). In the order of ``isinstance``.
 _TABLE: Final[tuple[tuple[type[errors.DaramError], int, str, str, str | None], ...]] = (
     (errors.MessageTooLong, 400, INVALID, "context_length_exceeded", None),
@@ -109,6 +119,8 @@ def response_of(error: errors.DaramError) -> HttpResponse:
             words = f"The {error.what} {error.id!r} was deleted; its id cannot be used again."
             return error_response(409, words, code="gone", headers=_NO_RETRY)
         return error_response(404, f"{error.what.capitalize()} with id {error.id!r} not found.", code="not_found")
+    if isinstance(error, Worded):
+        return error_response(error.status, error.problem, param=error.field or None, code=error.code)
     _, status, kind, code, text = next((row for row in _TABLE if isinstance(error, row[0])), _UNKNOWN)
     if status >= 500:
         _log.error("%s: %s", error.__class__.__name__, error)

@@ -21,6 +21,7 @@ from daram.service.openai_api.idempotency import Draw, once
 from daram.service.openai_api.items import Item, items_of
 from daram.service.openai_api.pages import Order, list_object
 from daram.service.openai_api.reply import reply
+from daram.service.openai_api.responses_past import context_of
 from daram.service.openai_api.responses_request import (
     DeletedResponse,
     Inputs,
@@ -28,7 +29,6 @@ from daram.service.openai_api.responses_request import (
     ResponseIn,
     ResponseOut,
     choose_model,
-    conversation_of,
     options_of,
 )
 from daram.service.openai_api.responses_view import Place, View, place_of, question_id, request_of, view_of
@@ -99,7 +99,7 @@ async def count_input_tokens(request: HttpRequest, payload: Inputs) -> HttpRespo
     house, caller = runtime.current(), caller_of(request)
     model = choose_model(house.models, house.model, payload.model)
     options = options_of(payload, house.chatbot.options)
-    messages, _ = await turns.context_of(house, caller.owner, payload, conversation_of(payload))
+    messages = await context_of(house, caller.owner, payload, model, options)
 
     def count() -> int:
         counter = TokenCounter(model.count_tokens)

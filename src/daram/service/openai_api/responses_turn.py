@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import NamedTuple
 
@@ -15,16 +14,12 @@ from daram.chat.aside import aside
 from daram.chat.choices import Choices
 from daram.chat.events import TERMINAL, Event
 from daram.chat.running import Running, failure
-from daram.errors import ConversationBusy, InvalidInput, NotFound
+from daram.errors import InvalidInput, NotFound
 from daram.llm.base import ChatModel, Options
 from daram.memory import Memory
-from daram.model import Answer, Message, system
-from daram.service.openai_api.idempotency import Draw
-from daram.service.openai_api.items import message_of
+from daram.model import Answer, Message
+from daram.service.openai_api.responses_past import MOST, branch_of, context_of, read, whole_past
 from daram.service.openai_api.responses_request import (
-    CompactIn,
-    Inputs,
-    Json,
     ResponseIn,
     choose_model,
     conversation_of,
@@ -35,13 +30,12 @@ from daram.service.openai_api.responses_request import (
 from daram.service.openai_api.responses_view import (
     Place,
     View,
-    place_of,
+    new_place,
     question_id,
     response_id,
     view_of,
     with_request,
 )
-from daram.service.openai_api.summaries import message_of_summary
 from daram.service.openai_api.tries import Try
 from daram.service.runtime import Runtime
 
@@ -66,18 +60,24 @@ async def begin(runtime: Runtime, owner: str, wanted: ResponseIn, tried: Try) ->
     options = options_of(wanted, runtime.chatbot.options)
     if wanted.store is False:
         return await _aside(runtime, owner, wanted, named, model, options)
-    parent = None
-    if wanted.previous_response_id is not None:
-        place = await answered(runtime, owner, wanted.previous_response_id, "previous_response_id")
-        conversation, parent = place.conversation, place.answer
-    else:
-        conversation = named or draw("conv")
+    branch = await branch_of(runtime, owner, wanted)
+    conversation, parent = branch or (draw("conv"), None)
     choices = Choices(model=model, system=wanted.instructions, options=options, titled=named is not None)
     first = draw("msg")
     # An earlier try may be making the first one: who asks with another id joins it, or makes a cut one anew beside it.
     answer = ids.message_id() if draw.again else first
     said = inputs(wanted.input)
-    messages = _read(said, draw, known=named is not None or parent is not None)
+    messages = read(said, draw, known=branch is not None)
+    if wanted.truncation == "disabled":
+        # Of a try that goes on the branch may have the input already: the turn itself looks whether all fits.
+        past = (
+            MOST
+            if draw.again
+            else await whole_past(
+                runtime, owner, branch, messages, model, instructions=wanted.instructions, options=options
+            )
+        )
+        choices = msgspec.structs.replace(choices, whole=past)
     if not messages:
         if draw.again and (made := await _made(runtime, owner, Place(conversation, first), model.name)) is not None:
             return made
@@ -101,7 +101,7 @@ async def begin(runtime: Runtime, owner: str, wanted: ResponseIn, tried: Try) ->
             with_request(question, kept),
             before=messages,
             parent=parent,
-            create=named is None and parent is None,
+            create=branch is None,
             answer_id=answer,
             choices=choices,
         )
@@ -141,19 +141,6 @@ async def stored(memory: Memory, owner: str, place: Place) -> Message | Answer |
     return None
 
 
-def _read(items: Sequence[Json], draw: Draw, *, known: bool) -> list[Message]:
-    """The messages of the input. References to items are left out where the context has those items anyway."""
-    if known:
-        items = [item for item in items if item.get("type") != "item_reference"]
-    return [_message(item, f"input[{i}]", draw) for i, item in enumerate(items)]
-
-
-def _message(item: Json, field: str, draw: Draw) -> Message:
-    if item.get("type") == "compaction":
-        return message_of_summary(item, str(item.get("id") or draw("cmp")), field)
-    return message_of(item, field, draw)
-
-
 async def _anew(
     runtime: Runtime, owner: str, conversation: str, parent: str | None, answer: str, choices: Choices
 ) -> Running:
@@ -166,37 +153,6 @@ async def _anew(
         raise InvalidInput("input", "is missing, and the conversation has no message of the user") from None
 
 
-async def answered(runtime: Runtime, owner: str, id: str, field: str) -> Place:
-    """Where a response is that has come to its end; one that is being made is waited for.
-
-    Raises ``InvalidInput`` where there is none, ``ConversationBusy`` where it takes too long.
-    """
-    place = place_of(id)
-    if place is not None:
-        with suppress(NotFound):
-            await runtime.memory.message(owner, *place)
-            return place
-        try:
-            async with asyncio.timeout(runtime.settings.wait):
-                async for _ in runtime.chatbot.resume(owner, *place):
-                    pass
-            return place
-        except NotFound:
-            pass
-        except TimeoutError:
-            raise ConversationBusy(place.answer) from None
-    raise PreviousNotFound(field, id)
-
-
-class PreviousNotFound(InvalidInput):
-    """A request names a response that is not there."""
-
-    code = "previous_response_not_found"
-
-    def __init__(self, field: str, id: str) -> None:
-        super().__init__(field, f"there is no response with the id {id!r:.200}")
-
-
 # --- what is stored nowhere -----------------------------------------------------------------------------------------
 
 
@@ -205,7 +161,8 @@ async def _aside(
 ) -> Begun:
     if wanted.background:
         raise InvalidInput("background", "needs store=true: nobody could come back for the answer")
-    messages, place = await context_of(runtime, owner, wanted, named)
+    messages = await context_of(runtime, owner, wanted, model, options)
+    place = new_place()
     view = View(
         id=response_id(*place) or place.answer,
         model=model.name,
@@ -215,35 +172,6 @@ async def _aside(
     )
     events = aside(model, messages, options, place.answer)
     return Begun(view, place, events, None)
-
-
-async def context_of(runtime: Runtime, owner: str, wanted: Inputs, named: str | None) -> tuple[list[Message], Place]:
-    """The whole prompt of a request that is not to be stored, and a place that nothing is at."""
-    draw = Draw()
-    limit = runtime.settings.window
-    before = [] if named is None else await runtime.memory.tail(owner, named, limit)
-    said = await past_of(runtime, owner, wanted, limit=limit, known=named is not None)
-    if not said:
-        raise InvalidInput("input", "is missing")
-    rules = [system(wanted.instructions)] if wanted.instructions else []
-    return [*rules, *before, *said], Place(draw("conv"), draw("msg"))
-
-
-async def past_of(
-    runtime: Runtime, owner: str, wanted: Inputs | CompactIn, *, limit: int, known: bool = False
-) -> list[Message]:
-    """The last messages of the branch that ends with the previous response, and the messages of the input."""
-    found: list[Message] = []
-    if wanted.previous_response_id is not None:
-        place = await answered(runtime, owner, wanted.previous_response_id, "previous_response_id")
-        id: str | None = place.answer
-        while id is not None and len(found) < limit:
-            try:
-                found.append(await runtime.memory.message(owner, place.conversation, id))
-            except NotFound:
-                break
-            id = found[-1].parent
-    return [*reversed(found), *_read(inputs(wanted.input), Draw(), known=known or bool(found))]
 
 
 async def whole(events: AsyncGenerator[Event, None]) -> Message:

@@ -53,7 +53,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "tools": [],
     "top_logprobs": 0,
     "top_p": 1.0,
-    "truncation": "disabled",
+    "truncation": "auto",
     "user": None,
 }
 """What a response says of its request where that said nothing."""

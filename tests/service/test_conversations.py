@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import openai
@@ -139,6 +141,29 @@ def test_the_list_is_paged(web: httpx.Client) -> None:
         assert found == order
     assert web.get("/conversations", params={"after": "conv_x"}).status_code == 404
     assert web.get("/conversations", params={"cursor": "garbage"}).status_code == 400
+
+
+def test_items_that_come_with_it_are_one_write(service: Live, client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no moment at which a crash would leave an empty conversation."""
+    monkeypatch.setattr(service.memory, "create", None)
+    made = client.conversations.create(items=said("one", "two"))
+    assert texts_of(client.conversations.items.list(made.id, order="asc")) == ["one", "two"]
+
+
+@pytest.mark.parametrize("id", ["notes/2026", "/", "a%2Fb/c", "다람쥐/둘", "../v1/models", "a/b?c#d"])
+def test_an_id_with_a_slash_is_reached(
+    service: Live, somebody: Person, client: OpenAI, web: httpx.Client, id: str
+) -> None:
+    """Other doors take ids of the caller's own making."""
+    service.call(service.memory.create(somebody.owner, id=id))
+    assert id in [found["id"] for found in web.get("/conversations").json()["data"]]
+    assert client.conversations.retrieve(id).id == id
+    item = client.conversations.items.create(id, items=said("hello")).data[0]
+    assert client.conversations.items.retrieve(item.id or "", conversation_id=id) == item
+    path = f"/conversations/{quote(id, safe='')}"
+    assert web.get(f"{path}/items").json()["data"][0]["id"] == item.id
+    assert client.conversations.delete(id).deleted
+    assert web.get(path).json()["error"]["message"] == f"Conversation with id {id!r} not found."
 
 
 # --- items ----------------------------------------------------------------------------------------------------------
@@ -336,8 +361,11 @@ def test_the_search_finds_words(web: httpx.Client) -> None:
 
 
 def test_models(client: OpenAI) -> None:
-    names = [model.id for model in client.models.list()]
-    assert [client.models.retrieve(name).id for name in names] == names
+    assert [model.id for model in client.models.list()] == [], "none is set up"
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.responses.create(model="any", input="kept?")
+    assert (caught.value.status_code, caught.value.code) == (503, "model_unavailable")
+    assert [hit["title"] for hit in client.get("/conversations/search?q=kept", cast_to=object)["data"]] == [None]  # type: ignore[index]
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("no/such-model")
 
@@ -419,6 +447,17 @@ def test_a_repetition_brings_nothing_back_that_was_deleted(service: Live, somebo
     for answer in (web.post("/conversations", json=body, headers=key), web.post(path, json=more, headers=item_key)):
         assert answer.status_code == 404 and "secret" not in answer.text
     assert web.get("/conversations").json()["data"] == []
+
+
+def test_a_key_keeps_no_copy_of_what_was_said(service: Live, somebody: Person, web: httpx.Client) -> None:
+    """Not even a digest that somebody could compare with a guess."""
+    body = {"items": said("a secret of the squirrel")}
+    sent = httpx.Request("POST", "http://x", json=body).content
+    web.post("/conversations", json=body, headers={"Idempotency-Key": "k"})
+    [record] = service.call(service.memory.scan_records(somebody.owner, "idempotency")).items
+    guess = sha256(f"POST {len('/v1/conversations')} /v1/conversations ".encode() + sent).digest()
+    assert b"squirrel" not in record.value
+    assert guess not in record.value
 
 
 def test_a_repeated_change_does_not_undo_a_later_one(web: httpx.Client) -> None:

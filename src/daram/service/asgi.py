@@ -1,7 +1,7 @@
 """The service as one ASGI application: the API, the pages of the accounts, the chat page, and what stands around them.
 
 From the outside in: who may ask (``ui.guard``), how much (``limits``), and then by path: ``/v1`` to Django without
-middleware, ``/chat/`` to Chainlit, probes here, all else to Django with middleware.
+middleware, ``/chat/`` to Chainlit, probes here, all else (``/api``, too) to Django with middleware.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from daram.service.observe.model import watched
 from daram.service.observe.requests import Observed
 from daram.service.quota import Counts, LocalCounts, Quota
 from daram.service.runtime import Runtime, running
+from daram.service.slashes import hidden
 from daram.settings import Settings
 from daram.ui.app import ChatPage
 from daram.ui.guard import Guard, is_local
@@ -71,6 +72,7 @@ class Service:
         self._counts = counts(settings)
         self._api = Quota(cast("ASGIApp", ApiHandler()), self._counts)
         self._pages = cast("ASGIApp", ASGIHandler())
+        self._native = Quota(self._pages, self._counts)
         bounded = Bodies(
             self._dispatch,
             limit=settings.body_limit,
@@ -111,7 +113,9 @@ class Service:
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": "there is no socket here"})
         elif path == "/v1" or path.startswith("/v1/"):
-            await self._api(scope, receive, send)
+            await self._api(hidden(scope), receive, send)
+        elif path.startswith("/api/"):
+            await self._native(hidden(scope), receive, send)
         elif (response := await self._own(scope)) is not None:
             await response(scope, receive, send)
         else:

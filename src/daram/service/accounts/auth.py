@@ -1,4 +1,4 @@
-"""Who calls the API: bearer keys for django-ninja, and refusals as OpenAI words them."""
+"""Who calls the API: bearer keys or, for the native API, sessions; and refusals as OpenAI words them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, JsonResponse
+from django.middleware.csrf import CsrfViewMiddleware
 from ninja import NinjaAPI
 from ninja.security import HttpBearer
 
@@ -26,16 +27,18 @@ _MISSING: Final = (
 )
 # Not a word of what came: a key that is almost right would stand in the caller's logs.
 _WRONG: Final = "Incorrect API key provided. You can make keys on the account page of this server."
+_LOGGED_OUT: Final = "You are not logged in, or your login has ended. Log in at /login."
+_FORGED: Final = "The header X-CSRFToken is missing or wrong. GET /api/me gives the token; it changes with each login."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who makes a request: ``owner`` is whose conversations it is about."""
+    """Who makes a request: ``owner`` is whose conversations it is about; ``key_id`` is None for who is logged in."""
 
     user_id: int
     owner: str
     scopes: frozenset[str]
-    key_id: int
+    key_id: int | None
 
 
 class Refused(Exception):
@@ -49,14 +52,15 @@ class Refused(Exception):
     def response(self) -> JsonResponse:
         """The answer to the request."""
         error = {"message": str(self), "type": "invalid_request_error", "param": None, "code": self.code}
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 and str(self) != _LOGGED_OUT else {}
         return JsonResponse({"error": error}, status=self.status, headers=headers)
 
 
 class KeyAuth(HttpBearer):
     """Bearer auth by API key, for ``NinjaAPI(auth=…)`` and for single operations; ``request.auth`` is the ``Caller``.
 
-    Keys only: a session cookie opens nothing here, so no page that a browser visits can call this API.
+    A session cookie opens nothing under ``/v1``, so no page that a browser visits can call that API. The native API has
+    the same operations for sessions alone (``by_session``), behind middleware and with a token against forged requests.
     """
 
     def __init__(self, scope: str = "read") -> None:
@@ -65,6 +69,8 @@ class KeyAuth(HttpBearer):
 
     async def __call__(self, request: HttpRequest) -> Caller:
         """The caller, who may do what ``scope`` says. Raises ``Refused``."""
+        if getattr(request, "by_session", False):
+            return await _logged_in(request, self.scope)
         scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Refused(401, _MISSING, None)
@@ -75,10 +81,41 @@ class KeyAuth(HttpBearer):
         caller = await in_accounts(_look_up, token)
         if caller is None:
             raise Refused(401, _WRONG, "invalid_api_key")
-        check_scope(caller, self.scope)
-        if (problem := await admit(caller.user_id)) is not None:
-            raise Refused(429, problem, "rate_limit_exceeded")
-        return caller
+        return await _admitted(caller, self.scope)
+
+
+async def _logged_in(request: HttpRequest, scope: str) -> Caller:
+    """Whose session this is."""
+    user = await request.auser()
+    if not user.is_authenticated:
+        raise Refused(401, _LOGGED_OUT, "not_logged_in")
+    if _is_forged(request):
+        raise Refused(403, _FORGED, "csrf_failed")
+    scopes = frozenset({"read", "write"})
+    return await _admitted(Caller(user_id=user.pk, owner=user.owner, scopes=scopes, key_id=None), scope)
+
+
+class _Csrf(CsrfViewMiddleware):
+    """Says why a request is refused, instead of showing a page."""
+
+    def _reject(self, request: HttpRequest, reason: str) -> str:
+        return reason
+
+
+def _is_forged(request: HttpRequest) -> bool:
+    check = _Csrf(lambda _request: None)
+    # The middleware has seen the request, but leaves views of this API alone.
+    request.csrf_processing_done = False
+    check.process_request(request)
+    return check.process_view(request, _admitted, (), {}) is not None
+
+
+async def _admitted(caller: Caller, scope: str) -> Caller:
+    """The caller, who may do that, and now. Raises ``Refused``."""
+    check_scope(caller, scope)
+    if (problem := await admit(caller.user_id)) is not None:
+        raise Refused(429, problem, "rate_limit_exceeded")
+    return caller
 
 
 def require(scope: str) -> KeyAuth:

@@ -23,7 +23,7 @@ _OWN_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _WORDS: Final = frozenset(
     """
     v1 models conversations items responses cancel input_items input_tokens compact chat completions
-    branches export healthz readyz metrics login logout link account password keys revoke admin static
+    branches export me use healthz readyz metrics login logout link account password keys revoke admin static
     oidc api openapi.json docs assets public avatars ws socket.io project user thread threads settings
     translations action feedback auth config header search messages edit regenerate favicon logo
     """.split()  # noqa: SIM905  # a list of them would be a page long

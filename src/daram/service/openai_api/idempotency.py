@@ -1,12 +1,13 @@
 """``Idempotency-Key``: a request that is repeated with the same key is done once, and answered the same.
 
 What is kept for a key, for 24 hours, is a record of its owner in the store: so it works over processes and restarts.
-It holds the digest of the request, a seed, and in the end that it was done. All ids that the request draws come from
-the seed: a request whose process died in the middle, or of which the store does not know whether it was written, is
-done again with the same ids, and what is stored already is not stored a second time.
+It holds a digest of the request, keyed with the secret of the service, a seed, and in the end that it was done. All
+ids that the request draws come from the seed: a request whose process died in the middle, or of which the store does
+not know whether it was written, is done again with the same ids, and what is stored already is not stored again.
 
-The answer itself is kept only where it cannot be made again (``once`` without ``again``): a copy of what a conversation
-says would outlive its deletion.
+The answer itself is kept only where it cannot be made again (``once`` without ``again``), of what is stored nowhere
+else, and only as long as repetitions come: a copy of what a conversation says would outlive its deletion. The record
+does outlive it, on purpose: a late repetition must not bring back what was deleted.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Final
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
+from django.utils.crypto import salted_hmac
 
 from daram import ids
 from daram.errors import Conflict, DaramError, InvalidInput
@@ -30,6 +32,8 @@ from daram.service.openai_api.errors import error_response
 
 NAMESPACE: Final = "idempotency"
 KEPT: Final = timedelta(hours=24)
+ANSWER_KEPT: Final = timedelta(minutes=10)
+"""How long the answer of a request is kept that stores nothing; after that its key is as good as new."""
 LEASE: Final = timedelta(seconds=60)
 """After how long without an outcome a request counts as dead, and its repetition does it again."""
 WAIT: Final = 20.0
@@ -169,10 +173,9 @@ async def _work(memory: Memory, owner: str, record: Record, draw: Draw, work: Wo
         return response
     done = msgspec.structs.replace(kept, status=response.status_code, body=response.content if keep else None)
     # Whatever is wrong here, the work is done; a repetition does it again with the same ids.
+    until = datetime.now(UTC) + (ANSWER_KEPT if keep else KEPT)
     with suppress(DaramError):
-        await memory.put_record(
-            owner, NAMESPACE, record.key, _encode(done), expect=record.etag, expires_at=datetime.now(UTC) + KEPT
-        )
+        await memory.put_record(owner, NAMESPACE, record.key, _encode(done), expect=record.etag, expires_at=until)
     return response
 
 
@@ -191,7 +194,8 @@ async def _release(memory: Memory, owner: str, record: Record, kept: _Kept) -> N
 
 def _digest(request: HttpRequest) -> bytes:
     path = request.get_full_path()
-    return sha256(f"{request.method} {len(path)} {path} ".encode() + request.body).digest()
+    told = f"{request.method} {len(path)} {path} ".encode() + request.body
+    return bytes(salted_hmac(NAMESPACE, told, algorithm="sha256").digest())
 
 
 _tasks: set[asyncio.Task[HttpResponse]] = set()

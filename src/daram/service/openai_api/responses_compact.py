@@ -67,7 +67,9 @@ async def compact(request: HttpRequest, payload: CompactIn) -> HttpResponse:
             }
         )
 
-    return await once(house.memory, owner, request, work)
+    # What stands in a response is not copied: a repetition reads it again, or finds it deleted.
+    again = None if payload.previous_response_id is None else work
+    return await once(house.memory, owner, request, work, again)
 
 
 async def _summary(model: ChatModel, messages: Sequence[Message], instructions: str | None, draw: Draw) -> Message:

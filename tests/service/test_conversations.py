@@ -163,6 +163,7 @@ def test_an_id_with_a_slash_is_reached(
     path = f"/conversations/{quote(id, safe='')}"
     assert web.get(f"{path}/items").json()["data"][0]["id"] == item.id
     assert client.conversations.delete(id).deleted
+    assert [web.get(f"/conversations/{other}").status_code for other in ("%00", "%00%2F")] == [400, 404]
     assert web.get(path).json()["error"]["message"] == f"Conversation with id {id!r} not found."
 
 
@@ -365,6 +366,7 @@ def test_models(client: OpenAI) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
         client.responses.create(model="any", input="kept?")
     assert (caught.value.status_code, caught.value.code) == (503, "model_unavailable")
+    assert "daram doctor" in caught.value.message
     assert [hit["title"] for hit in client.get("/conversations/search?q=kept", cast_to=object)["data"]] == [None]  # type: ignore[index]
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("no/such-model")
@@ -490,6 +492,11 @@ def test_malformed_requests(web: httpx.Client) -> None:
     assert web.post("/conversations", data={"metadata": "x"}).status_code == 415
     refused = web.put("/conversations", json={})
     assert refused.status_code == 405 and set(refused.headers["allow"].split(", ")) == {"GET", "POST"}
+    said = [
+        web.post(path, json=body).json()["error"]["message"]
+        for path, body in (("/conversations", []), ("/responses", {}))
+    ]
+    assert said == ["The body of the request must be a JSON object.", "input: is missing"]
     for path in ("/nothing", "/conversations/a/b", "/", "/conversations/x/items/y/z"):
         answer = web.get(path)
         assert answer.status_code == 404 and answer.json()["error"]["code"] == "unknown_url", path
@@ -528,7 +535,7 @@ async def test_the_asynchronous_sdk(service: Live, somebody: Person) -> None:
         one = await client.conversations.items.retrieve(str(found[0].id), conversation_id=made.id)
         assert one == found[0]
         assert (await client.conversations.items.delete(str(one.id), conversation_id=made.id)).id == made.id
-        assert [model.id async for model in client.models.list()]
+        assert [model.id async for model in client.models.list()] == []
         assert (await client.conversations.delete(made.id)).deleted
 
 

@@ -224,7 +224,7 @@ async def test_a_body_that_is_too_large_is_refused(people: People) -> None:
             headers = {"content-type": "application/json"}
             answer = await client.post("/conversations", content=body, headers=headers)
             assert answer.status_code == 413
-            assert answer.json()["error"]["code"] == "request_too_large"
+            assert answer.json()["error"]["code"] == "too_large"
 
 
 def test_what_does_not_come_is_not_waited_for(page: Page, people: People) -> None:

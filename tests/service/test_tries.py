@@ -4,10 +4,13 @@ the first."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.service.people import service_settings
 from tests.service.processes import House, Server, until
 
 
@@ -129,3 +132,32 @@ async def test_a_completion_that_is_a_turn(alone: House) -> None:
     done = await ask(alone, server, body, 1, "/chat/completions")
     assert done["choices"][0]["message"]["content"] == text
     assert len(await alone.said(server, conversation)) == 2
+
+
+async def test_what_was_read_ahead_has_not_arrived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await asyncio.to_thread(service_settings, tmp_path)
+    from daram.service.openai_api.idempotency import Draw
+    from daram.service.openai_api.responses import event_stream
+    from daram.service.openai_api.tries import Try
+
+    for left in (True, False):
+        delivered: list[bool] = []
+        tried = Try(Draw())
+        monkeypatch.setattr(tried, "delivered", lambda told=delivered: told.append(True))
+        taken, made = asyncio.Event(), asyncio.Event()
+
+        async def frames(taken: asyncio.Event = taken, made: asyncio.Event = made) -> AsyncGenerator[bytes, None]:
+            yield b"first"
+            await taken.wait()
+            yield b"last"
+            made.set()
+
+        sent = aiter(event_stream(frames(), tried))
+        assert await anext(sent) == b"first"
+        taken.set()
+        await made.wait()  # all is there, and the client leaves
+        if left:
+            await sent.aclose()
+        else:
+            assert [chunk async for chunk in sent] == [b"last"]
+        assert delivered == ([] if left else [True])

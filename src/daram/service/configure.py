@@ -17,7 +17,7 @@ from django.conf import settings as django_settings
 
 from daram.config import prepare_data
 from daram.errors import ConfigError, MissingExtra
-from daram.settings import Settings
+from daram.settings import Settings, mask
 
 HERE: Final = Path(__file__).parent
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
@@ -63,8 +63,7 @@ def _django(settings: Settings) -> dict[str, Any]:
     public = urlsplit(settings.public_url or "")
     secure = public.scheme == "https"
     secret = settings.secret_key or secret_key(settings.data / "secret-key")
-    # Cookies do not know ports: two Darams on one machine must not sign each other out.
-    cookie = f"{'__Host-' if secure else ''}daram-{sha256(secret.encode()).hexdigest()[:8]}"
+    cookie = f"{'__Host-' if secure else ''}daram-{_cookie_suffix(settings)}"
     return {
         "SECRET_KEY": secret,
         "DEBUG": False,
@@ -154,6 +153,14 @@ def _django(settings: Settings) -> dict[str, Any]:
         "TIME_ZONE": "UTC",
         "LOGGING_CONFIG": None,  # how the service logs is observe's to say
     }
+
+
+def _cookie_suffix(settings: Settings) -> str:
+    """Cookies do not know ports: two Darams on one machine must not sign each other out. So the name says in which
+    accounts the login is: the same for all processes that share them, and no secret.
+    """
+    where = mask(settings.accounts) if settings.accounts else str(settings.data.resolve())
+    return sha256(where.encode()).hexdigest()[:8]
 
 
 def _add_oidc(given: dict[str, Any], settings: Settings) -> None:

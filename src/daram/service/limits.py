@@ -88,7 +88,7 @@ class Bodies:
 
     def _too_large(self) -> _Refused:
         text = f"The body of the request is too large: at most {self._limit:,} bytes are allowed (DARAM_BODY_LIMIT)."
-        return _Refused(413, text, "request_too_large")
+        return _Refused(413, text, "too_large")
 
 
 async def _say(send: Send, refused: _Refused) -> None:

@@ -14,17 +14,19 @@ from starlette.types import Scope
 __all__ = ["hidden", "shown"]
 
 _SLASH: Final = "\x00"
+_FLAG: Final = "daram.slashes"
 
 
 def hidden(scope: Scope) -> Scope:
     """The request with the slashes that came as ``%2F`` hidden in its path."""
     raw: bytes = scope.get("raw_path") or b""
-    if b"%2f" not in raw.lower():
+    if b"%2f" not in raw.lower() or b"%00" in raw:
         return scope
     parts = raw.decode("latin-1").split("/")
-    return {**scope, "path": "/".join(unquote(part).replace("/", _SLASH) for part in parts)}
+    path = "/".join(unquote(part).replace("/", _SLASH) for part in parts)
+    return {**scope, "path": path, _FLAG: True}
 
 
-def shown(id: str) -> str:
-    """A part of a path as its client meant it."""
-    return id.replace(_SLASH, "/")
+def shown(scope: Scope, id: str) -> str:
+    """A part of the path as its client meant it."""
+    return id.replace(_SLASH, "/") if scope.get(_FLAG) else id

@@ -57,7 +57,9 @@ def _shaped(view: View, by_session: bool) -> View:
             text = "The body of a request must be JSON, with the header Content-Type: application/json."
             response = error_response(415, text)
         else:
-            response = await view(request, *args, **{name: shown(value) for name, value in kwargs.items()})
+            response = await view(
+                request, *args, **{name: shown(request.scope, value) for name, value in kwargs.items()}
+            )
         if response.status_code == 405:
             text = f"{request.method} is not allowed at this URL."
             response = error_response(405, text, headers={"Allow": response.headers.get("Allow", "")})

@@ -134,7 +134,7 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
             events = await tried.beside(begun)
         if payload.stream:
             usage = bool((payload.stream_options or {}).get("include_usage"))
-            return event_stream(tried.delivering(_chunks(events, id, model.name, usage)))
+            return event_stream(_chunks(events, id, model.name, usage), tried)
         return reply(_completion(await whole(events), id))
 
     # What a conversation says is not copied: a repetition finds it there, or finds it deleted.

@@ -66,15 +66,21 @@ _TABLE: Final[tuple[tuple[type[errors.DaramError], int, str, str, str | None], .
         SERVER,
         "model_unavailable",
         (
-            "No language model is ready on this server; what was sent is kept. Whoever runs it sees the reason with: "
-            "daram doctor"
+            "No language model is ready on this server; what was sent to a conversation is kept. Whoever runs it sees "
+            "the reason with: daram doctor"
         ),
     ),
     (errors.ModelRefused, 502, SERVER, "model_refused", "The model's endpoint refused this server's request."),
     (errors.ModelRateLimited, 429, "rate_limit_error", "rate_limit_exceeded", "The model's endpoint asks to wait."),
     (errors.ModelTimeout, 504, SERVER, "model_timeout", "The model did not answer in time."),
     (errors.ContextOverflow, 400, INVALID, "context_length_exceeded", "This is too long for the model's context."),
-    (errors.ModelError, 502, SERVER, "model_error", "The model gave no usable answer; what was sent is kept."),
+    (
+        errors.ModelError,
+        502,
+        SERVER,
+        "model_error",
+        "The model gave no usable answer; what was sent to a conversation is kept.",
+    ),
     (errors.ChatbotClosed, 503, SERVER, "shutting_down", "The server is shutting down; try again."),
 )
 
@@ -191,5 +197,7 @@ def _validation(found: list[dict[str, Any]]) -> HttpResponse:
         return error_response(
             400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
         )
+    if not param and first.get("type") in ("model_attributes_type", "model_type", "dict_type"):
+        return error_response(400, "The body of the request must be a JSON object.", code="invalid_value")
     what = f"Invalid value for '{param}'" if param else "Invalid request"
     return error_response(400, f"{what}: {first.get('msg', 'not acceptable')}.", param=param, code="invalid_value")

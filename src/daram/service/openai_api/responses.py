@@ -72,7 +72,7 @@ async def create_response(request: HttpRequest, payload: ResponseIn) -> HttpResp
 async def _answer(wanted: ResponseIn, tried: Try, begun: turns.Begun) -> Any:
     """A stream, what there is of an answer in the background, or the whole answer."""
     if wanted.stream:
-        return event_stream(tried.delivering(frames(begun.events, begun.view, begun.place.answer)))
+        return event_stream(frames(begun.events, begun.view, begun.place.answer), tried)
     if wanted.background:
         await begun.events.aclose()
         return reply(begun.view.running("queued"))
@@ -87,10 +87,13 @@ async def _message(begun: turns.Begun) -> Message:
     return await turns.whole(begun.events)
 
 
-def event_stream(found: AsyncGenerator[bytes, None]) -> StreamingHttpResponse:
-    """The frames as a response that no proxy holds back."""
+def event_stream(found: AsyncGenerator[bytes, None], tried: Try | None = None) -> StreamingHttpResponse:
+    """The frames as a response that no proxy holds back; ``tried``: to be told when the client has taken them all."""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingHttpResponse(with_pings(found), content_type="text/event-stream; charset=utf-8", headers=headers)
+    sent = with_pings(found)
+    if tried is not None:
+        sent = tried.delivering(sent)  # outermost: what is read ahead has not arrived
+    return StreamingHttpResponse(sent, content_type="text/event-stream; charset=utf-8", headers=headers)
 
 
 @router.post("/responses/input_tokens", auth=_READ, response={200: InputTokens, **schemas.REFUSALS})

@@ -81,6 +81,8 @@ async def begin(runtime: Runtime, owner: str, wanted: ResponseIn, tried: Try) ->
     if not messages:
         if draw.again and (made := await _made(runtime, owner, Place(conversation, first), model.name)) is not None:
             return made
+        if branch is None:
+            raise InvalidInput("input", "is missing")
         running = await tried.beside(_anew(runtime, owner, conversation, parent, answer, choices))
         return _begun(conversation, running, model.name)
     question = messages.pop()

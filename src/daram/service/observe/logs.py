@@ -30,7 +30,10 @@ def set_up(how: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("daram").setLevel(logging.WARNING if how == "off" else logging.INFO)
+    ours = logging.getLogger("daram")
+    ours.setLevel(logging.WARNING if how == "off" else logging.INFO)
+    ours.handlers.clear()  # the terminal's commands have a shorter form
+    ours.propagate = True
     # It warns of every address that is not there: that is in the line of the request.
     logging.getLogger("django.request").setLevel(logging.ERROR)
 

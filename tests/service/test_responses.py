@@ -370,6 +370,32 @@ async def test_delete(home: House, client: AsyncOpenAI) -> None:
     assert len([item async for item in client.conversations.items.list(conversation.id)]) == 1
 
 
+async def test_what_stands_on_another_branch_outlives_a_deletion(home: House, client: AsyncOpenAI) -> None:
+    first = await client.responses.create(input="one")
+    stays = await client.responses.create(input="two", previous_response_id=first.id)
+    beside = await client.responses.create(input="three", previous_response_id=first.id)
+    for gone in (first, beside):
+        await client.responses.delete(gone.id)
+    assert await client.responses.retrieve(stays.id) == stays
+    await client.responses.delete(stays.id)
+    place = place_of(stays.id)
+    assert place is not None
+    with pytest.raises(LookupError):
+        await home.memory.get(home.owner, place.conversation)
+
+
+async def test_a_conversation_with_metadata_outlives_its_responses(home: House, client: AsyncOpenAI) -> None:
+    conversation = await client.conversations.create(metadata={"topic": "nuts"})
+    first = await client.responses.create(input="one", conversation=conversation.id)
+    second = await client.responses.create(input="two", previous_response_id=first.id)
+    for item in (await client.responses.input_items.list(first.id)).data:
+        await client.conversations.items.delete(item.id, conversation_id=conversation.id)
+    for gone in (first, second):
+        await client.responses.delete(gone.id)
+    assert not (await client.conversations.items.list(conversation.id)).data
+    assert (await client.conversations.retrieve(conversation.id)).metadata == {"topic": "nuts"}
+
+
 async def test_whose_is_whose(home: House, client: AsyncOpenAI) -> None:
     """Another's response is as one that is not there."""
     mine = await client.responses.create(input="mine")

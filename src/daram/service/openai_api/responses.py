@@ -232,10 +232,23 @@ async def delete_response(request: HttpRequest, response_id: str) -> HttpRespons
         for message in await _inputs(owner, found):
             with suppress(NotFound):
                 await house.memory.delete_message(owner, conversation, message.id)
-        if not await house.memory.tail(owner, conversation, 1):
-            with suppress(NotFound):
+        with suppress(NotFound):
+            if await _is_of_no_use(house, owner, conversation):
                 await house.memory.delete(owner, conversation)
     return reply({"id": response_id, "object": "response", "deleted": True})
+
+
+async def _is_of_no_use(house: Runtime, owner: str, conversation: str) -> bool:
+    """Whether nothing is left in the conversation, on whatever branch, and nobody has named or marked it."""
+    found = await house.memory.get(owner, conversation)
+    if found.title or found.metadata or found.pinned or found.archived:
+        return False
+    last = 0
+    while entries := await house.memory.log(owner, conversation, after=last):
+        if not all(entry.deleted for entry in entries):
+            return False
+        last = entries[-1].message.seq
+    return True
 
 
 @router.post("/responses/{response_id}/cancel", auth=_WRITE, response={200: ResponseOut, **schemas.REFUSALS})

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, ParamSpec, TypeVar
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, Error, connection
 from django.http import HttpRequest, JsonResponse
 from ninja import NinjaAPI
 from ninja.security import HttpBearer
@@ -26,6 +26,7 @@ _MISSING: Final = (
 )
 # Not a word of what came: a key that is almost right would stand in the caller's logs.
 _WRONG: Final = "Incorrect API key provided. You can make keys on the account page of this server."
+_UNAVAILABLE: Final = "The server cannot look up API keys at the moment. Try again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,9 @@ class Refused(Exception):
 
     def response(self) -> JsonResponse:
         """The answer to the request."""
-        error = {"message": str(self), "type": "invalid_request_error", "param": None, "code": self.code}
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        error = {"message": str(self), "type": kind, "param": None, "code": self.code}
+        headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(self.status, {})
         return JsonResponse({"error": error}, status=self.status, headers=headers)
 
 
@@ -72,7 +74,11 @@ class KeyAuth(HttpBearer):
 
     async def authenticate(self, request: HttpRequest, token: str) -> Caller:
         """The caller whose key this is. Raises ``Refused``."""
-        caller = await in_accounts(_look_up, token)
+        try:
+            caller = await in_accounts(_look_up, token)
+        except Error as error:
+            _log.error("the accounts do not answer: %s: %s", type(error).__name__, error)
+            raise Refused(503, _UNAVAILABLE, "accounts_unavailable") from None
         if caller is None:
             raise Refused(401, _WRONG, "invalid_api_key")
         check_scope(caller, self.scope)

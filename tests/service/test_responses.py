@@ -396,6 +396,24 @@ async def test_a_conversation_with_metadata_outlives_its_responses(home: House, 
     assert (await client.conversations.retrieve(conversation.id)).metadata == {"topic": "nuts"}
 
 
+async def test_at_the_end_of_a_process_clients_are_sent_to_the_next_one(tmp_path: Path) -> None:
+    """By the refusals that the SDK tries again on, and before a stream has begun."""
+    async with house(tmp_path, drain=0.0) as ending, ending.client() as client:
+        done = await client.responses.create(input="Hello")
+        await ending.service.drain()
+        for call in (
+            client.responses.create(input="too late"),
+            client.responses.create(input="too late", stream=True),
+            client.responses.retrieve(done.id, stream=True),
+        ):
+            with pytest.raises(openai.InternalServerError) as refused:
+                await call
+            assert (refused.value.status_code, refused.value.code) == (503, "shutting_down")
+            assert refused.value.response.headers["retry-after"] == "1"
+            assert "x-should-retry" not in refused.value.response.headers
+        assert await client.responses.retrieve(done.id) == done
+
+
 async def test_whose_is_whose(home: House, client: AsyncOpenAI) -> None:
     """Another's response is as one that is not there."""
     mine = await client.responses.create(input="mine")

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Query, Router
 
-from daram.errors import InvalidInput, NotFound
+from daram.errors import ChatbotClosed, InvalidInput, NotFound
 from daram.model import Answer, Message, system
 from daram.service import runtime
 from daram.service.accounts.auth import Caller, caller_of, require
@@ -207,15 +207,17 @@ async def retrieve_response(
     include: Include = [],  # noqa: ARG001, B006  # accepted; all that there is is there
 ) -> HttpResponseBase:
     """The response as it is, or with ``stream`` its frames behind ``starting_after`` (or ``Last-Event-ID``)."""
-    owner = caller_of(request).owner
+    house, owner = runtime.current(), caller_of(request).owner
     found = await _find(owner, response_id)
     if not stream:
         return reply(found.shown())
+    if house.draining:  # to be said before the stream begins: another process can serve it
+        raise ChatbotClosed("the end of this process has begun")
     if starting_after is None and (last := request.headers.get("Last-Event-ID")):
         if not (last.isascii() and last.isdigit() and len(last) <= 16):
             raise InvalidInput("Last-Event-ID", "must be the number of an event")
         starting_after = int(last)
-    events = runtime.current().chatbot.resume(owner, *found.place)
+    events = house.chatbot.resume(owner, *found.place)
     return event_stream(frames(events, found.view, found.place.answer, after=starting_after))
 
 

@@ -370,6 +370,26 @@ async def test_delete(home: House, client: AsyncOpenAI) -> None:
     assert len([item async for item in client.conversations.items.list(conversation.id)]) == 1
 
 
+async def test_what_is_not_stored_is_asked_as_what_is(home: House, client: AsyncOpenAI) -> None:
+    """Endpoints refuse calls without results and results without calls."""
+    lone: Any = [
+        {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}"},
+        {"role": "user", "content": "Never mind."},
+        {"type": "function_call_output", "call_id": "c2", "output": "3"},
+    ]
+    conversation = await client.conversations.create(items=lone)
+    home.model.script(failure(401))
+    with pytest.raises(openai.APIStatusError):
+        await client.responses.create(input="one", conversation=conversation.id)
+    for store in (False, True):
+        await client.responses.create(
+            input="two", conversation=conversation.id, store=store, instructions="Be short.", truncation="auto"
+        )
+    stateless, stored = (request["messages"] for request in home.model.requests[-2:])
+    assert stateless == stored
+    assert {message["role"] for message in stored} == {"system", "user"}
+
+
 async def test_what_stands_on_another_branch_outlives_a_deletion(home: House, client: AsyncOpenAI) -> None:
     first = await client.responses.create(input="one")
     stays = await client.responses.create(input="two", previous_response_id=first.id)

@@ -16,6 +16,7 @@ from daram.chat.aside import aside
 from daram.chat.choices import Choices
 from daram.chat.events import TERMINAL, Event
 from daram.chat.running import Running, failure
+from daram.context.window import groups
 from daram.errors import ConversationBusy, DaramError, InvalidInput, NotFound
 from daram.llm.base import ChatModel, Options
 from daram.model import Message, system
@@ -219,7 +220,10 @@ async def _aside(runtime: Runtime, asked: Asked, named: str | None, model: ChatM
 
 
 async def context_of(runtime: Runtime, owner: str, wanted: Inputs, named: str | None) -> tuple[list[Message], Place]:
-    """The whole prompt of a request that is not to be stored, and a place that nothing is at."""
+    """The whole prompt of a request that is not to be stored, and a place that nothing is at.
+
+    As in a turn that is, what endpoints refuse is left out: calls without results, results without calls.
+    """
     draw = Draw()
     limit = runtime.settings.window
     before = [] if named is None else await runtime.memory.tail(owner, named, limit)
@@ -227,7 +231,8 @@ async def context_of(runtime: Runtime, owner: str, wanted: Inputs, named: str | 
     if not said:
         raise InvalidInput("input", "is missing")
     rules = [system(wanted.instructions)] if wanted.instructions else []
-    return [*rules, *before, *said], Place(draw("conv"), draw("msg"))
+    past = [message for group in groups([*before, *said]) for message in group]
+    return [*rules, *past], Place(draw("conv"), draw("msg"))
 
 
 async def past_of(

@@ -370,6 +370,16 @@ async def test_delete(home: House, client: AsyncOpenAI) -> None:
     assert len([item async for item in client.conversations.items.list(conversation.id)]) == 1
 
 
+async def test_what_is_not_ready_is_told_to_this_machine_only(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ready() -> str:
+        return "the weights in /home/ann are not there"
+
+    monkeypatch.setattr(home.service.runtime.model, "ready", ready)
+    async with httpx.AsyncClient(base_url=home.url, timeout=60) as bare:
+        for passed_on, told in (({}, await ready()), ({"forwarded": "for=192.0.2.1"}, "unavailable")):
+            assert (await bare.get("/readyz", headers=passed_on)).json()["model"] == told
+
+
 async def test_what_is_not_stored_is_asked_as_what_is(home: House, client: AsyncOpenAI) -> None:
     """Endpoints refuse calls without results and results without calls."""
     lone: Any = [

@@ -370,6 +370,24 @@ async def test_delete(home: House, client: AsyncOpenAI) -> None:
     assert len([item async for item in client.conversations.items.list(conversation.id)]) == 1
 
 
+async def test_answers_that_nobody_waits_for_are_bounded_as_well(tmp_path: Path) -> None:
+    slow: Any = {"input": "[[tokens 9000]] [[delay 0.05]]", "background": True}
+    async with house(tmp_path, stream_limit=2, drain=0.0) as own, own.client() as client:
+        first, _second = [await client.responses.create(**slow) for _ in range(2)]
+        conversation = await client.conversations.create()
+        turn: Any = {"messages": [{"role": "user", "content": "x"}], "metadata": {"conversation": conversation.id}}
+        for refused in (client.responses.create(**slow), client.chat.completions.create(model="scripted", **turn)):
+            with pytest.raises(openai.RateLimitError) as error:
+                await refused
+            assert "2 answers are being made" in error.value.message
+            assert error.value.response.headers["retry-after"] == "1"
+        assert (await client.responses.create(input="said by the way", store=False)).status == "completed"
+        async with own.client(await person()) as another:
+            assert (await another.responses.create(input="x")).status == "completed"
+        await client.responses.cancel(first.id)
+        assert (await client.responses.create(input="x")).status == "completed"
+
+
 async def test_what_is_not_ready_is_told_to_this_machine_only(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ready() -> str:
         return "the weights in /home/ann are not there"

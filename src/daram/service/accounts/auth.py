@@ -51,7 +51,8 @@ class Refused(Exception):
         """The answer to the request."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         error = {"message": str(self), "type": kind, "param": None, "code": self.code}
-        headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(self.status, {})
+        again = {"Retry-After": "1"}
+        headers = {401: {"WWW-Authenticate": "Bearer"}, 429: again, 503: again}.get(self.status, {})
         return JsonResponse({"error": error}, status=self.status, headers=headers)
 
 

@@ -20,6 +20,7 @@ from daram.context.window import groups
 from daram.errors import ConversationBusy, DaramError, InvalidInput, NotFound
 from daram.llm.base import ChatModel, Options
 from daram.model import Message, system
+from daram.service.accounts.auth import Refused
 from daram.service.openai_api.idempotency import Draw
 from daram.service.openai_api.items import message_of
 from daram.service.openai_api.responses_request import (
@@ -74,6 +75,17 @@ class Asked(NamedTuple):
     keyed: bool = False
 
 
+def check_room(runtime: Runtime, owner: str) -> None:
+    """Raise ``Refused`` (429) where as many answers are being made for the owner as requests are allowed at once.
+
+    An answer outlives its request: in the background, and where the client has left.
+    """
+    most = runtime.settings.stream_limit
+    if most and (running := runtime.chatbot.running(owner)) >= most:
+        text = f"{running} answers are being made for you, and no more are allowed at once. Wait until one ends."
+        raise Refused(429, text, "rate_limit_exceeded")
+
+
 async def begin(runtime: Runtime, asked: Asked, draw: Draw) -> Begun:
     """Begin the response, or join the one that is asked for once more. Its question is durable when this returns.
 
@@ -94,6 +106,7 @@ async def begin(runtime: Runtime, asked: Asked, draw: Draw) -> Begun:
     choices = Choices(model=model, system=wanted.instructions, options=options, titled=named is not None)
     if asked.retry and (again := await _join(runtime, asked, conversation, choices)) is not None:
         return again
+    check_room(runtime, owner)
     first = answer = draw("msg")
     if asked.keyed and await _is_stored(runtime, owner, conversation, first):
         answer = draw(

@@ -370,6 +370,98 @@ async def test_delete(home: House, client: AsyncOpenAI) -> None:
     assert len([item async for item in client.conversations.items.list(conversation.id)]) == 1
 
 
+async def test_answers_that_nobody_waits_for_are_bounded_as_well(tmp_path: Path) -> None:
+    slow: Any = {"input": "[[tokens 9000]] [[delay 0.05]]", "background": True}
+    async with house(tmp_path, stream_limit=2, drain=0.0) as own, own.client() as client:
+        first, _second = [await client.responses.create(**slow) for _ in range(2)]
+        conversation = await client.conversations.create()
+        turn: Any = {"messages": [{"role": "user", "content": "x"}], "metadata": {"conversation": conversation.id}}
+        for refused in (client.responses.create(**slow), client.chat.completions.create(model="scripted", **turn)):
+            with pytest.raises(openai.RateLimitError) as error:
+                await refused
+            assert "2 answers are being made" in error.value.message
+            assert error.value.response.headers["retry-after"] == "1"
+        assert (await client.responses.create(input="said by the way", store=False)).status == "completed"
+        async with own.client(await person()) as another:
+            assert (await another.responses.create(input="x")).status == "completed"
+        await client.responses.cancel(first.id)
+        assert (await client.responses.create(input="x")).status == "completed"
+
+
+async def test_what_is_not_ready_is_told_to_this_machine_only(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ready() -> str:
+        return "the weights in /home/ann are not there"
+
+    monkeypatch.setattr(home.service.runtime.model, "ready", ready)
+    async with httpx.AsyncClient(base_url=home.url, timeout=60) as bare:
+        for passed_on, told in (({}, await ready()), ({"forwarded": "for=192.0.2.1"}, "unavailable")):
+            assert (await bare.get("/readyz", headers=passed_on)).json()["model"] == told
+
+
+async def test_what_is_not_stored_is_asked_as_what_is(home: House, client: AsyncOpenAI) -> None:
+    """Endpoints refuse calls without results and results without calls."""
+    lone: Any = [
+        {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}"},
+        {"role": "user", "content": "Never mind."},
+        {"type": "function_call_output", "call_id": "c2", "output": "3"},
+    ]
+    conversation = await client.conversations.create(items=lone)
+    home.model.script(failure(401))
+    with pytest.raises(openai.APIStatusError):
+        await client.responses.create(input="one", conversation=conversation.id)
+    for store in (False, True):
+        await client.responses.create(
+            input="two", conversation=conversation.id, store=store, instructions="Be short.", truncation="auto"
+        )
+    stateless, stored = (request["messages"] for request in home.model.requests[-2:])
+    assert stateless == stored
+    assert {message["role"] for message in stored} == {"system", "user"}
+
+
+async def test_what_stands_on_another_branch_outlives_a_deletion(home: House, client: AsyncOpenAI) -> None:
+    first = await client.responses.create(input="one")
+    stays = await client.responses.create(input="two", previous_response_id=first.id)
+    beside = await client.responses.create(input="three", previous_response_id=first.id)
+    for gone in (first, beside):
+        await client.responses.delete(gone.id)
+    assert await client.responses.retrieve(stays.id) == stays
+    await client.responses.delete(stays.id)
+    place = place_of(stays.id)
+    assert place is not None
+    with pytest.raises(LookupError):
+        await home.memory.get(home.owner, place.conversation)
+
+
+async def test_a_conversation_with_metadata_outlives_its_responses(home: House, client: AsyncOpenAI) -> None:
+    conversation = await client.conversations.create(metadata={"topic": "nuts"})
+    first = await client.responses.create(input="one", conversation=conversation.id)
+    second = await client.responses.create(input="two", previous_response_id=first.id)
+    for item in (await client.responses.input_items.list(first.id)).data:
+        await client.conversations.items.delete(item.id, conversation_id=conversation.id)
+    for gone in (first, second):
+        await client.responses.delete(gone.id)
+    assert not (await client.conversations.items.list(conversation.id)).data
+    assert (await client.conversations.retrieve(conversation.id)).metadata == {"topic": "nuts"}
+
+
+async def test_at_the_end_of_a_process_clients_are_sent_to_the_next_one(tmp_path: Path) -> None:
+    """By the refusals that the SDK tries again on, and before a stream has begun."""
+    async with house(tmp_path, drain=0.0) as ending, ending.client() as client:
+        done = await client.responses.create(input="Hello")
+        await ending.service.drain()
+        for call in (
+            client.responses.create(input="too late"),
+            client.responses.create(input="too late", stream=True),
+            client.responses.retrieve(done.id, stream=True),
+        ):
+            with pytest.raises(openai.InternalServerError) as refused:
+                await call
+            assert (refused.value.status_code, refused.value.code) == (503, "shutting_down")
+            assert refused.value.response.headers["retry-after"] == "1"
+            assert "x-should-retry" not in refused.value.response.headers
+        assert await client.responses.retrieve(done.id) == done
+
+
 async def test_whose_is_whose(home: House, client: AsyncOpenAI) -> None:
     """Another's response is as one that is not there."""
     mine = await client.responses.create(input="mine")

@@ -95,8 +95,10 @@ async def test_figures_are_for_this_machine(page: Page, people: People) -> None:
 
 def test_paths_are_counted_by_our_own_words_only() -> None:
     assert route("/v1/conversations/conv_1/items/msg_2") == "/v1/conversations/{}/items/{}"
-    assert route("/login/link/secret") == "/login/link/{}"
+    assert route("/login/link/secret") == "/login/…"
     assert route("/chat/thread/0190") == "/chat/thread/{}"
+    assert route("/chat/thread/0190/secret") == "/chat/…"
+    assert route("/v1/models/acme/big") == "/v1/…"
     assert route("/wp-admin/setup.php") == "other"
     assert route("/") == "/"
 

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from daram import Message, Part
 from daram.chat.events import Event, terminal_type
+from daram.errors import StoreUnavailable
 from daram.model import Status
 from daram.service.openai_api.responses_view import View, new_place, place_of, question_id, response_id
 from daram.service.openai_api.stream import PING, frames, with_pings
@@ -138,6 +139,24 @@ async def test_what_the_log_has_lost_is_made_up_for() -> None:
     # Deltas that could not be published come before the end.
     gap = [events[0], events[1], Event(seq=3, type="completed", answer=ANSWER, message=events[-1].message)]
     assert [one["delta"] for one in await framed(gap) if one["type"].endswith("text.delta")] == ["Hello", " there"]
+
+
+@pytest.mark.parametrize(("heard", "after", "seen"), [(0, None, 0), (0, 7, 7), (3, None, 5), (3, 9, 9)])
+async def test_a_log_that_is_lost_on_the_way_is_told(heard: int, after: int | None, seen: int) -> None:
+    """In a frame that leaves the numbers as they are: whoever comes back with the last one misses nothing."""
+
+    async def log() -> AsyncGenerator[Event, None]:
+        for event in told("Hello", " there")[:heard]:
+            yield event
+        raise StoreUnavailable("the store at db.example is gone")
+
+    found = [data.decode() async for data in frames(log(), VIEW, ANSWER, after=after)]
+    kind, data = found[-1].removesuffix("\n\n").split("\n")
+    assert kind == "event: error"
+    error = STREAM_EVENT.validate_python(json.loads(data.removeprefix("data: ")))
+    assert (error.type, error.code, error.sequence_number) == ("error", "store_unavailable", seen)
+    assert "db.example" not in error.message
+    assert all("event: error" not in one for one in found[:-1])
 
 
 async def test_silence_is_filled_with_comments() -> None:

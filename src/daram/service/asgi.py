@@ -131,15 +131,13 @@ class Service:
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("405 Method Not Allowed\n", 405, {"allow": "GET, HEAD"})
         if path in _PROBES:
-            return await probes.healthz() if path == "/healthz" else await probes.readyz(tell=is_local(scope))
+            return await probes.healthz() if path == "/healthz" else await probes.readyz(tell=_is_here(scope))
         if path == "/metrics":
             return self._figures(scope)
         return RedirectResponse(f"{CHAT}/", 307, {"cache-control": "no-store"})
 
     def _figures(self, scope: Scope) -> Response:
-        # A request that a proxy of this machine passes on comes from elsewhere.
-        passed_on = any(name in (b"x-forwarded-for", b"forwarded") for name, _ in scope["headers"])
-        if self._metrics is None or (self._settings.metrics == "local" and (passed_on or not is_local(scope))):
+        if self._metrics is None or (self._settings.metrics == "local" and not _is_here(scope)):
             return PlainTextResponse("404 Not Found\n", 404)
         return self._metrics.response(self.runtime)
 
@@ -203,6 +201,12 @@ def counts(settings: Settings) -> Counts:
     from daram.service.shared_quota import SharedCounts
 
     return SharedCounts(redis, rate=rate, most=most)
+
+
+def _is_here(scope: Scope) -> bool:
+    """Whether somebody on this machine asks: what a proxy of this machine passes on comes from elsewhere."""
+    passed_on = any(name in (b"x-forwarded-for", b"forwarded") for name, _ in scope["headers"])
+    return is_local(scope) and not passed_on
 
 
 def public_hosts(settings: Settings) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ HERE: Final = Path(__file__).parent
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 SESSION_SECONDS: Final = 14 * 24 * 3600
 BUSY_SECONDS: Final = 60
+POOL_SECONDS: Final = 5
+"""How long a request waits for a connection to a server of accounts that may be gone."""
 _configured: Settings | None = None
 _FOR_DJANGO: Final = ("accounts", "allowed_hosts", "host", "oidc_client", "oidc_url", "public_url")
 OIDC: Final = "sso"
@@ -283,7 +285,7 @@ def _database(settings: Settings) -> dict[str, Any]:
         "HOST": unquote(parts.hostname or ""),
         "PORT": parts.port or "",
         # Requests run on short-lived threads: a pool keeps their connections.
-        "OPTIONS": {**dict(parse_qsl(parts.query)), "pool": {"min_size": 0, "max_size": 10, "timeout": BUSY_SECONDS}},
+        "OPTIONS": {**dict(parse_qsl(parts.query)), "pool": {"min_size": 0, "max_size": 10, "timeout": POOL_SECONDS}},
         "CONN_MAX_AGE": 0,
         "CONN_HEALTH_CHECKS": True,
     }

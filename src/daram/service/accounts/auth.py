@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, ParamSpec, TypeVar
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, Error, connection
 from django.http import HttpRequest, JsonResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from ninja import NinjaAPI
@@ -29,6 +29,7 @@ _MISSING: Final = (
 _WRONG: Final = "Incorrect API key provided. You can make keys on the account page of this server."
 _LOGGED_OUT: Final = "You are not logged in, or your login has ended. Log in at /login."
 _FORGED: Final = "The header X-CSRFToken is missing or wrong. GET /api/me gives the token; it changes with each login."
+_UNAVAILABLE: Final = "The server cannot look up API keys at the moment. Try again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,11 @@ class Refused(Exception):
 
     def response(self) -> JsonResponse:
         """The answer to the request."""
-        error = {"message": str(self), "type": "invalid_request_error", "param": None, "code": self.code}
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 and str(self) != _LOGGED_OUT else {}
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        error = {"message": str(self), "type": kind, "param": None, "code": self.code}
+        again = {"Retry-After": "1"}
+        bearer = {"WWW-Authenticate": "Bearer"} if str(self) != _LOGGED_OUT else {}
+        headers = {401: bearer, 429: again, 503: again}.get(self.status, {})
         return JsonResponse({"error": error}, status=self.status, headers=headers)
 
 
@@ -78,7 +82,11 @@ class KeyAuth(HttpBearer):
 
     async def authenticate(self, request: HttpRequest, token: str) -> Caller:
         """The caller whose key this is. Raises ``Refused``."""
-        caller = await in_accounts(_look_up, token)
+        try:
+            caller = await in_accounts(_look_up, token)
+        except Error as error:
+            _log.error("the accounts do not answer: %s: %s", type(error).__name__, error)
+            raise Refused(503, _UNAVAILABLE, "accounts_unavailable") from None
         if caller is None:
             raise Refused(401, _WRONG, "invalid_api_key")
         return await _admitted(caller, self.scope)

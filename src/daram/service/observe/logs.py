@@ -32,7 +32,8 @@ def set_up(how: str) -> None:
     root.setLevel(logging.WARNING)
     ours = logging.getLogger("daram")
     ours.setLevel(logging.WARNING if how == "off" else logging.INFO)
-    ours.handlers.clear()  # the terminal's commands have a shorter form
+    # The terminal's own handler masks nothing, and would keep what is said from this one.
+    ours.handlers.clear()
     ours.propagate = True
     # It warns of every address that is not there: that is in the line of the request.
     logging.getLogger("django.request").setLevel(logging.ERROR)

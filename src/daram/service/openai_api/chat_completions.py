@@ -32,7 +32,7 @@ from daram.service.openai_api.models import ModelNotFound, UnknownModel
 from daram.service.openai_api.reply import reply
 from daram.service.openai_api.responses import event_stream
 from daram.service.openai_api.responses_request import Json, choose_model
-from daram.service.openai_api.responses_turn import whole
+from daram.service.openai_api.responses_turn import check_room, whole
 from daram.service.openai_api.schemas import In, Metadata
 from daram.service.openai_api.tries import Try
 
@@ -150,6 +150,7 @@ async def _turn(
 ) -> AsyncGenerator[Event, None]:
     """The events of a turn of the conversation: what stands behind the last answer in the request is new to it."""
     await runtime.current().memory.get(owner, conversation)
+    check_room(runtime.current(), owner)
     new = list(messages)
     for place, message in reversed(list(enumerate(messages))):
         if message.role == "assistant":

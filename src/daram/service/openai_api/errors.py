@@ -140,7 +140,8 @@ def response_of(error: errors.DaramError) -> HttpResponse:
 
 def _retry(error: errors.DaramError, status: int) -> dict[str, str]:
     after = getattr(error, "retry_after", None)
-    if error.retryable and status != 502:
+    # This process will not do it any more; the one that comes next in its place, or stands beside it, will.
+    if isinstance(error, errors.ChatbotClosed) or (error.retryable and status != 502):
         return {"Retry-After": str(max(1, math.ceil(after or 1)))}
     return dict(_NO_RETRY) if status >= 500 or status == 409 else {}
 

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Query, Router
 
-from daram.errors import InvalidInput, NotFound
+from daram.errors import ChatbotClosed, InvalidInput, NotFound
 from daram.model import Answer, Message, system
 from daram.service import runtime
 from daram.service.accounts.auth import caller_of, require
@@ -159,15 +159,17 @@ async def retrieve_response(
     include: Include = [],  # noqa: ARG001, B006  # accepted; all that there is is there
 ) -> HttpResponseBase:
     """The response as it is, or with ``stream`` its frames behind ``starting_after`` (or ``Last-Event-ID``)."""
-    owner = caller_of(request).owner
+    house, owner = runtime.current(), caller_of(request).owner
     found = await _find(owner, response_id)
     if not stream:
         return reply(found.shown())
+    if house.draining:  # to be said before the stream begins: another process can serve it
+        raise ChatbotClosed("the end of this process has begun")
     if starting_after is None and (last := request.headers.get("Last-Event-ID")):
         if not (last.isascii() and last.isdigit() and len(last) <= 16):
             raise InvalidInput("Last-Event-ID", "must be the number of an event")
         starting_after = int(last)
-    events = runtime.current().chatbot.resume(owner, *found.place)
+    events = house.chatbot.resume(owner, *found.place)
     return event_stream(frames(events, found.view, found.place.answer, after=starting_after))
 
 
@@ -184,10 +186,23 @@ async def delete_response(request: HttpRequest, response_id: str) -> HttpRespons
         for message in await _inputs(owner, found):
             with suppress(NotFound):
                 await house.memory.delete_message(owner, conversation, message.id)
-        if not await house.memory.tail(owner, conversation, 1):
-            with suppress(NotFound):
+        with suppress(NotFound):
+            if await _is_of_no_use(house, owner, conversation):
                 await house.memory.delete(owner, conversation)
     return reply({"id": response_id, "object": "response", "deleted": True})
+
+
+async def _is_of_no_use(house: Runtime, owner: str, conversation: str) -> bool:
+    """Whether nothing is left in the conversation, on whatever branch, and nobody has named or marked it."""
+    found = await house.memory.get(owner, conversation)
+    if found.title or found.metadata or found.pinned or found.archived:
+        return False
+    last = 0
+    while entries := await house.memory.log(owner, conversation, after=last):
+        if not all(entry.deleted for entry in entries):
+            return False
+        last = entries[-1].message.seq
+    return True
 
 
 @router.post("/responses/{response_id}/cancel", auth=_WRITE, response={200: ResponseOut, **schemas.REFUSALS})

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from daram.codec import messages_cursor
 from daram.context.assemble import SYSTEM, Budget
+from daram.context.window import groups
 from daram.errors import ConversationBusy, InvalidInput, NotFound
 from daram.llm.base import ChatModel, Options
 from daram.memory import Memory
@@ -114,15 +115,19 @@ async def past_of(runtime: Runtime, owner: str, wanted: Inputs | CompactIn, *, l
 
 
 async def context_of(runtime: Runtime, owner: str, wanted: Inputs, model: ChatModel, options: Options) -> list[Message]:
-    """The whole prompt of a request that is not to be stored."""
+    """The whole prompt of a request that is not to be stored.
+
+    As in a turn that is, what endpoints refuse is left out: calls without results, results without calls.
+    """
     limit = MOST + 1 if wanted.truncation == "disabled" else runtime.settings.window
     messages = await past_of(runtime, owner, wanted, limit=limit)
     if not messages or (wanted.input in (None, []) and wanted.previous_response_id is None):
         raise InvalidInput("input", "is missing")
     rules = [system(wanted.instructions)] if wanted.instructions else []
+    found = [*rules, *(message for group in groups(messages) for message in group)]
     if wanted.truncation == "disabled":
-        await asyncio.to_thread(_check, model, options, [*rules, *messages])
-    return [*rules, *messages]
+        await asyncio.to_thread(_check, model, options, found)
+    return found
 
 
 async def whole_past(

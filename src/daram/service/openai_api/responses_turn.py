@@ -18,6 +18,7 @@ from daram.errors import InvalidInput, NotFound
 from daram.llm.base import ChatModel, Options
 from daram.memory import Memory
 from daram.model import Answer, Message
+from daram.service.accounts.auth import Refused
 from daram.service.openai_api.responses_past import MOST, branch_of, context_of, read, whole_past
 from daram.service.openai_api.responses_request import (
     ResponseIn,
@@ -49,6 +50,17 @@ class Begun(NamedTuple):
     running: Running | None
 
 
+def check_room(runtime: Runtime, owner: str) -> None:
+    """Raise ``Refused`` (429) where as many answers are being made for the owner as requests are allowed at once.
+
+    An answer outlives its request: in the background, and where the client has left.
+    """
+    most = runtime.settings.stream_limit
+    if most and (running := runtime.chatbot.running(owner)) >= most:
+        text = f"{running} answers are being made for you, and no more are allowed at once. Wait until one ends."
+        raise Refused(429, text, "rate_limit_exceeded")
+
+
 async def begin(runtime: Runtime, owner: str, wanted: ResponseIn, tried: Try) -> Begun:
     """Begin the response, or join the one that is asked for once more. Its question is durable when this returns.
 
@@ -63,6 +75,8 @@ async def begin(runtime: Runtime, owner: str, wanted: ResponseIn, tried: Try) ->
     branch = await branch_of(runtime, owner, wanted)
     conversation, parent = branch or (draw("conv"), None)
     choices = Choices(model=model, system=wanted.instructions, options=options, titled=named is not None)
+    if not draw.again:  # else the earlier try may be among those that run
+        check_room(runtime, owner)
     first = draw("msg")
     # An earlier try may be making the first one: who asks with another id joins it, or makes a cut one anew beside it.
     answer = ids.message_id() if draw.again else first

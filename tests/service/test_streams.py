@@ -181,4 +181,4 @@ def test_ids() -> None:
 async def test_the_load_that_is_measured(tmp_path: Path, kind: str) -> None:
     """Every stream of ``bench.streams`` has all of its words."""
     load = await measure(kind, 5, 4, tmp_path)
-    assert (load.lost, load.frames > 0, load.cpu >= 0) == (0, True, True)
+    assert (load.lost, load.words, load.frames > 0, load.cpu >= 0) == (0, 20, True, True)

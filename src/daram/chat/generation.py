@@ -41,6 +41,9 @@ Why = Literal["cancelled", "closing", "lost"]
 # How long a model may take to let go of a generation that was stopped, and a store to read an answer that was lost, in
 # seconds; then they are left to themselves.
 _GRACE: Final = 5.0
+# All answers of a process store their text at so many moments of a second (of ``checkpoint_every``), a little early: a
+# store commits what comes together at once.
+_TOGETHER: Final = 4
 # Parts, usage and metadata share the message's limit with the text; this much is kept for what is not parts or text.
 _OVERHEAD: Final = 4096
 # Tasks that outlived their answer: the loop alone would not keep them.
@@ -79,6 +82,7 @@ class Generation:
         *,
         renewed: float,
         released: Callable[[Generation], None],
+        pace: Callable[[], float],
     ) -> None:
         self.id = answer.id
         self.owner = answer.owner
@@ -92,7 +96,9 @@ class Generation:
         self._setup = setup
         self._token = answer.token
         self._released = released
-        self._clock = asyncio.get_running_loop().time
+        self._pace = pace  # how far apart events with words are to be now, in seconds
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
         self._renewed = renewed  # when the call that last renewed the lease was made
         self._give_up: float | None = None
         self._wake = asyncio.Event()
@@ -112,6 +118,8 @@ class Generation:
         # What was told and stored of it.
         self._seq = 0
         self._told = 0  # pieces
+        self._next = 0.0  # when more words may be told
+        self._due: asyncio.TimerHandle | None = None  # wakes the relay when words that wait may be told
         self._muted = False
         self._stored = ""
 
@@ -154,6 +162,8 @@ class Generation:
                 self.stop("closing")
             if self._why is not None:
                 pump.cancel()
+            if self._due is not None:
+                self._due.cancel()
             keeper.cancel()
             try:
                 await self._end()
@@ -212,7 +222,8 @@ class Generation:
         self._model = clean_name(delta.model) or self._model
         self._finish = delta.finish
         self._over = delta.finish is not None or self._cleaner.full
-        self._wake.set()
+        if self._due is None or self._over:
+            self._wake.set()
 
     def _fail(self, error: DaramError) -> None:
         if self._over:  # a whole answer is not spoilt by what happens while the model tidies up
@@ -229,9 +240,17 @@ class Generation:
             if self._why is not None:
                 return
             over = self._over
+            if not over and self._clock() < self._next:
+                self._due = self._loop.call_at(self._next, self._tell_later)
+                continue
             await self._tell_news()
             if over:
                 return
+            self._next = self._clock() + self._pace()
+
+    def _tell_later(self) -> None:
+        self._due = None
+        self._wake.set()
 
     async def _tell_news(self) -> None:
         heard = len(self._pieces)
@@ -276,8 +295,10 @@ class Generation:
 
     async def _keep(self) -> None:
         setup = self._setup
+        step = setup.checkpoint_every / _TOGETHER
         while True:
-            await asyncio.sleep(setup.checkpoint_every)
+            called = self._clock()
+            await asyncio.sleep((called + setup.checkpoint_every) // step * step - called)
             called = self._clock()
             text = "".join(self._pieces)
             try:

@@ -1,7 +1,7 @@
 """Many streams at once: what one costs the service, beside an ASGI application that does nothing but stream.
 
 ``python -m bench.streams``: 50 streams, then 200 (``--full``: 200 and 2,000), of a model that says 20 words a second.
-They begin one after the other and then all run together for ten seconds; every stream must have every word, in frames
+They begin one after the other and then all run together for five seconds; every stream must have every word, in frames
 whose numbers rise by one. What a word costs is measured while all run, what a stream costs beside its words is what is
 left. Memory is the most that the process grew by; processor time is the process's own. How late a word is: beyond its
 time since the stream's first word.
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +25,8 @@ from typing import NamedTuple
 import psutil
 
 RATE = 20.0  # words a second, of each stream
-BEGIN = 100.0  # streams that begin in a second
-TOGETHER = 10.0  # seconds that all of them run
+BEGIN = 200.0  # streams that begin in a second
+TOGETHER = 5.0  # seconds that all of them run
 
 
 class Load(NamedTuple):
@@ -170,31 +171,30 @@ async def _ask(port: int, key: str, at: float = 0.0) -> _Client:
     return client
 
 
-async def report(sizes: tuple[int, ...]) -> list[str]:
-    """The table, as lines."""
+async def report(sizes: tuple[int, ...]) -> AsyncIterator[str]:
+    """The table, line by line."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 16_384), hard), hard))
-    lines = [
+    yield (
         f"{'streams':>8} {'server':8} {'words':>8} {'lost':>5} {'us/word':>8} {'ms/stream':>10} {'KiB/stream':>11} "
         f"{'words/frame':>12} {'late ms':>8} {'busy':>5}"
-    ]
+    )
     for streams in sizes:
         loads = {}
         tokens = int((streams / BEGIN + TOGETHER) * RATE)
         for kind in ("bare", "service"):
             with tempfile.TemporaryDirectory(prefix="daram-streams-") as home:
                 loads[kind] = load = await measure(kind, streams, tokens, Path(home))
-            lines.append(
+            yield (
                 f"{streams:>8} {kind:8} {load.words:>8} {load.lost:>5} {load.word * 1e6:>8.1f} "
                 f"{load.stream * 1e3:>10.2f} {load.memory / streams / 1024:>11.0f} "
                 f"{load.words / max(load.frames, 1):>12.2f} {load.late * 1e3:>8.0f} {load.cpu / load.wall:>5.0%}"
             )
         word = loads["service"].word / max(loads["bare"].word, 1e-9)
-        lines.append(
+        yield (
             f"{streams:>8} service / bare: {word:.1f} for a word, "
             f"{loads['service'].cpu / loads['bare'].cpu:.1f} for everything"
         )
-    return lines
 
 
 def main() -> None:
@@ -203,7 +203,12 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="200 and 2,000 streams instead of 50 and 200")
     options = parser.parse_args()
     print(f"{RATE:g} words a second in each stream, {BEGIN:g} streams begin in a second")
-    print("\n".join(asyncio.run(report((200, 2000) if options.full else (50, 200)))))
+
+    async def tell() -> None:
+        async for line in report((200, 2000) if options.full else (50, 200)):
+            print(line, flush=True)
+
+    asyncio.run(tell())
 
 
 if __name__ == "__main__":

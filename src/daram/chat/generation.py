@@ -107,7 +107,8 @@ class Generation:
         room = max(setup.limit - _OVERHEAD, setup.limit // 2)
         self._room = room
         self._cleaner = TextStream(room)
-        self._pieces: list[str] = []
+        self._told: list[str] = []  # the words of each event
+        self._news: list[str] = []  # what no event has told
         self._parts: list[Part] = []
         self._usage: dict[str, int] | None = None
         self._model = clean_name(setup.model.name)
@@ -117,7 +118,6 @@ class Generation:
         self._over = False
         # What was told and stored of it.
         self._seq = 0
-        self._told = 0  # pieces
         self._next = 0.0  # when more words may be told
         self._due: asyncio.TimerHandle | None = None  # wakes the relay when words that wait may be told
         self._muted = False
@@ -216,7 +216,8 @@ class Generation:
 
     def _hear(self, delta: Delta) -> None:
         self._heard = True
-        self._pieces.append(self._cleaner.feed(delta.text))
+        if delta.text:
+            self._news.append(self._cleaner.feed(delta.text))
         self._parts.extend(delta.parts)
         self._usage = clean_usage(delta.usage) or self._usage
         self._model = clean_name(delta.model) or self._model
@@ -253,10 +254,14 @@ class Generation:
         self._wake.set()
 
     async def _tell_news(self) -> None:
-        heard = len(self._pieces)
-        text = "".join(self._pieces[self._told : heard])
+        heard = len(self._news)
+        text = "".join(self._news)
         if text and await self._tell("delta", text=text):
-            self._told = heard
+            del self._news[:heard]
+            self._told.append(text)
+
+    def _text(self) -> str:
+        return "".join((*self._told, *self._news))
 
     async def _tell(
         self,
@@ -300,7 +305,7 @@ class Generation:
             called = self._clock()
             await asyncio.sleep((called + setup.checkpoint_every) // step * step - called)
             called = self._clock()
-            text = "".join(self._pieces)
+            text = self._text()
             try:
                 async with asyncio.timeout(setup.lease):
                     cancel = await setup.memory.checkpoint(
@@ -320,7 +325,7 @@ class Generation:
 
     async def _end(self) -> None:
         if self._why != "lost":
-            self._pieces.append(self._cleaner.end())
+            self._news.append(self._cleaner.end())
             await self._tell_news()
             status, failure, metadata = self._verdict()
             try:
@@ -355,13 +360,13 @@ class Generation:
             return "cancelled", None, {}
         if self._why == "closing":
             return "incomplete", None, {}
-        said = bool(self._parts) or any(self._pieces)
+        said = bool(self._parts or self._told) or any(self._news)
         return verdict(self._model, self._failure, self._finish, cut=self._cleaner.full, said=said)
 
     async def _store(self, status: Status, metadata: dict[str, str]) -> Message:
         """Finish the turn, again and again while the lease lasts: until then nobody else may close it."""
         setup = self._setup
-        text = "".join(self._pieces)
+        text = self._text()
         parts, whole = clean_parts(self._parts, self._room - len(text.encode()))
         if not whole and status == "complete":
             status, metadata = "incomplete", {"finish": "length"}

@@ -18,13 +18,13 @@ import msgspec
 from daram.chat.clean import TextStream, clean_name, clean_parts, clean_usage
 from daram.chat.events import Event, EventLog, EventType, terminal_type
 from daram.chat.prompt import Prompter
+from daram.chat.verdict import verdict
 from daram.errors import (
     Conflict,
     ContextOverflow,
     DaramError,
     InvalidInput,
     LeaseLost,
-    ModelBroken,
     ModelError,
     NotFound,
     OutcomeUnknown,
@@ -414,18 +414,3 @@ class Generation:
         except Exception:  # a figure for information only
             log.exception("the model %s cannot count the tokens of answer %s", self._model, self.id)
             return None
-
-
-def verdict(
-    model: str | None, failure: DaramError | None, finish: Finish | None, *, cut: bool, said: bool
-) -> tuple[Status, DaramError | None, dict[str, str]]:
-    """How an answer ended that nobody stopped: its status, what made it fail, and what its metadata say of it."""
-    if failure is None and finish is None and not said:
-        failure = ModelBroken(f"the model {model} ended its answer before it had said anything")
-    if failure is not None:
-        return "failed", failure, {"error": failure.code}
-    if cut or finish == "length":
-        return "incomplete", None, {"finish": "length"}
-    if finish == "content_filter":
-        return "incomplete", None, {"finish": "content_filter"}
-    return ("incomplete" if finish is None else "complete"), None, {}

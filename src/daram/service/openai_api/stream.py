@@ -170,6 +170,8 @@ async def with_pings(found: AsyncGenerator[bytes, None], interval: float = 15.0)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
+    timer: asyncio.TimerHandle
+
     def look() -> None:
         nonlocal timer
         now = loop.time()

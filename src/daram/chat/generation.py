@@ -44,6 +44,10 @@ _GRACE: Final = 5.0
 # All answers of a process store their text at so many moments of a second (of ``checkpoint_every``), a little early: a
 # store commits what comes together at once.
 _TOGETHER: Final = 4
+# A loop that is late tells seldomer: events with words are that many times its lag further apart, so that there is more
+# in each; and at most so many seconds.
+_LAGS: Final = 4
+_LONGEST: Final = 2.0
 # Parts, usage and metadata share the message's limit with the text; this much is kept for what is not parts or text.
 _OVERHEAD: Final = 4096
 # Tasks that outlived their answer: the loop alone would not keep them.
@@ -119,6 +123,7 @@ class Generation:
         # What was told and stored of it.
         self._seq = 0
         self._next = 0.0  # when more words may be told
+        self._lag = 0.0  # how late the loop was to tell the last ones
         self._due: asyncio.TimerHandle | None = None  # wakes the relay when words that wait may be told
         self._muted = False
         self._stored = ""
@@ -247,10 +252,12 @@ class Generation:
             await self._tell_news()
             if over:
                 return
-            self._next = self._clock() + self._pace()
+            self._next = self._clock() + min(self._pace() + _LAGS * self._lag, _LONGEST)
+            self._lag = 0.0
 
     def _tell_later(self) -> None:
         self._due = None
+        self._lag = max(self._clock() - self._next, 0.0)
         self._wake.set()
 
     async def _tell_news(self) -> None:

@@ -173,6 +173,43 @@ async def test_silence_is_filled_with_comments() -> None:
     assert [data async for data in found if data != PING] == [b"two"]
 
 
+async def test_who_reads_slowly_holds_little_and_gets_everything_in_few_pieces() -> None:
+    made = 0
+
+    async def quick() -> AsyncGenerator[bytes, None]:
+        nonlocal made
+        for _ in range(1000):
+            made += 1
+            yield b"x" * 1000
+
+    found = with_pings(quick())
+    got = await anext(found)
+    for _ in range(2000):  # the client takes nothing, however long
+        await asyncio.sleep(0)
+    assert made * 1000 < len(got) + (1 << 16) + 2000
+    pieces = [data async for data in found]
+    assert len(got) + sum(map(len, pieces)) == 1000 * 1000
+    assert len(pieces) < 50
+
+
+async def test_who_leaves_leaves_nothing() -> None:
+    left = asyncio.Event()
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                yield b"x" * 1000
+        finally:
+            left.set()
+
+    before = asyncio.all_tasks()
+    found = with_pings(endless())
+    await anext(found)
+    await found.aclose()
+    assert left.is_set()
+    assert asyncio.all_tasks() == before
+
+
 def test_ids() -> None:
     for conversation in ("conv_" + "a" * 32, "conv_short", "a thread of the page", "대화", "CONV_" + "a" * 32):
         place = new_place(conversation)
@@ -200,4 +237,4 @@ def test_ids() -> None:
 async def test_the_load_that_is_measured(tmp_path: Path, kind: str) -> None:
     """Every stream of ``bench.streams`` has all of its words."""
     load = await measure(kind, 5, 4, tmp_path)
-    assert (load.lost, load.frames > 0, load.cpu >= 0) == (0, True, True)
+    assert (load.lost, load.words, load.frames > 0, load.cpu >= 0) == (0, 20, True, True)

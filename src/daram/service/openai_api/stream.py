@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 PING: Final = b": still here\n\n"
 """A comment: it keeps proxies from taking a silent stream for dead."""
-_AHEAD: Final = 64
-"""How many frames are made before the client has taken those before them."""
+_AHEAD: Final = 1 << 16
+"""How many bytes of frames are made before the client has taken those before them."""
 _LOST: Final = "The server lost this stream. The answer is not lost: ask for the rest of it again."
 _TERMINAL_FRAME: Final = {
     "completed": "response.completed",
@@ -175,46 +175,67 @@ async def frames(
 async def with_pings(found: AsyncGenerator[bytes, None], interval: float = 15.0) -> AsyncGenerator[bytes, None]:
     """The frames, those together that are there together, and a ``PING`` whenever none came for ``interval`` seconds.
 
-    One task reads ahead, a little: a task or a timer for each frame would cost more than all the rest.
+    One task reads ahead, a little: a task or a timer for each frame would cost more than all the rest. A client that
+    takes nothing makes nobody else wait, and holds no more than that: what comes meanwhile stays in the log.
     """
+    loop = asyncio.get_running_loop()
     ready: list[bytes] = []
-    news, room = asyncio.Event(), asyncio.Event()
+    size = 0
+    room = asyncio.Event()
+    waiting: asyncio.Future[None] | None = None
+    heard = loop.time()  # when something came last
+
+    def news() -> None:
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal timer
+        now = loop.time()
+        if now - heard >= interval:
+            news()
+            timer = loop.call_at(now + interval, look)
+        else:
+            timer = loop.call_at(heard + interval, look)
 
     async def read() -> None:
+        nonlocal size
         try:
             async with aclosing(found):
                 async for data in found:
                     ready.append(data)
-                    news.set()
-                    if len(ready) >= _AHEAD:
+                    size += len(data)
+                    news()
+                    if size >= _AHEAD:
                         room.clear()
                         await room.wait()
         finally:
-            news.set()
+            news()
 
-    loop = asyncio.get_running_loop()
+    timer = loop.call_later(interval, look)
     reading = asyncio.create_task(read())
-    timer = loop.call_later(interval, news.set)
     try:
         while True:
-            await news.wait()
-            news.clear()
             over = reading.done()
             if ready:
                 data = b"".join(ready)
                 ready.clear()
+                size = 0
                 room.set()
+                heard = loop.time()
                 yield data
-            elif not over:
-                if loop.time() >= timer.when():
-                    timer = loop.call_later(interval, news.set)
-                    yield PING
-                continue
-            if over:
-                await reading
-                return
-            timer.cancel()
-            timer = loop.call_later(interval, news.set)
+            elif over:
+                break
+            elif loop.time() - heard >= interval:
+                heard = loop.time()
+                yield PING
+            else:
+                waiting = loop.create_future()
+                await waiting
+                waiting = None
+        await reading
     finally:
         timer.cancel()
         reading.cancel()

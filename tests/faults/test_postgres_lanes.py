@@ -398,6 +398,31 @@ async def test_a_server_with_room_for_fewer(url: str, databases: Databases) -> N
         databases.server.run("DROP ROLE narrow")
 
 
+async def test_one_comes_back_while_another_cannot_be_made(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def refused(*args: Any, **kwargs: Any) -> Lane:
+        begun.set()
+        await over.wait()
+        raise psycopg.OperationalError("refused")
+
+    async with lanes_to(url, 2) as lanes:
+        lane = await lanes.take(LONG)
+        monkeypatch.setattr(Lane, "connect", refused)
+        call = ask(lanes, 0)
+        await begun.wait()
+        lanes.give_back(lane)
+        over.set()
+        assert await call is lane
+        begun.clear()
+        call = ask(lanes)
+        await begun.wait()  # and where none has come back yet
+        await queued(lanes, 1)
+        lanes.give_back(lane)
+        assert await call is lane
+        lanes.give_back(lane)
+
+
 async def test_all_are_lost_at_once(url: str, databases: Databases) -> None:
     """Those who wait connect in the places of the lost ones."""
     async with lanes_to(url, 3) as lanes:

@@ -105,6 +105,11 @@ class Lanes:
                     self._pass_on(None)  # the others cannot hope either; each of them sees for itself
                     raise failure
                 self._room += 1
+                if self._closed:
+                    raise Shut
+                lane = self._pick()  # one may have come back meanwhile
+                if lane is not None:
+                    return lane
             try:
                 lane = await self._turn(deadline)
             except TimeoutError:

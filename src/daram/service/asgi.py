@@ -64,6 +64,7 @@ class Service:
 
         from daram.service.bare import ApiHandler
         from daram.service.native_api.logins import DjangoLogins
+        from daram.service.uploads import Allowance
 
         self._settings = settings
         self._given = (memory, model)
@@ -78,6 +79,7 @@ class Service:
             limit=settings.body_limit,
             arrival=settings.body_timeout,
             departure=settings.send_timeout,
+            larger=Allowance(settings.upload_limit, self._logins),
         )
         self._metrics = Metrics() if settings.metrics != "off" and Metrics.available() else None
         guarded = Guard(
@@ -174,7 +176,12 @@ class Service:
             yield
 
     def _run(self, memory: Memory | None, model: ChatModel | None) -> AbstractAsyncContextManager[Runtime]:
-        return running(self._settings, memory=memory, model=model, watch=lambda found: watched(found, self._metrics))
+        from daram.service.accounts.auth import groups_of
+
+        def watch(found: ChatModel) -> ChatModel:
+            return watched(found, self._metrics)
+
+        return running(self._settings, memory=memory, model=model, watch=watch, groups=groups_of)
 
     @asynccontextmanager
     async def _open_page(self, page: ChatPage) -> AsyncIterator[None]:

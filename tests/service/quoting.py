@@ -1,7 +1,8 @@
-"""A model that cites the first passage it is given, and can be made to think for as long as a test likes."""
+"""A model that cites the passages it is given, and can be made to think for as long as a test likes."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import AsyncIterator, Sequence
 
@@ -29,7 +30,8 @@ class Quoting:
         while not self.thinks.is_set():
             await anyio.to_thread.run_sync(self.thinks.wait, 0.05)
         words = messages[-1].text
-        yield Delta(text="The documents say so [1]." if "<passage" in words else f"You said: {words[-100:]}")
+        numbers = "".join(f"[{number}]" for number in re.findall(r'<passage number="(\d+)"', words))
+        yield Delta(text=f"The documents say so {numbers}." if numbers else f"You said: {words[-100:]}")
         yield Delta(finish="stop", usage={"input_tokens": 1, "output_tokens": 1}, model=self.name)
 
     def count_tokens(self, text: str) -> int | None:

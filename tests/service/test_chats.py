@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.service.live import Live, live_service
+from tests.service.live import Live, live_service, reading_here
 from tests.service.people import Person, log_in, make_person
 from tests.service.quoting import Quoting
 
@@ -29,7 +29,7 @@ def model() -> Quoting:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, model: Quoting) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("chats")
-    with live_service(folder, model=model, rate_limit=0, titles=False, embedder="off") as found:
+    with reading_here(), live_service(folder, model=model, rate_limit=0, titles=False, embedder="off") as found:
         yield found
 
 
@@ -247,14 +247,22 @@ def test_files_of_a_chat(web: httpx.Client, lesson: dict[str, str]) -> None:
 # --- the nine defects, where this door shows them ---------------------------------------------------------------------
 
 
-def test_1_an_old_chat_goes_on(web: httpx.Client, lesson: dict[str, str], model: Quoting, service: Live) -> None:
-    """There is no ten minutes' cache to fall out of: with every cache wiped a chat has all that was said."""
-    chat = begin(web, lesson, "What do squirrels hide?")["id"]
-    go_on(web, chat, "And then?")
-    assert [message.text for message in model.asked[-1] if message.role == "user"][0].endswith(
-        "What do squirrels hide?"
-    )
-    assert len(said(web, chat)) == 4
+def test_1_an_old_chat_goes_on(tmp_path_factory: pytest.TempPathFactory, who: Person) -> None:
+    """There is no cache to fall out of: a process that knows nothing of a chat goes on with all that was said."""
+    folder, chat = tmp_path_factory.mktemp("old"), ""
+    for words in ("What do squirrels hide?", "And then?"):
+        model = Quoting()
+        with (
+            live_service(folder, model=model, cache="memory://", titles=False, embedder="off") as service,
+            httpx.Client(base_url=service.url, headers=who.headers, timeout=120) as web,
+        ):
+            if chat:
+                assert go_on(web, chat, words).status_code == 200
+                assert any("What do squirrels hide?" in message.text for message in model.asked[0][:-1])
+                assert len(said(web, chat)) == 4
+            else:
+                web.put("/api/references/mine/1", json={"title": "Mine", "text": LESSON})
+                chat = begin(web, {"category": "mine", "title_no": 1}, words)["id"]
 
 
 def test_2_a_new_chat_never_continues_another(web: httpx.Client, lesson: dict[str, str], model: Quoting) -> None:

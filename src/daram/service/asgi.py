@@ -60,9 +60,7 @@ class Service:
     runtime: Runtime
 
     def __init__(self, settings: Settings, *, memory: Memory | None, model: ChatModel | None, page: bool) -> None:
-        from django.core.handlers.asgi import ASGIHandler
-
-        from daram.service.bare import ApiHandler
+        from daram.service.bare import ApiHandler, PageHandler
         from daram.service.native_api.logins import DjangoLogins
         from daram.service.uploads import Allowance
 
@@ -72,7 +70,7 @@ class Service:
         self._page = ChatPage(settings.data / "page", self._logins, root=CHAT) if page else None
         self._counts = counts(settings)
         self._api = Quota(cast("ASGIApp", ApiHandler()), self._counts)
-        self._pages = cast("ASGIApp", ASGIHandler())
+        self._pages = cast("ASGIApp", PageHandler())
         self._native = Quota(self._pages, self._counts)
         bounded = Bodies(
             self._dispatch,

@@ -34,8 +34,9 @@ from daram.service.native_api.document_schemas import (
     ReferenceOut,
 )
 from daram.service.openai_api import schemas
+from daram.service.openai_api.idempotency import Draw, once
 from daram.service.openai_api.library import find_collection, library_of, public_id, scope_of
-from daram.service.openai_api.reply import reply
+from daram.service.openai_api.reply import memory_of, reply
 from daram.service.uploads import pieces
 from daram.store.documents import Document, Scope
 from daram.text.chunk import Chunking
@@ -64,16 +65,27 @@ async def create_collection(request: HttpRequest, payload: CollectionIn) -> Http
     documents, who = await library_of(request)
     if payload.owner is None and (payload.id or "").startswith((f"{OFFICIAL}:", GROUP)):
         raise InvalidInput("id", "may not begin like that of a shared collection; say whose it is as owner")
-    made = await documents.create(
-        who,
-        id=payload.id,
-        owner=payload.owner,
-        name=payload.name,
-        description=payload.description or "",
-        chunking=Chunking() if payload.chunking is None else _chunking(payload.chunking),
-        metadata=payload.metadata,
-    )
-    return reply(_collection(who, made), 201)
+    memory, owner = memory_of(request)
+
+    async def work(draw: Draw) -> HttpResponse:
+        drawn = draw("col")
+        try:
+            made = await documents.create(
+                who,
+                id=payload.id or drawn,
+                owner=payload.owner,
+                name=payload.name,
+                description=payload.description or "",
+                chunking=Chunking() if payload.chunking is None else _chunking(payload.chunking),
+                metadata=payload.metadata,
+            )
+        except Conflict:
+            if not draw.again:
+                raise
+            made = await documents.collections.get(payload.owner or owner, payload.id or drawn)
+        return reply(_collection(who, made), 201)
+
+    return await once(memory, owner, request, work, work)
 
 
 @router.get("/collections/{collection_id}", auth=_READ, response={200: CollectionOut, **schemas.REFUSALS})

@@ -10,9 +10,11 @@ import msgspec
 
 from daram import ids
 from daram.errors import InvalidInput, NotFound
+from daram.knowledge.access import OFFICIAL
 from daram.knowledge.base import COLLECTIONS, Library, decode, encode
 from daram.model import UNSET, Page, Record, Unset
 from daram.store import validate
+from daram.store.documents import Scope
 from daram.text.chunk import Chunking
 
 ID_CHARS: Final = 256
@@ -125,6 +127,11 @@ def of_conversation(conversation: str) -> str:
     """The id of the collection of what was uploaded into a conversation."""
     id = CONVERSATION + conversation
     return id if len(id) <= ID_CHARS else CONVERSATION + blake2b(conversation.encode(), digest_size=32).hexdigest()
+
+
+def official_title(title_no: str | int) -> Scope:
+    """The official collection that is a numbered title: what a chat about official documents is begun with."""
+    return Scope(OFFICIAL, str(title_no))
 
 
 def _checked_id(id: str) -> str:

@@ -16,7 +16,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
 
     ``model``: who answers; ``system``: the system prompt ("": none); ``options``: how to generate; ``titled``: whether
     the turn may name its conversation; ``documents``: what it is answered from, in place of what its conversation is
-    bound to (see ``Documents.bind``).
+    bound to (see ``Documents.bind``); ``whole``: how many messages stand in front of the turn that the model must be
+    given, every one of them as it is (the answer fails with ``ContextOverflow`` where that cannot be).
     """
 
     model: ChatModel | None = None
@@ -24,6 +25,11 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     options: Options | None = None
     titled: bool = True
     documents: Binding | None = None
+    whole: int | None = None
+
+
+# How many messages a turn may bring itself.
+_BATCH = 100
 
 
 def chosen(setup: Setup, choices: Choices, system: str | None) -> Setup:
@@ -40,14 +46,15 @@ def chosen(setup: Setup, choices: Choices, system: str | None) -> Setup:
         grounding = grounding.chosen(model, choices.documents)
     elif choices.documents is not None:
         raise Unsupported("this chatbot has no documents; give them to it: Chatbot(memory, model, documents=…)")
+    window = setup.window if choices.whole is None else choices.whole + _BATCH
     prompter = Prompter(
         setup.memory,
         model,
         system=system if choices.system is None else choices.system,
         options=options,
-        window=setup.window,
+        window=window,
+        whole=choices.whole is not None,
         grounding=grounding,
     )
-    return msgspec.structs.replace(
-        setup, model=model, options=options, prompter=prompter, titled=setup.titled and choices.titled
-    )
+    titled = setup.titled and choices.titled
+    return msgspec.structs.replace(setup, model=model, options=options, prompter=prompter, window=window, titled=titled)

@@ -12,7 +12,7 @@ from daram.chat.grounding import Ground, Grounding
 from daram.context.assemble import SYSTEM, Budget, Context, assemble, check_fits, room_for_sources, shrink, with_rule
 from daram.context.recall import choose_notes
 from daram.context.sources import Source, sources_tokens
-from daram.errors import DaramError, MessageTooLong
+from daram.errors import ContextOverflow, DaramError, MessageTooLong
 from daram.llm.base import ChatModel, Options
 from daram.model import Message
 from daram.store.base import Store
@@ -26,8 +26,8 @@ _QUERY_CHARS = 900
 
 
 class Prompter:
-    """Builds contexts for one model. ``system``: the system prompt (None: the default one, "": none); ``grounding``:
-    the documents that answers may stand on.
+    """Builds contexts for one model. ``system``: the system prompt (None: the default one, "": none); ``whole``: all of
+    the ``window`` goes to the model as it is, or nothing; ``grounding``: the documents that answers may stand on.
 
     In threads: a local model's tokenizer takes about a millisecond for a text, and there are many texts in a context.
     """
@@ -40,6 +40,7 @@ class Prompter:
         system: str | None,
         options: Options,
         window: int,
+        whole: bool = False,
         grounding: Grounding | None = None,
     ) -> None:
         self._memory = memory
@@ -47,6 +48,7 @@ class Prompter:
         self._system = SYSTEM if system is None else system
         self._options = options
         self._window = window
+        self._whole = whole
         self._grounding = grounding
 
     async def check(self, question: Message) -> None:
@@ -57,19 +59,25 @@ class Prompter:
         """The context of an answer to ``question``; ``tail``: the recent messages of its branch, from begin_turn.
 
         Raises ``MessageTooLong`` where a model took the place of a larger one, or documents leave no room; ``NotFound``
-        for documents that are not there any more.
+        for documents that are not there any more; ``ContextOverflow``, if all was to go to the model, where the branch
+        has grown meanwhile.
         """
         place = next((i for i, message in enumerate(tail) if message.id == question.id), len(tail))
         recent = tail[:place]
-        found: list[Message] = []
-        if len(tail) >= self._window and question.role == "user":
-            found = await self._search(owner, conversation, question.text)
         ground = await self._ground(owner, conversation, question, recent)
-        context = await asyncio.to_thread(self._assemble, question, recent, found, ground)
+        if self._whole:
+            context = await asyncio.to_thread(self._assemble_whole, question, recent, len(tail), ground)
+        else:
+            found: list[Message] = []
+            if len(tail) >= self._window and question.role == "user":
+                found = await self._search(owner, conversation, question.text)
+            context = await asyncio.to_thread(self._assemble, question, recent, found, ground)
         return context if ground.instead is None else msgspec.structs.replace(context, instead=ground.instead)
 
     async def halve(self, context: Context) -> Context | None:
         """The context at half its size, after the model said that it is too long; None if nothing can be left out."""
+        if self._whole:
+            return None
         return await asyncio.to_thread(lambda: shrink(context, TokenCounter(self._model.count_tokens)))
 
     async def count(self, text: str) -> int | None:
@@ -96,24 +104,41 @@ class Prompter:
     ) -> Context:
         notes = choose_notes(question, _one_wording([*found, *recent], [*recent, question]))
         count, budget = self._measure()
-        system = self._system
-        if ground.rule is not None:
-            try:
-                ruled = with_rule(system, ground.rule)
-                check_fits(question, system=ruled, budget=budget, count=count)
-                system = ruled
-            except MessageTooLong:  # the message goes before the rule
-                pass
         return assemble(
             question=question,
             tail=recent,
             budget=budget,
             count=count,
-            system=system,
+            system=self._ruled(question, ground, budget, count),
             notes=notes,
             prefers_notes=self._model.prefers_notes,
             sources=ground.sources,
         )
+
+    def _assemble_whole(self, question: Message, recent: Sequence[Message], read: int, ground: Ground) -> Context:
+        count, budget = self._measure()
+        context = assemble(
+            question=question,
+            tail=recent,
+            budget=budget,
+            count=count,
+            system=self._ruled(question, ground, budget, count),
+            sources=ground.sources,
+        )
+        if context.dropped or read >= self._window:
+            raise ContextOverflow("not all of the conversation fits the model's context, and nothing may be left out")
+        return context
+
+    def _ruled(self, question: Message, ground: Ground, budget: Budget, count: TokenCounter) -> str:
+        """The system prompt with what the ground adds to it."""
+        if ground.rule is None:
+            return self._system
+        ruled = with_rule(self._system, ground.rule)
+        try:
+            check_fits(question, system=ruled, budget=budget, count=count)
+        except MessageTooLong:  # the message goes before the rule
+            return self._system
+        return ruled
 
     def _measure(self) -> tuple[TokenCounter, Budget]:
         # Anew each time: a local model can count, and knows the length of its context, only once it is loaded.

@@ -11,6 +11,7 @@ from daram.chat.events import EventLog
 from daram.chat.recover import purge_forever
 from daram.config import make_chatbot, make_events, make_model, open_documents, open_memory, prepare_data
 from daram.knowledge.documents import Documents
+from daram.llm.absent import NoModel
 from daram.llm.base import ChatModel
 from daram.memory import Memory
 from daram.settings import Settings
@@ -24,7 +25,8 @@ class Runtime:
     """``settings``, ``memory``, ``models`` by the name that answers record, ``chatbot``, its log of ``events``, and its
     ``documents`` (None where the store keeps none).
 
-    ``model`` is the one that the chatbot asks. ``on_title`` adds to whom the titles that it makes are told.
+    ``model`` is the one that the chatbot asks; without ``has_model`` it only says what to set up. ``on_title`` adds to
+    whom the titles that it makes are told.
     """
 
     def __init__(
@@ -34,7 +36,10 @@ class Runtime:
         model: ChatModel,
         events: EventLog,
         documents: Documents | None = None,
+        *,
+        has_model: bool = True,
     ) -> None:
+        self._has_model = has_model
         self.settings = settings
         self.memory = memory
         self.model = model
@@ -48,8 +53,10 @@ class Runtime:
 
     @property
     def models(self) -> Mapping[str, ChatModel]:
-        """The models that can be asked for, by name. A local model's name may change while it is being loaded."""
-        return {self.model.name: self.model}
+        """The models that can be asked for, by name; empty where none is set up. A local model's name may change while
+        it is being loaded.
+        """
+        return {self.model.name: self.model} if self._has_model else {}
 
     @property
     def draining(self) -> bool:
@@ -111,7 +118,7 @@ async def running(
             events = make_events(settings)
             stack.push_async_callback(events.close)
         documents = await stack.enter_async_context(open_documents(settings, memory))
-        runtime = Runtime(settings, memory, watch(model), events, documents)
+        runtime = Runtime(settings, memory, watch(model), events, documents, has_model=not isinstance(model, NoModel))
         stack.push_async_callback(runtime.drain)
         await runtime.chatbot.recover()
         for work in (runtime.chatbot.sweep_forever(), purge_forever(memory)):

@@ -26,7 +26,7 @@ from daram.store import conflicts
 from daram.store.documents import Document, Passage, PassageHit, Scope, Unembedded
 from daram.store.documents_engine import DocumentRef, DocumentsEngine, floats
 from daram.store.postgres.index import COMMON, MAX_BYTES, quoted
-from daram.store.postgres.pool import Row
+from daram.store.postgres.lanes import Row
 from daram.text.analyzer import Query, index_terms, loose_terms, matches, parse_query
 from daram.text.bm25 import Statistics, rank
 

@@ -221,10 +221,10 @@ def make_chatbot(
 
 @asynccontextmanager
 async def open_documents(
-    settings: Settings, memory: Memory, *, groups: GroupsOf | None = None
+    settings: Settings, memory: Memory, *, groups: GroupsOf | None = None, reading: bool = True
 ) -> AsyncIterator[Documents | None]:
     """The documents of a memory, with the embedding model that the settings name, read in the background while this is
-    open; ``groups`` tells the groups of an owner. None where the store keeps no documents.
+    open (unless not ``reading``); ``groups`` tells the groups of an owner. None where the store keeps no documents.
 
     Raises ``ConfigError``, ``MissingExtra``.
     """
@@ -240,13 +240,18 @@ async def open_documents(
         how = Retrieval(words=words, vectors=vectors)
     how = structs.replace(how, passages=settings.document_passages, threshold=settings.document_threshold)
     try:
+        documents: Documents | None
         try:
             documents = Documents(memory, embedder, retrieval=how, groups=groups)
         except Unsupported:
-            yield None
-            return
-        async with documents:
+            documents = None
+        if documents is not None and reading:
+            documents.start()
+        try:
             yield documents
+        finally:
+            if documents is not None:
+                await documents.close()
     finally:
         if embedder is not None:
             await embedder.close()

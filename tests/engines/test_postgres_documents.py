@@ -43,6 +43,7 @@ async def test_nothing_is_left_of_what_was_replaced_or_deleted(databases: Databa
             await store.stage_passages("ann", "c", "d", "beside", [passage(0, "nut", [1, 0])])
             stored = await publish(store, stored, "one", "two", revision=revision)
         assert rows(databases, tmp_path) == {"document": 1, "revision": 1, "passage": 2, "passage_vector": 0}
+        assert (await store.describe())["documents"].startswith("1,")
         await store.delete_document("ann", "c", "d")
         assert set(rows(databases, tmp_path).values()) == {0}
 

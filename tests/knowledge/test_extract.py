@@ -104,3 +104,13 @@ async def test_who_stops_listening_ends_the_child(tmp_path: Path) -> None:
     await anext(sections)
     await sections.aclose()
     assert set(psutil.Process().children()) <= before
+
+
+async def test_a_reader_that_leaves_early_is_let_go_although_more_is_waiting_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("\n\n".join(f"Squirrels hide acorn {n}." * 40 for n in range(20_000)))
+    sections = extract.sections(path, name=path.name)
+    await anext(sections)
+    await asyncio.sleep(0.3)  # where this is enough for the pipe to fill, leaving it would hang
+    async with asyncio.timeout(60):
+        await sections.aclose()

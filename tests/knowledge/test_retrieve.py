@@ -60,13 +60,15 @@ def test_neighbours_become_one_passage_with_what_they_share_once():
 
 
 def test_what_part_of_a_question_a_text_speaks_of():
-    weights = fuse.term_weights("Where do squirrels hide acorns?", [SQUIRREL, TUNA])
-    assert fuse.coverage(SQUIRREL, weights) == pytest.approx(1.0)
-    assert fuse.coverage(TUNA, weights) == 0.0
-    weights = fuse.term_weights("다람쥐는 도토리를 어디에 숨기나요?", [OTTER, TUNA])
-    assert fuse.coverage(OTTER, weights) > 0.5
-    assert fuse.coverage("x " * 5000 + SQUIRREL, fuse.term_weights("acorns", [])) == 1.0  # to its end
-    assert fuse.coverage(SQUIRREL, {}) == 0.0
+    def covered(question: str, text: str, *others: str) -> float:
+        texts = [fuse.terms_of(one) for one in (text, *others)]
+        return fuse.coverage(texts[0], fuse.term_weights(question, texts))
+
+    assert covered("Where do squirrels hide acorns?", SQUIRREL, TUNA) == pytest.approx(1.0)
+    assert covered("Where do squirrels hide acorns?", TUNA, SQUIRREL) == 0.0
+    assert covered("다람쥐는 도토리를 어디에 숨기나요?", OTTER, TUNA) > 0.5
+    assert covered("acorns", "x " * 5000 + SQUIRREL) == pytest.approx(1.0)  # to its end
+    assert covered("?", SQUIRREL) == 0.0
 
 
 async def test_hybrid_search_finds_by_words_and_by_meaning(memory: Memory):

@@ -345,3 +345,29 @@ async def test_a_plug_in_that_fails_is_a_line_and_not_a_traceback(environ: dict[
     if not debug:
         assert len(lines) == 2
         assert all(line.startswith("daram: the model's plug-in failed") for line in lines)
+
+
+# --- answered from documents ----------------------------------------------------------------------------------------
+
+
+async def test_a_conversation_is_answered_from_documents_with_notes(
+    daram_: Daram, server: ScriptedModelServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "leave.md"
+    file.write_text("# Leave\n\nEmployees earn two days of paid leave for each month worked.\n")
+    assert (await daram_("docs", "add", str(file), "--official", "--title-no", "7", "--title", "Handbook"))[2] == 0
+    server.script("Two days a month [1].")
+    asked = "How many days of paid leave do employees earn?\n"
+    out, err, code = await daram_("chat", "--docs", "Handbook", "--conversation", "work", given=asked)
+    assert (out, err, code) == ("Two days a month [1].\n", "[1] leave.md, Leave\n", 0)
+    assert "two days of paid leave" in json.dumps(server.requests[-1]["messages"])
+    assert "[1] leave.md, Leave" in (await daram_("show", "work"))[0].splitlines()
+    # It stays bound, and is honest about what is not there.
+    out, err, code = await daram_("chat", "--conversation", "work", given="What is the capital of Mongolia?\n")
+    assert (out, err, code) == ("The documents do not say anything about that.\n", "", 0)
+
+
+async def test_documents_that_are_not_there_are_said(daram_: Daram) -> None:
+    out, err, code = await daram_("chat", "--docs", "nothing", given="hello\n")
+    assert (out, code) == ("", 1)
+    assert "nothing" in err

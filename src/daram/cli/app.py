@@ -14,6 +14,7 @@ from daram.cli.accounts import key, user
 from daram.cli.care import backup, check, erase, migrate, purge, restore
 from daram.cli.chat import chat
 from daram.cli.conversations import delete, list_, rename, search, show
+from daram.cli.docs import docs
 from daram.cli.doctor import config, doctor
 from daram.cli.models import model
 from daram.cli.move import copy, export, import_
@@ -93,7 +94,7 @@ def cli() -> None:
 
 _CONVERSATIONS = (chat, list_, show, search, rename, delete)
 _STORE = (copy, export, import_, check, migrate, backup, restore, purge, erase)
-for command in (serve, user, key, *_CONVERSATIONS, *_STORE, model, doctor, config):
+for command in (serve, user, key, *_CONVERSATIONS, docs, *_STORE, model, doctor, config):
     cli.add_command(command)
 
 

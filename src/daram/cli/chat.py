@@ -16,8 +16,11 @@ from daram.settings import Settings
 
 @click.command()
 @click.option("--conversation", metavar="NAME", help="Go on with this one (id or title); begun where there is none.")
+@click.option(
+    "--docs", metavar="COLLECTION", multiple=True, help="Answer from this collection of documents (may be repeated)."
+)
 @with_settings(*STORE_FLAGS, "model")
-def chat(settings: Settings, conversation: str | None) -> None:
+def chat(settings: Settings, conversation: str | None, docs: tuple[str, ...]) -> None:
     """Chat in the terminal; /help says what can be done there.
 
     In a pipe: one line in, one answer out.
@@ -29,7 +32,7 @@ def chat(settings: Settings, conversation: str | None) -> None:
     interactive = sys.stdin.isatty()
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_chatbot(settings)) as opened:
         session = Session(portal, *opened, owner=settings.owner, interactive=interactive)
-        session.begin(conversation)
+        session.begin(conversation, docs)
         failed = _talk(session, _prompted(session) if interactive else _piped())
     if failed and not interactive:
         raise click.exceptions.Exit(1)

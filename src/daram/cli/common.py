@@ -5,18 +5,23 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
-from daram.errors import InvalidInput, NotFound
-from daram.settings import Settings, variables
+from daram.config import open_documents, open_memory
+from daram.errors import InvalidInput, NotFound, Unsupported
+from daram.settings import Settings, mask, variables
 
 if TYPE_CHECKING:
+    from daram.knowledge.collections import Collection
+    from daram.knowledge.documents import Documents
     from daram.memory import Memory
     from daram.model import Conversation
+    from daram.store.documents import Scope
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,6 +96,31 @@ class StatusLine:
         if self._terminal and self._said:
             click.echo(err=True)
         self._said = ""
+
+
+@asynccontextmanager
+async def opened_documents(settings: Settings, *, reading: bool = False) -> AsyncIterator[Documents]:
+    """The documents of the store; with ``reading`` what waits is read meanwhile. Raises ``Unsupported``."""
+    async with await open_memory(settings) as memory, open_documents(settings, memory, reading=reading) as documents:
+        if documents is None:
+            raise Unsupported(f"the store {mask(settings.store)} keeps no documents; SQLite and PostgreSQL do")
+        yield documents
+
+
+def collection_named(collections: Sequence[Collection], name: str) -> Scope:
+    """The collection with this id or, failing that, with exactly this name.
+
+    Raises ``NotFound``, and ``InvalidInput`` where it names several.
+    """
+    from daram.store.documents import Scope
+
+    named = [c for c in collections if c.id == name] or [c for c in collections if c.name == name]
+    if len(named) > 1:
+        which = ", ".join(f"{c.id} of {c.owner}" for c in named[:5])
+        raise InvalidInput("collection", f"{name!r} names {len(named)} collections: {which}")
+    if not named:
+        raise NotFound("collection", name)
+    return Scope(named[0].owner, named[0].id)
 
 
 async def find(memory: Memory, owner: str, name: str) -> Conversation:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from daram.cli.citations import notes
 from daram.cli.common import STORE_FLAGS, find, moment, one_line, printable, with_settings
 from daram.config import open_memory
 from daram.errors import StoreReadOnly
@@ -91,6 +92,8 @@ def show(settings: Settings, name: str, as_json: bool) -> None:
         status = "" if message.status == "complete" else f" ({message.status})"
         when = moment(message.created_at) if message.created_at else ""
         click.echo(f"\n[{when}] {message.role}{status}\n{printable(message.text)}")
+        for note in notes(message):
+            click.echo(note)
     for answer in answers:
         click.echo(f"\n[{moment(answer.created_at)}] assistant (being made)\n{printable(answer.text)}")
 

@@ -17,8 +17,9 @@ import click
 
 from daram import ids
 from daram.chat.events import TERMINAL, Event
-from daram.cli.common import StatusLine, find, moment, one_line, printable
-from daram.errors import InvalidInput, NotFound
+from daram.cli.citations import notes
+from daram.cli.common import StatusLine, collection_named, find, moment, one_line, printable
+from daram.errors import InvalidInput, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -69,10 +70,19 @@ class Session:
         self.conversation = ids.conversation_id()
         self.stopped = False  # whether Ctrl-C ended the last answer
         self._listed: list[str] = []
+        self._docs: tuple[str, ...] = ()
 
-    def begin(self, name: str | None) -> None:
-        """Open the conversation NAME, begin it where there is none; without a name begin a new one."""
+    def begin(self, name: str | None, docs: tuple[str, ...] = ()) -> None:
+        """Open the conversation NAME, begin it where there is none; without a name begin a new one.
+
+        ``docs``: the collections that it, and each one begun here, is answered from.
+        """
         self._note(f"Model: {self.model.name}. /help says what can be done here.")
+        self._docs = docs
+        self._begin(name)
+        self._bind()
+
+    def _begin(self, name: str | None) -> None:
         if name is None:
             return
         try:
@@ -113,7 +123,23 @@ class Session:
         self.conversation = ids.conversation_id()
         if title:
             self.portal.call(self._create, title)
+        self._bind()
         self._note("A new conversation.")
+
+    def _bind(self) -> None:
+        if self._docs:
+            self.portal.call(self._bound_to, self._docs)
+
+    async def _bound_to(self, names: tuple[str, ...]) -> None:
+        from daram.knowledge.access import Reader
+
+        documents = self.chatbot.documents
+        if documents is None:
+            raise Unsupported("the store keeps no documents; SQLite and PostgreSQL do")
+        who = Reader(self.owner)
+        readable = await documents.list_collections(who)
+        scopes = [collection_named(readable, name) for name in names]
+        await documents.bind(who, self.conversation, scopes)
 
     async def _create(self, title: str) -> None:
         await self.memory.create(self.owner, id=self.conversation, title=title)
@@ -138,6 +164,8 @@ class Session:
             for message in self.portal.call(self.memory.tail, self.owner, conversation.id, SHOWN):
                 status = "" if message.status == "complete" else f" ({message.status})"
                 click.echo(f"{_speaker(message.role)}{status}> {printable(message.text)}")
+                for note in notes(message):
+                    click.echo(f"  {note}")
 
     # --- an answer ---
 
@@ -171,7 +199,10 @@ class Session:
         running = task.result()
         if self.stopped and not self.interactive:
             raise KeyboardInterrupt  # in a pipe nobody is there to go on
-        self.portal.call(running.message)  # raises the model's error, where it failed
+        message = self.portal.call(running.message)  # raises the model's error, where it failed
+        # Beside the answer, which is all that a pipe is given.
+        for note in notes(message):
+            click.echo(note, err=True)
 
     def _note(self, text: str) -> None:
         if self.interactive:

@@ -24,6 +24,7 @@ from daram.text.load import LoadLimits, Section, load
 
 _MEMORY: Final = 2 << 30  # bytes of address space beyond what the interpreter and its libraries map
 _FRAME: Final = 64 << 20
+_PIECE: Final = 64 << 10
 _ENDING: Final = 5.0
 _ERRORS: Final = {kind.code: kind for kind in (errors.UnsupportedDocument, DocumentTooLarge, DocumentError)}
 
@@ -88,7 +89,15 @@ async def sections(
         if child.returncode is None:
             with suppress(ProcessLookupError):
                 child.kill()
-        await asyncio.shield(child.wait())
+        await asyncio.shield(_gone(child))
+
+
+async def _gone(child: asyncio.subprocess.Process) -> None:
+    # What it had written is read to its end first: to the loop a child is not over while its pipe is full.
+    assert child.stdout is not None
+    while await child.stdout.read(_PIECE):
+        pass
+    await child.wait()
 
 
 async def _frames(stream: asyncio.StreamReader, name: str, silence: float) -> AsyncGenerator[Section, None]:

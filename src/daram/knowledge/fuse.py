@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from daram.store.documents import PassageHit, Scope
-from daram.text.analyzer import content_terms
+from daram.text.analyzer import index_terms, loose_terms, parse_query
 
 Place = tuple[Scope, str, int]
 """A passage: the collection, the document, its ``seq``."""
@@ -61,41 +61,33 @@ _ASKING: Final = re.compile(
     "뭐|무엇|무슨|어디|언제|누구|누가|어떤|어떻|얼마|인가|나요|까요|습니|니까|는지|은지|는가|주세|세요|하나|한가|되나"
     "|으로|에서|에게|까지|부터|하고|에는|이나|라고|이라|알려|려줘|설명|명해|해줘|있나|있는|했나|는데|대해|해서|무어|엇인|엇을"
 )
-_STRETCH: Final = 200  # characters: a query keeps only so many words
 _PARTICLE: Final = re.compile("[가-힣][은는이가을를의에로도와과만요다고지나]")
 
 
 def term_weights(question: str, texts: Sequence[str]) -> dict[str, float]:
-    """How much each term of a question tells: the rarer among what was found, the more."""
-    frequency: dict[str, int] = {}
-    asked = content_terms(question)
-    for text in texts:
-        for term in asked & _terms_of(text, asked):
-            frequency[term] = frequency.get(term, 0) + 1
-    size = len(texts)
-    return {term: math.log(1 + (size + 1) / (frequency.get(term, 0) + 0.5)) * _telling(term) for term in sorted(asked)}
+    """How much each term of a question tells: the rarer among what was found, the more. ``texts``: ``terms_of`` them.
+
+    A term is written as it stands in ``terms_of`` a text: between blanks, a beginning without the second one.
+    """
+    weights: dict[str, float] = {}
+    for term, is_beginning in loose_terms(parse_query(question)):
+        written = f" {term}" if is_beginning else f" {term} "
+        frequency = sum(written in text for text in texts)
+        weights[written] = math.log(1 + (len(texts) + 1) / (frequency + 0.5)) * _telling(term)
+    return weights
 
 
 def coverage(text: str, weights: Mapping[str, float]) -> float:
-    """What part of the question, by weight, a text speaks of (0 to 1)."""
+    """What part of the question, by weight, a text speaks of (0 to 1). ``text``: ``terms_of`` it."""
     whole = math.fsum(weights.values())
     if not whole:
         return 0.0
-    return math.fsum(weights[term] for term in _terms_of(text, weights.keys())) / whole
+    return math.fsum(weight for written, weight in weights.items() if written in text) / whole
 
 
-def _terms_of(text: str, asked: Iterable[str]) -> set[str]:
-    there = text_terms(text)
-    words = " " + " ".join(there)
-    return {term for term in asked if term in there or (term.isascii() and len(term) > 2 and f" {term}" in words)}
-
-
-def text_terms(text: str) -> frozenset[str]:
-    """The terms of a passage. Unlike ``content_terms`` of the whole text: from its beginning to its end."""
-    found: set[str] = set()
-    for start in range(0, len(text), _STRETCH):
-        found |= content_terms(text[start : start + _STRETCH + 30])
-    return frozenset(found)
+def terms_of(text: str) -> str:
+    """The terms of a passage, each between blanks."""
+    return f" {index_terms(text)} "
 
 
 def _telling(term: str) -> float:

@@ -22,6 +22,7 @@ from daram.knowledge.fuse import (
     merged,
     place_of,
     term_weights,
+    terms_of,
 )
 from daram.llm.base import Embedder
 from daram.store.documents import PassageHit, Scope
@@ -136,14 +137,14 @@ class Retriever:
         order = list(fused(rankings, how.k))
         has_vectors = bool(cosines)
         least = min(cosines.values(), default=0.0)
-        texts = [hit.passage.text for hit in hits.values()]
-        weights = [term_weights(query.text, texts) for query in asked if query.judged]
+        texts = {place: terms_of(_whole(hit)) for place, hit in hits.items()}
+        weights = [term_weights(query.text, list(texts.values())) for query in asked if query.judged]
         order = order[: how.candidates]
         question = asked[0].text
         other = {place: across(question, hits[place].passage.text) for place in order}
         scores = {
             place: confidence(
-                max((coverage(_whole(hits[place]), one) for one in weights), default=0.0),
+                max((coverage(texts[place], one) for one in weights), default=0.0),
                 # A hit of the words alone is farther than the farthest of those by meaning.
                 cosines.get(place, least) if has_vectors else None,
                 across=other[place],

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from django.http import HttpRequest, HttpResponse
 from ninja import File, Form, Query, Router, UploadedFile
 
-from daram.errors import InvalidInput
+from daram.errors import Conflict, InvalidInput
 from daram.knowledge.access import GROUP, OFFICIAL, Reader
 from daram.knowledge.collections import CONVERSATION, Collection
 from daram.knowledge.documents import Documents

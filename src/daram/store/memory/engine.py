@@ -65,6 +65,7 @@ class MemoryStore(MemoryTransfer, MemoryDocuments):
             "location": "this process",
             "durability": "none: everything is lost when the process ends",
             "schema": "none",
+            "documents": f"{len(self.data.documents):,}, found by words and vectors",
         }
 
     async def _set_up(self) -> None:

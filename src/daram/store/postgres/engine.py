@@ -79,7 +79,7 @@ class PostgresStore(PostgresTransfer, PostgresDocuments):
     async def describe(self) -> dict[str, str]:
         await self._open()
         rows = await self._read("describe", self.schema)
-        version, synchronous, fsync, full_pages, replica, size, step = rows[0]
+        version, synchronous, fsync, full_pages, replica, size, step, documents = rows[0]
         losses = [
             f"{name}=off"
             for name, value in (("synchronous_commit", synchronous), ("fsync", fsync), ("full_page_writes", full_pages))
@@ -93,6 +93,7 @@ class PostgresStore(PostgresTransfer, PostgresDocuments):
             "location": self.pool.where.removeprefix("PostgreSQL "),
             "durability": "read only: a replica" if replica else durability,
             "schema": f"{self.schema} {step}",
+            "documents": f"{documents:,}, found by words and vectors",
             "connections": f"at most {self.pool.size}",
             "size": f"{size:,} bytes",
         }

@@ -197,4 +197,4 @@ SELECT current_setting('server_version'), current_setting('synchronous_commit'),
        current_setting('full_page_writes'), pg_is_in_recovery(),
        (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
         WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND relkind IN ('r', 'p')),
-       (SELECT max(number) FROM {schema}.migration);
+       (SELECT max(number) FROM {schema}.migration), (SELECT count(*) FROM {schema}.document);

@@ -313,10 +313,17 @@ class Settings:
         "The largest body of a request.",
         default=8 << 20,
     )
+    upload_limit: int = setting(
+        "DARAM_UPLOAD_LIMIT",
+        whole(1024, 1 << 30, "bytes,"),
+        "The largest request that brings a file, from whoever has a key or a login; it is kept on the disk meanwhile.",
+        default=512 << 20,
+    )
     body_timeout: float = setting(
         "DARAM_BODY_TIMEOUT",
         seconds(0.1, 3600),
-        "How long the head of a request, and then its body, may take to arrive.",
+        "How long the head of a request, and then its body, may take to arrive; what is more than `DARAM_BODY_LIMIT` "
+        "has a second for each 64 KiB besides.",
         default=30.0,
     )
     send_timeout: float = setting(
@@ -324,6 +331,19 @@ class Settings:
         seconds(0.1, 3600),
         "How long a client may take no more of what it is sent before the connection is closed.",
         default=60.0,
+    )
+    chat_delayed: float = setting(
+        "DARAM_CHAT_DELAYED",
+        seconds(0, 3600),
+        "After how long without a word to its client a chat under `/api/chats/` is said to be delayed; 0 is never.",
+        default=10.0,
+    )
+    chat_failed: float = setting(
+        "DARAM_CHAT_FAILED",
+        seconds(0, 3600),
+        "After how long without a word to its client an answer under `/api/chats/` is given up as failed; 0 is never. "
+        "A client without a stream hears nothing until the answer is whole.",
+        default=30.0,
     )
     metrics: str = setting(
         "DARAM_METRICS",

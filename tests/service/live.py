@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import uvicorn
 from tests.service.people import service_settings
 
+from daram.knowledge import extract
 from daram.llm.base import ChatModel
 from daram.memory import Memory
 from daram.settings import Settings
+from daram.text.load import LoadLimits, Section, load
 
 T = TypeVar("T")
 
@@ -83,3 +86,18 @@ def live_service(data: Path, *, model: ChatModel | None = None, **settings: Any)
         yield service
     finally:
         service.stop()
+
+
+@contextmanager
+def reading_here() -> Iterator[None]:
+    """Within, documents are read in this process: where it does not matter how (a child takes a second to start)."""
+
+    async def sections(
+        path: Path, *, name: str, media_type: str | None = None, limits: LoadLimits = LoadLimits()
+    ) -> AsyncIterator[Section]:
+        for section in load(path, name=name, media_type=media_type, limits=limits):
+            yield section
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extract, "sections", sections)
+        yield

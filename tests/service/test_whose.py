@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 from tests.service.echo import Echo
-from tests.service.live import Live, live_service
+from tests.service.live import Live, live_service, reading_here
 from tests.service.people import Person, log_in, make_person
 
 from daram import ids
@@ -23,7 +23,16 @@ MISSING = {
     "item_id": "msg_" + "0" * 32,
     "response_id": "resp_" + "0" * 64,
     "model": "no-such-model",
+    "file_id": "file-" + "0" * 32,
+    "vector_store_id": "vs_" + "0" * 32,
+    "chat_id": "conv_" + "0" * 32,
+    "collection_id": "vs_" + "0" * 32,
+    "document_id": "file-" + "0" * 32,
+    "category": "category-000",
+    "title_no": "title-000",
 }
+# Two names of one thing.
+ALIASES = {"chat_id": "conversation_id", "collection_id": "vector_store_id", "document_id": "file_id"}
 # Bodies for operations that need one; {name} stands for an id.
 BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/conversations/{conversation_id}": {"title": "taken"},
@@ -37,8 +46,22 @@ BODIES: dict[str, dict[str, Any]] = {
         "messages": [{"role": "user", "content": "taken"}],
         "metadata": {"conversation": "{conversation_id}"},
     },
+    "POST /v1/vector_stores/{vector_store_id}": {"name": "taken"},
+    "POST /v1/vector_stores/{vector_store_id}/files": {"file_id": "{file_id}"},
+    "POST /v1/vector_stores/{vector_store_id}/search": {"query": "taken"},
+    "POST /v1/chats/": {"category": "{category}", "title_no": "{title_no}", "user_input": "taken"},
+    "POST /v1/chats/{chat_id}/": {"user_input": "taken"},
+    "POST /v1/collections": {"name": "mine"},
+    "PATCH /v1/collections/{collection_id}": {"name": "taken"},
+    "PUT /v1/references/{category}/{title_no}": {"title": "taken", "text": "taken"},
 }
-QUERIES = {"/v1/conversations/search": "?q=hello"}
+# They bring a file.
+UPLOADS = {
+    "POST /v1/files",
+    "POST /v1/chats/{chat_id}/files/",
+    "POST /v1/collections/{collection_id}/documents",
+}
+QUERIES = {"/v1/conversations/search": "?q=hello", "/v1/documents/search": "?q=hello"}
 # Ids in other places than the path.
 MORE: list[tuple[str, str, dict[str, Any] | None]] = [
     ("GET", "/v1/conversations?after={conversation_id}", None),
@@ -49,11 +72,41 @@ MORE: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1/responses", {"input": "taken", "conversation": {"id": "{conversation_id}"}}),
     ("POST", "/v1/responses/input_tokens", {"input": "taken", "previous_response_id": "{response_id}"}),
     ("GET", "/v1/responses/{response_id}?stream=true&starting_after=1", None),
+    (
+        "POST",
+        "/v1/responses",
+        {"input": "taken", "tools": [{"type": "file_search", "vector_store_ids": ["{vector_store_id}"]}]},
+    ),
+]
+# The same of what is under /v1 alone, and under /api alone.
+MORE_OF_V1: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("POST", "/v1/vector_stores", {"file_ids": ["{file_id}"]}),
+    ("GET", "/v1/vector_stores?after={vector_store_id}", None),
+    ("GET", "/v1/files?after={file_id}", None),
+]
+MORE_OF_NATIVE: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("GET", "/api/documents/search?q=hello&collection={collection_id}", None),
+    ("PUT", "/api/references/{category}/{title_no}", {"title": "x", "text": "x", "owner": "group:{category}"}),
 ]
 # They say nothing of anybody's, so they answer everybody alike.
 OF_NOBODY = {"GET /v1/models", "GET /v1/models/{model}"}
 # They make or find something of the caller's own: there is no id that could be somebody else's.
-OF_THE_CALLER = {"POST /v1/conversations", "GET /v1/conversations", "GET /v1/conversations/search"}
+OF_THE_CALLER = {
+    "POST /v1/conversations",
+    "GET /v1/conversations",
+    "GET /v1/conversations/search",
+    "POST /v1/files",
+    "GET /v1/files",
+    "POST /v1/vector_stores",
+    "GET /v1/vector_stores",
+    "GET /v1/chats/",
+    "POST /v1/collections",
+    "GET /v1/collections",
+    "GET /v1/documents/search",
+    "GET /v1/references",
+}
+# It makes something of the caller's own, under a name that somebody else may have given too: asked last.
+BY_NAME = "PUT /api/references/{category}/{title_no}"
 
 
 class Route(NamedTuple):
@@ -78,7 +131,7 @@ def routes() -> list[Route]:
         for path, methods in document["paths"].items()
         for method in methods
     ]
-    return found + [Route(*more) for more in MORE]
+    return found + [Route(*more) for more in [*MORE, *MORE_OF_V1]]
 
 
 class House(NamedTuple):
@@ -91,7 +144,8 @@ class House(NamedTuple):
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with live_service(tmp_path_factory.mktemp("whose"), model=Echo(), rate_limit=0) as service:
+    folder = tmp_path_factory.mktemp("whose")
+    with reading_here(), live_service(folder, model=Echo(), rate_limit=0, embedder="off") as service:
         yield House(service, make_person("write"), {})
 
 
@@ -104,7 +158,19 @@ def things(house: House) -> dict[str, str]:
         response = asked.json()
         conversation = response["conversation"]["id"]
         items = client.get(f"/v1/conversations/{conversation}/items").json()["data"]
+        file = client.post("/v1/files", files={"file": ("a.txt", b"hello")}, data={"purpose": "assistants"}).json()
+        store = client.post("/v1/vector_stores", json={"file_ids": [file["id"]]}).json()
+        category = "category-" + ids.uuid7()
+        put = client.put(f"/api/references/{category}/title-111", json={"title": "One", "text": "hello"})
+        assert put.status_code == 200, put.text
     return {
+        "file_id": file["id"],
+        "vector_store_id": store["id"],
+        "chat_id": conversation,
+        "collection_id": store["id"],
+        "document_id": file["id"],
+        "category": category,
+        "title_no": "title-111",
         "conversation_id": conversation,
         "item_id": items[-1]["id"],
         "response_id": response["id"],
@@ -124,17 +190,22 @@ def web(house: House, key: str | None) -> httpx.Client:
 
 def ask(client: httpx.Client, route: Route, values: Mapping[str, str]) -> tuple[int, str]:
     """Status and body of the answer, with the ids in it made alike."""
-    answer = client.request(
-        route.method, _filled(route.path, values), json=_filled(route.body, values) if route.body is not None else None
-    )
+    answer = client.request(route.method, _filled(route.path, values), **sent(route, values))
     body = answer.text
     for name, value in values.items():
-        body = body.replace(value, f"<{name}>")
+        body = body.replace(value, f"<{ALIASES.get(name, name)}>")
     if answer.status_code == 401:
         assert answer.headers["www-authenticate"] == "Bearer"
     if answer.status_code >= 400:
         assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
     return answer.status_code, body
+
+
+def sent(route: Route, values: Mapping[str, str]) -> dict[str, Any]:
+    """The body of a request."""
+    if route.name.replace("/api/", "/v1/", 1) in UPLOADS:
+        return {"files": {"file": ("a.txt", b"taken")}, "data": {"purpose": "assistants"}}
+    return {} if route.body is None else {"json": _filled(route.body, values)}
 
 
 def _filled(value: Any, ids_: Mapping[str, str]) -> Any:
@@ -261,7 +332,13 @@ def native_routes() -> list[Route]:
             query = QUERIES.get(path.replace("/api/", "/v1/", 1), "")
             found.append(Route(method.upper(), path + query, BODIES.get(same)))
     more = [Route(method, path.replace("/v1/", "/api/", 1), body) for method, path, body in MORE]
-    return found + more
+    more += [Route(*one) for one in MORE_OF_NATIVE]
+    return sorted(found + more, key=lambda route: route.name == BY_NAME)
+
+
+def opens_by_key(route: Route) -> bool:
+    """Whether a key opens it as well as a session."""
+    return route.path.startswith(("/api/chats/", "/api/collections", "/api/documents/", "/api/references"))
 
 
 @contextmanager
@@ -273,7 +350,7 @@ def browser(house: House, who: Person) -> Iterator[httpx.Client]:
 
 
 def test_nobody_without_a_session(house: House, things: dict[str, str]) -> None:
-    """Nor with a key, nor when the session has ended, nor without the token."""
+    """Nor with a key where that opens nothing, nor when the session has ended, nor without the token."""
     before = state(house, things["conversation_id"])
     ended = make_person("write")
     cookies = log_in(ended)
@@ -283,8 +360,10 @@ def test_nobody_without_a_session(house: House, things: dict[str, str]) -> None:
     for headers, jar in (({}, {}), (house.owner.headers, {}), ({}, cookies)):
         with httpx.Client(base_url=house.service.url, headers=headers, cookies=jar, timeout=120) as client:
             for route in native_routes():
+                if headers and opens_by_key(route):
+                    continue
                 for values in (things, MISSING):
-                    answer = client.request(route.method, _filled(route.path, values), json=_filled(route.body, values))
+                    answer = client.request(route.method, _filled(route.path, values), **sent(route, values))
                     assert "www-authenticate" not in answer.headers
                     answers.add((answer.status_code, answer.text))
     assert len(answers) == 1
@@ -314,13 +393,82 @@ def test_the_things_of_somebody_else_with_a_session(house: House, things: dict[s
         for route in native_routes():
             foreign, missing = (ask(client, route, values) for values in (things, MISSING))
             name = route.name.replace("/api/", "/v1/", 1)
-            if name in OF_NOBODY or (name in OF_THE_CALLER and "{" not in route.path) or name == "GET /v1/me":
-                assert foreign[0] == 200
+            own = name in OF_THE_CALLER and "{" not in route.path
+            own = own or (route.name == BY_NAME and "owner" not in (route.body or {}))
+            if name in OF_NOBODY or own or name == "GET /v1/me":
+                assert foreign[0] in (200, 201), (route, foreign)
             else:
                 assert foreign == missing, route
                 if "search" not in route.path:
                     assert foreign[0] == 404 or (route.body is not None and foreign[0] == 400), (route, foreign)
     assert state(house, things["conversation_id"]) == before
+
+
+def test_the_things_of_somebody_else_with_a_key(house: House, things: dict[str, str]) -> None:
+    """Chats and documents are opened by a key, too: one that works, that may write, and of their owner."""
+    with (
+        web(house, house.owner.key[:-1] + "!") as wrong,
+        web(house, _another_key(house.owner, "read")) as reader,
+        web(house, make_person("write").key) as stranger,
+    ):
+        for route in filter(opens_by_key, native_routes()):
+            assert ask(wrong, route, things)[0] == 401, route
+            if route.method != "GET":
+                assert ask(reader, route, things)[0] == 403, route
+            if "{" in route.path + json.dumps(list((route.body or {}).values())) and route.method != "PUT":
+                foreign, missing = (ask(stranger, route, values) for values in (things, MISSING))
+                assert foreign == missing, route
+                assert foreign[0] == 404, (route, foreign)
+    with web(house, house.owner.key) as owner:
+        for route in filter(opens_by_key, native_routes()):
+            if route.method == "GET":
+                assert ask(owner, route, things)[0] == 200, route
+
+
+def test_groups(house: House) -> None:
+    """What is shared with a group is read and changed by its members, for as long as they are."""
+    from django.contrib.auth.models import Group
+
+    group = Group.objects.create(name="editors:" + ids.uuid7())
+    member, other = make_person("write"), make_person("write")
+    member.user.groups.add(group)
+    with web(house, member.key) as inside, web(house, other.key) as outside:
+        new = {"id": "shared", "owner": f"group:{group.name}", "name": "Shared"}
+        assert outside.post("/api/collections", json=new).status_code == 404
+        made = inside.post("/api/collections", json=new).json()
+        path = f"/api/collections/{made['id']}"
+        assert inside.post(f"{path}/documents", files={"file": ("a.txt", b"hello")}).status_code == 201
+        assert inside.get(f"/v1/vector_stores/{made['id']}").json()["file_counts"]["total"] == 1
+        assert outside.get(path).status_code == outside.get(f"/v1/vector_stores/{made['id']}").status_code == 404
+        assert made["id"] not in outside.get("/api/collections").text
+        assert made["id"] in inside.get("/api/collections").text
+        member.user.groups.remove(group)
+        assert inside.get(path).status_code == 404
+
+
+def test_what_is_official(house: House) -> None:
+    """All read it; only who may administrate changes it."""
+    admin, anybody = make_person("admin", is_staff=True), make_person("write")
+    id = "o" + ids.uuid7()
+    with web(house, admin.key) as writes, web(house, anybody.key) as reads:
+        new = {"id": id, "owner": "official"}
+        assert reads.post("/api/collections", json=new).json()["error"]["code"] == "not_allowed"
+        assert writes.post("/api/collections", json=new).status_code == 201
+        path = f"/api/collections/official:{id}"
+        assert reads.get(path).json()["shared"] == "official"
+        file = {"file": ("a.txt", b"hello")}
+        assert reads.post(f"{path}/documents", files=file).status_code == 403
+        assert reads.delete(path).status_code == reads.patch(path, json={"name": "x"}).status_code == 403
+        assert reads.post(f"/v1/vector_stores/official:{id}", json={"name": "x"}).status_code == 403
+        assert reads.delete(f"/v1/vector_stores/official:{id}").status_code == 403
+        text = {"title": "x", "text": "x", "owner": "official"}
+        assert reads.put(f"/api/references/{id}/1", json=text).status_code == 403
+        assert writes.put(f"/api/references/{id}/1", json=text).status_code == 200
+        assert reads.get(f"/api/references/{id}/1").json()["text"] == "x"
+        assert reads.delete(f"/api/references/{id}/1?owner=official").status_code == 403
+        assert writes.post(f"{path}/documents", files=file).status_code == 201
+    with browser(house, admin) as page:  # a login of the staff is one of an administrator
+        assert page.delete(path).status_code == 204
 
 
 def test_what_a_page_does(house: House) -> None:
@@ -356,7 +504,8 @@ def test_the_document_of_the_native_api(house: House) -> None:
         document = nobody.get("/api/openapi.json").json()
         assert nobody.get("/api/docs").status_code == 200
     assert {"/api/me", "/api/conversations/{conversation_id}", "/api/responses"} <= document["paths"].keys()
-    for methods in document["paths"].values():
+    for path, methods in document["paths"].items():
         for operation in methods.values():
-            assert operation["security"] == [{"Session": []}]
+            key = [{"Key": []}] if opens_by_key(Route("", path, None)) else []
+            assert operation["security"] == [{"Session": []}, *key]
     assert "/api/chat/completions" not in document["paths"]

@@ -17,6 +17,7 @@ from daram.knowledge.bindings import Binding, Title
 from daram.knowledge.collections import of_conversation
 from daram.knowledge.documents import Documents
 from daram.knowledge.fuse import Found
+from daram.knowledge.retrieve import Retrieval
 from daram.knowledge.rewrite import queries
 from daram.llm.base import ChatModel
 from daram.model import Message
@@ -91,7 +92,7 @@ class Grounding:
                 titles[reference.scope] = title
         if not scopes or not question.text.strip():
             return Ground(sources)
-        how = documents.retrieval
+        how = _narrowed(documents.retrieval, binding)
         # A small model rewrites badly and slowly; words do as well for it.
         model = None if self._model.prefers_notes else self._model
         three_ways = binding.three_ways or how.three_ways
@@ -118,6 +119,14 @@ class Grounding:
         except (TimeoutError, DaramError) as error:
             log.info("not all that was uploaded is read yet: %s", error)
         return scope
+
+
+def _narrowed(how: Retrieval, binding: Binding) -> Retrieval:
+    given = {"passages": binding.passages, "threshold": binding.threshold}
+    changed = {name: value for name, value in given.items() if value is not None}
+    if binding.passages is not None:
+        changed["candidates"] = max(how.candidates, binding.passages)
+    return msgspec.structs.replace(how, **changed)
 
 
 def _source(found: Found, titles: dict[Scope, Title]) -> Source:

@@ -32,7 +32,8 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
 
     ``only``: answers come from there alone, and where nothing there bears on a question, they say so. ``three_ways``:
     each question is also asked for its concept, its usage and its code. ``groups``: those of its owner when it was
-    bound. ``made``: when the conversation was, so that one of the same name made later does not take it over.
+    bound. ``passages``, ``threshold``: as in ``Retrieval``, for this alone. ``made``: when the conversation was, so
+    that one of the same name made later does not take it over.
     """
 
     collections: tuple[Scope, ...] = ()
@@ -41,6 +42,8 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     only: bool = True
     three_ways: bool = False
     groups: tuple[str, ...] = ()
+    passages: int | None = None
+    threshold: float | None = None
     made: datetime | None = None
 
 

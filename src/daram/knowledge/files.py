@@ -72,15 +72,16 @@ class Files:
         document: tuple[str, str] | None = None,
         metadata: dict[str, str] | None = None,
         limit: int = MAX_BYTES,
+        id: str | None = None,
     ) -> StoredFile:
-        """Keep a file; ``limit`` in bytes. Raises ``DocumentTooLarge``, ``InvalidInput``.
+        """Keep a file; ``limit`` in bytes; without ``id`` one is drawn. Raises ``DocumentTooLarge``, ``InvalidInput``.
 
         One that stays with its document is under way until ``settle``.
         """
         validate.text(name, "name", _NAME_CHARS, "characters")
         meant = validate.metadata(metadata or {}, "metadata", validate.Limits())
         file = StoredFile(
-            id="file-" + ids.uuid7(),
+            id=id or "file-" + ids.uuid7(),
             owner=owner,
             name=name,
             media_type=media_type,

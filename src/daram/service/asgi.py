@@ -60,10 +60,9 @@ class Service:
     runtime: Runtime
 
     def __init__(self, settings: Settings, *, memory: Memory | None, model: ChatModel | None, page: bool) -> None:
-        from django.core.handlers.asgi import ASGIHandler
-
-        from daram.service.bare import ApiHandler
+        from daram.service.bare import ApiHandler, PageHandler
         from daram.service.native_api.logins import DjangoLogins
+        from daram.service.uploads import Allowance
 
         self._settings = settings
         self._given = (memory, model)
@@ -71,13 +70,14 @@ class Service:
         self._page = ChatPage(settings.data / "page", self._logins, root=CHAT) if page else None
         self._counts = counts(settings)
         self._api = Quota(cast("ASGIApp", ApiHandler()), self._counts)
-        self._pages = cast("ASGIApp", ASGIHandler())
+        self._pages = cast("ASGIApp", PageHandler())
         self._native = Quota(self._pages, self._counts)
         bounded = Bodies(
             self._dispatch,
             limit=settings.body_limit,
             arrival=settings.body_timeout,
             departure=settings.send_timeout,
+            larger=Allowance(settings.upload_limit, self._logins),
         )
         self._metrics = Metrics() if settings.metrics != "off" and Metrics.available() else None
         guarded = Guard(
@@ -174,7 +174,12 @@ class Service:
             yield
 
     def _run(self, memory: Memory | None, model: ChatModel | None) -> AbstractAsyncContextManager[Runtime]:
-        return running(self._settings, memory=memory, model=model, watch=lambda found: watched(found, self._metrics))
+        from daram.service.accounts.auth import groups_of
+
+        def watch(found: ChatModel) -> ChatModel:
+            return watched(found, self._metrics)
+
+        return running(self._settings, memory=memory, model=model, watch=watch, groups=groups_of)
 
     @asynccontextmanager
     async def _open_page(self, page: ChatPage) -> AsyncIterator[None]:

@@ -8,14 +8,32 @@ database's connections of that thread) is done here where connections are used: 
 from __future__ import annotations
 
 import asyncio
+from tempfile import SpooledTemporaryFile
 from typing import Any, cast
 
+from django.conf import settings
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
 from django.core.handlers.exception import convert_exception_to_response
 from django.urls import set_script_prefix
 
-__all__ = ["ApiHandler"]
+__all__ = ["ApiHandler", "PageHandler"]
+
+
+async def _read_body(receive: Any) -> Any:
+    body = SpooledTemporaryFile(max_size=settings.FILE_UPLOAD_MAX_MEMORY_SIZE)  # noqa: SIM115  # the request closes it
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RequestAborted
+            body.write(message.get("body", b""))
+            if not message.get("more_body", False):
+                body.seek(0)
+                return body
+    except BaseException:
+        body.close()
+        raise
 
 
 class _ApiRequest(ASGIRequest):
@@ -31,7 +49,15 @@ class _ApiRequest(ASGIRequest):
         return cast("bytes", self._body)
 
 
-class ApiHandler(ASGIHandler):
+class PageHandler(ASGIHandler):
+    """Django's own, for all that is not the API."""
+
+    async def read_body(self, receive: Any) -> Any:
+        """The body, in a file; closed where reading it fails in any way, and not only where its client leaves."""
+        return await _read_body(receive)
+
+
+class ApiHandler(PageHandler):
     """Serves ``daram.service.api_urls``, each request in the task that brings it."""
 
     request_class = _ApiRequest

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Bodies"]
+
+
+_SLOWEST: Final = 1 << 16
+"""Bytes in a second: a large body has the time that it takes at this speed, beyond what every body has."""
+
+
+async def _no_more(_scope: Scope) -> int:
+    return 0
 
 
 class _Refused(Exception):
@@ -70,14 +80,24 @@ class _Patience:
 
 class Bodies:
     """ASGI middleware: 413 for a body above ``limit`` bytes, 408 for one that is not here after ``arrival`` seconds; a
-    client that takes none of its answer for ``departure`` seconds loses its connection.
+    client that takes none of its answer for ``departure`` seconds loses its connection. ``larger`` tells how many bytes
+    a request may have that has, or may have, more than ``limit``; it is asked before more is read.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, arrival: float, departure: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit: int,
+        arrival: float,
+        departure: float,
+        larger: Callable[[Scope], Awaitable[int]] = _no_more,
+    ) -> None:
         self._app = app
         self._limit = limit
         self._arrival = arrival
         self._departure = departure
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -85,8 +105,7 @@ class Bodies:
             return
         patience = _Patience(send, self._departure)
         try:
-            self._check_announced(scope)
-            await self._app(scope, self._bounded(receive), patience.send)
+            await self._app(scope, self._bounded(receive, await self._allowed(scope)), patience.send)
         except _Refused as refused:
             if patience.used:
                 raise
@@ -97,12 +116,18 @@ class Bodies:
         finally:
             patience.end()
 
-    def _check_announced(self, scope: Scope) -> None:
-        for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > self._limit:
-                raise self._too_large()
+    async def _allowed(self, scope: Scope) -> int:
+        """How many bytes the body may have; refuses what says that it has more."""
+        found = (value for name, value in scope["headers"] if name == b"content-length" and value.isdigit())
+        announced = int(next(found, b"-1"))
+        if 0 <= announced <= self._limit:
+            return self._limit
+        allowed = max(self._limit, await self._larger(scope))
+        if announced > allowed:
+            raise self._too_large(allowed)
+        return allowed
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _bounded(self, receive: Receive, limit: int) -> Receive:
         deadline = asyncio.get_running_loop().time() + self._arrival
         size, complete = 0, False
 
@@ -111,7 +136,7 @@ class Bodies:
             if complete:
                 return await receive()  # it waits for the client to leave
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(deadline + max(0, size - self._limit) / _SLOWEST):
                     message = await receive()
             except TimeoutError:
                 text = f"The request was not complete after {self._arrival:g} seconds. Send it again."
@@ -119,14 +144,15 @@ class Bodies:
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
                 complete = not message.get("more_body", False)
-                if size > self._limit:
-                    raise self._too_large()
+                if size > limit:
+                    raise self._too_large(limit)
             return message
 
         return bounded
 
-    def _too_large(self) -> _Refused:
-        text = f"The body of the request is too large: at most {self._limit:,} bytes are allowed (DARAM_BODY_LIMIT)."
+    def _too_large(self, limit: int) -> _Refused:
+        setting = "DARAM_BODY_LIMIT" if limit == self._limit else "DARAM_UPLOAD_LIMIT"
+        text = f"The body of the request is too large: at most {limit:,} bytes are allowed ({setting})."
         return _Refused(413, text, "too_large")
 
 

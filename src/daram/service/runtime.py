@@ -10,7 +10,7 @@ from daram.chat import Chatbot
 from daram.chat.events import EventLog
 from daram.chat.recover import purge_forever
 from daram.config import make_chatbot, make_events, make_model, open_documents, open_memory, prepare_data
-from daram.knowledge.documents import Documents
+from daram.knowledge.documents import Documents, GroupsOf
 from daram.llm.absent import NoModel
 from daram.llm.base import ChatModel
 from daram.memory import Memory
@@ -99,10 +99,12 @@ async def running(
     model: ChatModel | None = None,
     events: EventLog | None = None,
     watch: Callable[[ChatModel], ChatModel] = lambda model: model,
+    groups: GroupsOf | None = None,
 ) -> AsyncIterator[Runtime]:
     """Open all that the service needs and make it ``current()``; answers of dead processes are closed first.
 
-    What is given (``memory``, ``model``, ``events``) is used as it is and not closed. ``watch`` wraps the model.
+    What is given (``memory``, ``model``, ``events``) is used as it is and not closed. ``watch`` wraps the model;
+    ``groups`` tells the groups of an owner, of whose documents they may read.
     Raises ``ConfigError``, ``MissingExtra`` or a ``StoreError``.
     """
     global _current
@@ -117,7 +119,7 @@ async def running(
         if events is None:
             events = make_events(settings)
             stack.push_async_callback(events.close)
-        documents = await stack.enter_async_context(open_documents(settings, memory))
+        documents = await stack.enter_async_context(open_documents(settings, memory, groups=groups))
         runtime = Runtime(settings, memory, watch(model), events, documents, has_model=not isinstance(model, NoModel))
         stack.push_async_callback(runtime.drain)
         await runtime.chatbot.recover()

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, ParamSpec, TypeVar
 
+from django.contrib.auth.models import Group
 from django.db import DatabaseError, Error, connection
 from django.http import HttpRequest, JsonResponse
 from django.middleware.csrf import CsrfViewMiddleware
@@ -64,16 +65,18 @@ class KeyAuth(HttpBearer):
     """Bearer auth by API key, for ``NinjaAPI(auth=…)`` and for single operations; ``request.auth`` is the ``Caller``.
 
     A session cookie opens nothing under ``/v1``, so no page that a browser visits can call that API. The native API has
-    the same operations for sessions alone (``by_session``), behind middleware and with a token against forged requests.
+    the same operations for sessions (``by_session``), behind middleware and with a token against forged requests; with
+    ``either`` a key opens them there too: no browser sends one by itself.
     """
 
-    def __init__(self, scope: str = "read") -> None:
+    def __init__(self, scope: str = "read", *, either: bool = False) -> None:
         super().__init__()
         self.scope = scope
+        self.either = either
 
     async def __call__(self, request: HttpRequest) -> Caller:
         """The caller, who may do what ``scope`` says. Raises ``Refused``."""
-        if getattr(request, "by_session", False):
+        if getattr(request, "by_session", False) and not (self.either and "Authorization" in request.headers):
             return await _logged_in(request, self.scope)
         scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
@@ -99,7 +102,7 @@ async def _logged_in(request: HttpRequest, scope: str) -> Caller:
         raise Refused(401, _LOGGED_OUT, "not_logged_in")
     if _is_forged(request):
         raise Refused(403, _FORGED, "csrf_failed")
-    scopes = frozenset({"read", "write"})
+    scopes = frozenset({"read", "write", "admin"} if user.is_staff else {"read", "write"})
     return await _admitted(Caller(user_id=user.pk, owner=user.owner, scopes=scopes, key_id=None), scope)
 
 
@@ -126,9 +129,9 @@ async def _admitted(caller: Caller, scope: str) -> Caller:
     return caller
 
 
-def require(scope: str) -> KeyAuth:
-    """The ``auth=`` of an operation that needs a key with this scope."""
-    return KeyAuth(scope)
+def require(scope: str, *, either: bool = False) -> KeyAuth:
+    """The ``auth=`` of an operation that needs a key with this scope; ``either``: where sessions do, a key does too."""
+    return KeyAuth(scope, either=either)
 
 
 def check_scope(caller: Caller, scope: str) -> None:
@@ -152,6 +155,20 @@ def handle_refusals(api: NinjaAPI) -> None:
     @api.exception_handler(Refused)
     def _answer(_request: HttpRequest, error: Refused) -> JsonResponse:
         return error.response()
+
+
+async def groups_of(owner: str) -> list[str]:
+    """The names of the groups of a user, by whose conversations they have: their groups in the administration."""
+
+    def work() -> list[str]:
+        return list(Group.objects.filter(user__owner=owner).order_by("name").values_list("name", flat=True))
+
+    return await in_accounts(work)
+
+
+async def may_upload(token: str) -> bool:
+    """Whether the key opens anything: asked before more of a request is read than anybody may send."""
+    return await in_accounts(find_key, token) is not None
 
 
 def _look_up(token: str) -> Caller | None:

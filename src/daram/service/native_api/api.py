@@ -16,6 +16,7 @@ from ninja.openapi.schema import OpenAPISchema
 
 from daram.service.accounts.auth import require
 from daram.service.configure import configured
+from daram.service.native_api import chats, documents
 from daram.service.observe.request import noted
 from daram.service.openai_api import conversations, models, responses, schemas
 from daram.service.openai_api.api import OpenAIApi, Parser
@@ -24,6 +25,8 @@ from daram.service.openai_api.errors import error_response, handle_errors
 from daram.service.openai_api.reply import reply
 
 _READ: Final = require("read")
+EITHER: Final = frozenset({"chats", "documents"})
+"""Tags of the operations that a key opens as well as a session."""
 router = Router(tags=["me"])
 
 
@@ -68,18 +71,20 @@ async def me(request: HttpRequest) -> HttpResponse:
 
 
 class NativeApi(OpenAIApi):
-    """The caller is who is logged in, never who has a key."""
+    """The caller is who is logged in; who has a key is one for chats and documents alone."""
 
     by_session = True
 
     def get_openapi_schema(self, **given: Any) -> OpenAPISchema:
-        """As it is, but that a session opens it."""
+        """As it is, but that a session opens it; chats and documents are opened by a key as well."""
         document = super().get_openapi_schema(**given)
         cookie = {"type": "apiKey", "in": "cookie", "name": "session", "description": "The login of this server."}
-        document["components"]["securitySchemes"] = {"Session": cookie}
+        key = {"type": "http", "scheme": "bearer", "description": "A key of the account page."}
+        document["components"]["securitySchemes"] = {"Session": cookie, "Key": key}
         for methods in document["paths"].values():
             for operation in methods.values():
-                operation["security"] = [{"Session": []}]
+                either = not EITHER.isdisjoint(operation.get("tags", ()))
+                operation["security"] = [{"Session": []}, {"Key": []}] if either else [{"Session": []}]
         return document
 
 
@@ -91,12 +96,13 @@ def not_there(request: HttpRequest) -> HttpResponse:  # noqa: ARG001  # Django g
 api = NativeApi(
     title="Daram, for its pages",
     version=version("daram"),
-    description="The operations of /v1 on conversations and responses, for whoever is logged in. What changes "
-    "something needs the header X-CSRFToken, with the token that /api/me gives.",
+    description="The operations of /v1 on conversations and responses, for whoever is logged in; chats and documents, "
+    "for whoever is logged in or has a key. What a login changes needs the header X-CSRFToken, with the token that "
+    "/api/me gives.",
     urls_namespace="native",
     parser=Parser(),
     docs=Plain(),
 )
 handle_errors(api)
-for part in (router, conversations.router, responses.router, models.router):
+for part in (router, conversations.router, responses.router, models.router, chats.router, documents.router):
     api.add_router("", part)

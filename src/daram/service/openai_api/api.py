@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, URLResolver
@@ -15,10 +15,20 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.parser import Parser as NinjaParser
 
-from daram.service.openai_api import chat_completions, conversations, models, responses, responses_compact
+from daram.errors import InvalidInput
+from daram.service.openai_api import (
+    chat_completions,
+    conversations,
+    files,
+    models,
+    responses,
+    responses_compact,
+    vector_stores,
+)
 from daram.service.openai_api.docs import Plain
 from daram.service.openai_api.errors import error_response, handle_errors, response_to
 from daram.service.slashes import shown
+from daram.service.uploads import is_upload, parts_of
 
 View = Callable[..., Awaitable[HttpResponseBase]]
 
@@ -50,8 +60,12 @@ def _shaped(view: View, by_session: bool) -> View:
         response: HttpResponseBase
         request.by_session = by_session
         try:
-            body = request.body
-        except RequestDataTooBig as error:
+            if is_upload(request.scope):
+                await parts_of(request)
+                body = b""
+            else:
+                body = request.body
+        except (RequestDataTooBig, SuspiciousOperation, InvalidInput) as error:
             return response_to(error)
         if body and request.content_type != "application/json":
             text = "The body of a request must be JSON, with the header Content-Type: application/json."
@@ -78,5 +92,5 @@ api = OpenAIApi(
     docs=Plain(),
 )
 handle_errors(api)
-for part in (conversations, responses_compact, responses, chat_completions, models):
+for part in (conversations, responses_compact, responses, chat_completions, files, vector_stores, models):
     api.add_router("", part.router)

@@ -79,19 +79,30 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Kept).decode
 
 
-async def once(memory: Memory, owner: str, request: HttpRequest, work: Work, again: Work | None = None) -> HttpResponse:
+async def once(
+    memory: Memory,
+    owner: str,
+    request: HttpRequest,
+    work: Work,
+    again: Work | None = None,
+    *,
+    body: bytes | None = None,
+) -> HttpResponse:
     """The answer of ``work``; where it was done already for this key and request, that of ``again``.
 
     ``again`` reads what ``work`` made, by the same ids, and raises ``NotFound`` where it was deleted meanwhile; without
     it the first answer is kept and given. A client that leaves does not stop the work. A refusal is not kept: the same
-    request may be tried again. Raises ``InvalidInput`` for a key that is none.
+    request may be tried again. ``body``: what stands for the body of a request that is read in pieces. Raises
+    ``InvalidInput`` for a key that is none.
     """
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return await _to_its_end(work(Draw()))
     if not _KEY.fullmatch(key):
         raise InvalidInput("Idempotency-Key", "must be 1 to 255 printable ASCII characters")
-    return await _to_its_end(_once(memory, owner, sha256(key.encode()).hexdigest(), _digest(request), work, again))
+    return await _to_its_end(
+        _once(memory, owner, sha256(key.encode()).hexdigest(), _digest(request, body), work, again)
+    )
 
 
 async def _once(memory: Memory, owner: str, key: str, request: bytes, work: Work, again: Work | None) -> HttpResponse:
@@ -192,9 +203,9 @@ async def _release(memory: Memory, owner: str, record: Record, kept: _Kept) -> N
         )
 
 
-def _digest(request: HttpRequest) -> bytes:
+def _digest(request: HttpRequest, body: bytes | None) -> bytes:
     path = request.get_full_path()
-    told = f"{request.method} {len(path)} {path} ".encode() + request.body
+    told = f"{request.method} {len(path)} {path} ".encode() + (request.body if body is None else body)
     return bytes(salted_hmac(NAMESPACE, told, algorithm="sha256").digest())
 
 

@@ -341,7 +341,8 @@ def _pieces(message: Message) -> list[Item]:
     if not any(part.type == "span" for part in message.parts) and (message.text or not pieces):
         text: Item = {"type": _words_of(message.role), "text": message.text}
         if message.role == "assistant":
-            text["annotations"] = [_annotation(part.data) for part in message.parts if part.type == "citation"]
+            cited = [part.data for part in message.parts if part.type == "citation"]
+            text["annotations"] = [_annotation(data, message.text) for data in cited]
         pieces.insert(0, text)
     return pieces
 
@@ -367,10 +368,18 @@ def _attached(part: Part) -> Item:
     return {**piece, **data.get("more", {})}
 
 
-def _annotation(data: Item) -> Item:
+def _annotation(data: Item, text: str) -> Item:
+    """A citation in OpenAI's words; the fields beyond those say where the passage stands."""
     if isinstance(data.get("type"), str):
         return data
-    return {"type": "file_citation", "file_id": "", "filename": "", "index": 0} | data
+    mark = f"[{data.get('n')}]"
+    named = {
+        "type": "file_citation",
+        "file_id": data.get("document") or "/".join(str(data[key]) for key in ("category", "title_no") if key in data),
+        "filename": data.get("name") or data.get("title") or "",
+        "index": text.find(mark) + len(mark) if mark in text else len(text),
+    }
+    return named | data
 
 
 def _shown(message: Message) -> str:

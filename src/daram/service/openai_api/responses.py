@@ -60,7 +60,7 @@ async def create_response(request: HttpRequest, payload: ResponseIn) -> HttpResp
 
     async def work(draw: Draw) -> HttpResponse:
         tried = Try(draw) if keyed else sdk
-        return await _answer(payload, tried, await turns.begin(house, caller.owner, payload, tried))
+        return await _answer(payload, tried, await turns.begin(house, caller, payload, tried))
 
     # A repetition finds the stored answer: no copy of it is kept that would outlive its deletion.
     response = await once(house.memory, caller.owner, request, work, work)

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from daram.errors import InvalidInput
 from daram.llm.base import ChatModel, Options
 from daram.service.openai_api.models import UnknownModel
+from daram.service.openai_api.responses_view import FILE_SEARCH
 from daram.service.openai_api.schemas import AnyItem, In, ItemOut, Metadata
 from daram.store import validate
 from daram.store.validate import Limits
@@ -145,12 +146,18 @@ def repeated(wanted: ResponseIn) -> Json:
     validate.metadata(wanted.metadata, "metadata", Limits())
     found = {name: value for name in _REPEATED if (value := getattr(wanted, name)) is not None}
     if "tools" in found:
-        found["tools"] = [{"description": None, "parameters": None, "strict": None, **tool} for tool in found["tools"]]
+        found["tools"] = [_repeated_tool(tool) for tool in found["tools"]]
     if "text" in found:
         found["text"] = {"format": {"type": "text"}, **found["text"]}
     if "reasoning" in found:
         found["reasoning"] = {"effort": None, "summary": None, **found["reasoning"]}
     return found
+
+
+def _repeated_tool(tool: Json) -> Json:
+    if tool.get("type") == FILE_SEARCH:
+        return tool
+    return {"description": None, "parameters": None, "strict": None, **tool}
 
 
 def inputs(value: str | list[Json] | None, field: str = "input") -> list[Json]:
@@ -198,13 +205,15 @@ def choose_model(models: Mapping[str, ChatModel], default: ChatModel, name: str 
 def options_of(wanted: Inputs, defaults: Options) -> Options:
     """How to generate, as chat completions have it. Raises ``InvalidInput`` for what a model cannot be asked."""
     extra: Json = dict(defaults.extra)
-    tools = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(wanted.tools or ()))
+    tools = tuple(
+        _tool(tool, f"tools[{i}]") for i, tool in enumerate(wanted.tools or ()) if tool.get("type") != FILE_SEARCH
+    )
     if tools:
         if wanted.tool_choice is not None:
             extra["tool_choice"] = _tool_choice(wanted.tool_choice)
         if wanted.parallel_tool_calls is not None:
             extra["parallel_tool_calls"] = wanted.parallel_tool_calls
-    elif wanted.tool_choice not in (None, "auto", "none"):
+    elif wanted.tool_choice not in (None, "auto", "none") and not wanted.tools:
         raise InvalidInput("tool_choice", "was given without tools")
     extra |= _text(wanted.text or {})
     if (effort := (wanted.reasoning or {}).get("effort")) is not None:
@@ -223,7 +232,8 @@ def options_of(wanted: Inputs, defaults: Options) -> Options:
 def _tool(tool: Json, field: str) -> Json:
     kind = tool.get("type")
     if kind != "function":
-        raise InvalidInput(f"{field}.type", f"{kind!r:.100} is not available here; tools of the type 'function' are")
+        text = f"{kind!r:.100} is not available here; tools of the types 'function' and '{FILE_SEARCH}' are"
+        raise InvalidInput(f"{field}.type", text)
     if not isinstance(tool.get("name"), str) or not tool["name"]:
         raise InvalidInput(f"{field}.name", "must be a string that is not empty")
     wanted = ("name", "description", "parameters", "strict")
@@ -235,6 +245,8 @@ def _tool_choice(choice: str | Json) -> str | Json:
         if choice not in ("auto", "none", "required"):
             raise InvalidInput("tool_choice", "must be 'auto', 'none', 'required' or an object")
         return choice
+    if choice.get("type") == FILE_SEARCH:  # documents are always searched
+        return "auto"
     if choice.get("type") == "function" and isinstance(choice.get("name"), str):
         return {"type": "function", "function": {"name": choice["name"]}}
     if choice.get("type") == "allowed_tools" and isinstance(choice.get("tools"), list):

@@ -18,7 +18,8 @@ from daram.errors import InvalidInput, NotFound
 from daram.llm.base import ChatModel, Options
 from daram.memory import Memory
 from daram.model import Answer, Message
-from daram.service.accounts.auth import Refused
+from daram.service.accounts.auth import Caller, Refused
+from daram.service.openai_api.file_search import binding_of
 from daram.service.openai_api.responses_past import MOST, branch_of, context_of, read, whole_past
 from daram.service.openai_api.responses_request import (
     ResponseIn,
@@ -61,20 +62,25 @@ def check_room(runtime: Runtime, owner: str) -> None:
         raise Refused(429, text, "rate_limit_exceeded")
 
 
-async def begin(runtime: Runtime, owner: str, wanted: ResponseIn, tried: Try) -> Begun:
+async def begin(runtime: Runtime, caller: Caller, wanted: ResponseIn, tried: Try) -> Begun:
     """Begin the response, or join the one that is asked for once more. Its question is durable when this returns.
 
     Raises ``InvalidInput``, ``NotFound``, ``ConversationBusy`` and what ``Chatbot.start`` raises.
     """
-    draw = tried.draw
+    draw, owner = tried.draw, caller.owner
     named = conversation_of(wanted)
     model = choose_model(runtime.models, runtime.model, wanted.model)
     options = options_of(wanted, runtime.chatbot.options)
+    documents = await binding_of(caller, wanted)
     if wanted.store is False:
+        if documents is not None:
+            raise InvalidInput("tools", "file_search needs store=true: what an answer cites is kept with it")
         return await _aside(runtime, owner, wanted, named, model, options)
     branch = await branch_of(runtime, owner, wanted)
     conversation, parent = branch or (draw("conv"), None)
-    choices = Choices(model=model, system=wanted.instructions, options=options, titled=named is not None)
+    choices = Choices(
+        model=model, system=wanted.instructions, options=options, titled=named is not None, documents=documents
+    )
     if not draw.again:  # else the earlier try may be among those that run
         check_room(runtime, owner)
     first = draw("msg")

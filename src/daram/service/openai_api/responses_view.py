@@ -24,6 +24,8 @@ from daram.service.openai_api.items import Item, items_of
 
 REQUEST: Final = "request"
 """The type of the part of a question that keeps what was asked for."""
+FILE_SEARCH: Final = "file_search"
+"""The type of the tool that answers from vector stores."""
 
 _DIGITS: Final = re.compile(r"[0-9a-f]{32}")
 _DRAWN: Final = re.compile(r"resp_([0-9a-f]{32})([0-9a-f]{32})")
@@ -106,7 +108,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """A response as far as it is known when it begins: what all its objects have in common.
 
     ``request``: the fields of the request that were given; ``created_at`` in seconds since 1970; ``conversation``: its
-    conversation, if the request named it.
+    conversation, if the request named it; ``asked``: the words of its question.
     """
 
     id: str
@@ -114,6 +116,14 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     request: dict[str, Any]
     conversation: str | None = None
+    asked: str = ""
+
+    def search(self, answer: str, message: Message | None, *, status: str = "completed") -> Item | None:
+        """The item that stands in front of an answer from documents; None of another one."""
+        tools = self.request.get("tools", ())
+        if self.request.get("tool_choice") == "none" or not any(tool.get("type") == FILE_SEARCH for tool in tools):
+            return None
+        return search_item(answer, self.asked, message, status)
 
     def running(self, status: str = "in_progress") -> Item:
         """The object while the answer is being made."""
@@ -123,7 +133,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         """The object of a stored answer."""
         shown = self._object(_STATUS[message.status])
         shown["model"] = message.model or self.model
-        shown["output"] = output_of(message)
+        searched = self.search(message.id, message)
+        shown["output"] = [*([] if searched is None else [searched]), *output_of(message)]
         shown["usage"] = _usage(message)
         if message.status == "complete":
             shown["completed_at"] = seconds(message.created_at)
@@ -165,6 +176,7 @@ def view_of(place: Place, question: Message | None, *, model: str | None, create
         created_at=seconds((question and question.created_at) or created_at),
         request=dict(kept.get("given", {})),
         conversation=place.conversation if kept.get("named", True) else None,
+        asked="" if question is None else question.text,
     )
 
 
@@ -183,6 +195,28 @@ def output_of(message: Message) -> list[Item]:
     found = items_of(message)
     words = [_with_logprobs(item) for item in found if item["type"] == "message"]
     return words + [item for item in found if item["type"] != "message"]
+
+
+def search_item(answer: str, asked: str, message: Message | None, status: str) -> Item:
+    """The item of the search for an answer. ``results``: what the answer, once there is one, cites."""
+    cited = () if message is None else (part.data for part in message.parts if part.type == "citation")
+    results = [
+        {
+            "file_id": data.get("document", ""),
+            "filename": data.get("name", ""),
+            "score": data.get("score", 0.0),
+            "text": data.get("quote", ""),
+            "attributes": {},
+        }
+        for data in cited
+    ]
+    return {
+        "id": "fs_" + answer.removeprefix("msg_"),
+        "type": "file_search_call",
+        "status": status,
+        "queries": [asked],
+        "results": None if message is None else results,
+    }
 
 
 def _with_logprobs(item: Item) -> Item:

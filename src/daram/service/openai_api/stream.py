@@ -45,6 +45,7 @@ class Framer:
         self._id = answer
         self._told: list[str] = []
         self._open = False
+        self._first = 0  # where the words stand; 1 behind the item of a search
 
     def feed(self, event: Event) -> Iterator[bytes]:
         """The frames of the next event. A terminal one may come first: then it brings all the others."""
@@ -61,12 +62,18 @@ class Framer:
         shown = self._view.running()
         yield self._frame("response.created", response=shown)
         yield self._frame("response.in_progress", response=shown)
+        if (item := self._view.search(self._id, None, status="in_progress")) is not None:
+            self._first = 1
+            where = {"item_id": item["id"], "output_index": 0}
+            yield self._frame("response.output_item.added", output_index=0, item=item)
+            yield self._frame("response.file_search_call.in_progress", **where)
+            yield self._frame("response.file_search_call.searching", **where)
 
     def _delta(self, text: str) -> Iterator[bytes]:
         if not self._open:
             self._open = True
             item = {**text_item(self._id, "", status="in_progress"), "content": []}
-            yield self._frame("response.output_item.added", output_index=0, item=item)
+            yield self._frame("response.output_item.added", output_index=self._first, item=item)
             yield self._part("response.content_part.added", part=_words(""))
         if text:
             self._told.append(text)
@@ -76,14 +83,21 @@ class Framer:
         told = "".join(self._told)
         message = event.message
         output = [] if message is None else output_of(message)
+        searched = self._view.search(self._id, message, status="failed" if message is None else "completed")
+        if searched is not None:
+            if message is not None:
+                where = {"item_id": searched["id"], "output_index": 0}
+                yield self._frame("response.file_search_call.completed", **where)
+            yield self._frame("response.output_item.done", output_index=0, item=searched)
         if self._open and not (output and output[0]["type"] == "message"):
             output.insert(0, text_item(self._id, told, status="incomplete"))
-        for index, item in enumerate(output):
+        for index, item in enumerate(output, self._first):
             if item["type"] == "message":
                 yield from self._words(message, told, item)
             else:
                 yield from self._other(index, item)
         self.ended = True
+        output = [*([] if searched is None else [searched]), *output]
         if message is None:
             shown = self._view.broken(event.code or "error", event.error or "the answer was lost", output)
         else:
@@ -95,9 +109,11 @@ class Framer:
         if not self._open or (len(told) < len(text) and text.startswith(told)):  # what the log has missed
             yield from self._delta(text[len(told) :])
         part = item["content"][0] if item["content"] else _words(text)
+        for index, annotation in enumerate(part.get("annotations", ())):
+            yield self._part("response.output_text.annotation.added", annotation_index=index, annotation=annotation)
         yield self._part("response.output_text.done", text=text, logprobs=[])
         yield self._part("response.content_part.done", part=part)
-        yield self._frame("response.output_item.done", output_index=0, item=item)
+        yield self._frame("response.output_item.done", output_index=self._first, item=item)
 
     def _other(self, index: int, item: Item) -> Iterator[bytes]:
         begun = {**item, **({"status": "in_progress"} if "status" in item else {})}
@@ -114,7 +130,7 @@ class Framer:
         yield self._frame("response.output_item.done", output_index=index, item=item)
 
     def _part(self, type: str, **fields: Any) -> bytes:
-        return self._frame(type, item_id=self._id, output_index=0, content_index=0, **fields)
+        return self._frame(type, item_id=self._id, output_index=self._first, content_index=0, **fields)
 
     def _frame(self, type: str, **fields: Any) -> bytes:
         number, self.number = self.number, self.number + 1

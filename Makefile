@@ -5,17 +5,18 @@ IN := cd '$(ROOT)' &&
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
+DATA ?=
 # Two workers; a class or module of tests stays with one, so that it starts its servers once.
 PARALLEL := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format docs bench e2e matrix soak smoke clean dev
+.PHONY: help run test lint format docs bench bench-retrieval e2e matrix soak smoke clean dev
 
 help: ## Say what there is to make
 	@echo 'Daram: a chat that remembers'
 	@echo
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' '$(ROOT)/Makefile' | awk -F'|' '{ printf "%-15s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' '$(ROOT)/Makefile' | awk -F'|' '{ printf "%-23s%s\n", $$1, $$2 }'
 	@echo
 	@echo 'ARGS="…" is handed on: make run ARGS="--port 9000", make test ARGS="-k sqlite".'
 
@@ -48,6 +49,9 @@ docs: dev ## Write the pages of docs/reference that are made from the code
 
 bench: dev ## Measure what a turn costs
 	@$(IN) $(BIN)/python -m bench $(ARGS)
+
+bench-retrieval: dev ## Measure what search finds; DATA=FILE: on a file in SQuAD's format
+	@$(IN) $(BIN)/python -m bench.retrieval $(if $(DATA),--data '$(abspath $(DATA))') $(ARGS)
 
 e2e: dev ## The story in a real browser with the local model (needs a Chromium)
 	@$(IN) scripts/chromium >/dev/null

@@ -135,6 +135,7 @@ class Browser:
 
     def _answers(self) -> Any:
         remarks = ":not(:has(#step-greeting)):not(:has([id^=step-model-])):not(:has([id^=step-problem-]))"
+        remarks += ":not(:has([id^=step-document-]))"
         return self.page.locator(f'[data-step-type="assistant_message"]{remarks}')
 
     def conversations(self) -> Any:

@@ -10,6 +10,9 @@ import pytest
 from tests.e2e.browser import Browser, Open, browse, find_chromium
 from tests.service.served import Page
 
+from daram.llm import weights
+from daram.settings import Settings
+
 
 @pytest.fixture
 def images(tmp_path: Path, outside_environment: Mapping[str, str]) -> Path:
@@ -34,3 +37,19 @@ def browser(tmp_path: Path, images: Path, outside_environment: Mapping[str, str]
             assert found.complaints == []
 
     return opened
+
+
+@pytest.fixture
+def local_page(tmp_path: Path, outside_environment: Mapping[str, str]) -> Iterator[Page]:
+    """The page on the real local model, greedy."""
+    settings = Settings.from_env(outside_environment)
+    path = settings.local_model or weights.find(settings.data)
+    if path is None:
+        pytest.fail(
+            f"the weights of the local model are not in {settings.data}: fetch them with `daram model get`, or set "
+            "DARAM_LOCAL_MODEL to a GGUF file",
+            pytrace=False,
+        )
+    chosen = {"DARAM_MODEL": "local", "DARAM_LOCAL_MODEL": str(path), "DARAM_TEMPERATURE": "0"}
+    with Page(tmp_path / "data", tmp_path, **chosen) as page:
+        yield page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,6 @@ from playwright.sync_api import expect
 from tests.e2e.browser import Open
 from tests.service.served import Page, scripted_page
 
-from daram.llm import weights
-from daram.settings import Settings
 from daram.ui.strings import ENGLISH, KOREAN, Words
 
 pytestmark = pytest.mark.e2e
@@ -39,22 +37,6 @@ STORIES = [
     ),
     Story("ko-KR", KOREAN, "앞으로 다람쥐를 다랑어라고 부를게.", "내가 다람쥐를 뭐라고 부르지?", "다랑어"),
 ]
-
-
-@pytest.fixture
-def local_page(tmp_path: Path, outside_environment: Mapping[str, str]) -> Iterator[Page]:
-    """The page on the real local model, greedy."""
-    settings = Settings.from_env(outside_environment)
-    path = settings.local_model or weights.find(settings.data)
-    if path is None:
-        pytest.fail(
-            f"the weights of the local model are not in {settings.data}: fetch them with `daram model get`, or set "
-            "DARAM_LOCAL_MODEL to a GGUF file",
-            pytrace=False,
-        )
-    chosen = {"DARAM_MODEL": "local", "DARAM_LOCAL_MODEL": str(path), "DARAM_TEMPERATURE": "0"}
-    with Page(tmp_path / "data", tmp_path, **chosen) as page:
-        yield page
 
 
 def tell_the_story(story: Story, page: Page, browser: Open, picture: str = "") -> None:

@@ -36,6 +36,8 @@ class Tab:
         self.session = session or str(uuid.uuid4())
         self.steps: dict[str, dict[str, Any]] = {}
         self.actions: dict[str, dict[str, Any]] = {}
+        self.elements: dict[str, dict[str, Any]] = {}
+        self.settings: list[dict[str, Any]] = []
         self.loading = False
         self.errors: list[str] = []
         self.interactions: list[str] = []
@@ -83,12 +85,24 @@ class Tab:
 
     # --- what a user does ---
 
-    async def say(self, text: str) -> str:
-        """Type a message and send it; returns its id."""
+    async def drop(self, name: str, data: bytes, kind: str) -> str:
+        """Drop a file into the input; returns what the page then sends with the message."""
+        answer = await self.http.post(f"/project/file?session_id={self.session}", files={"file": (name, data, kind)})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    async def choose(self, **settings: object) -> None:
+        """Change the settings of the chat."""
+        await self._socket.emit("chat_settings_change", settings)
+
+    async def say(self, text: str, *files: str) -> str:
+        """Type a message and send it with what was dropped; returns its id."""
         message = {"id": str(uuid.uuid4()), "output": text, "type": "user_message", "name": "You"}
         message["createdAt"] = "2026-01-01T00:00:00.000Z"
         self.steps[message["id"]] = dict(message)
-        await self._socket.emit("client_message", {"message": message, "fileReferences": []})
+        await self._socket.emit(
+            "client_message", {"message": message, "fileReferences": [{"id": file} for file in files]}
+        )
         return message["id"]
 
     async def edit(self, id: str, text: str) -> None:
@@ -134,7 +148,7 @@ class Tab:
         return str(self._answers()[-1]["output"])
 
     def _answers(self) -> list[dict[str, Any]]:
-        own = ("greeting", "earlier", "problem-", "model-")
+        own = ("greeting", "earlier", "problem-", "model-", "document-")
         steps = [step for step in self.steps.values() if step["type"] == "assistant_message"]
         return [step for step in steps if not step["id"].startswith(own) and not step.get("streaming")]
 
@@ -158,6 +172,11 @@ class Tab:
                     self.steps = {}
                     for step in data["steps"]:
                         self._add(step)
+                    self.elements = {element["id"]: element for element in data["elements"]}
+                case "element":
+                    self.elements[data["id"]] = data
+                case "chat_settings":
+                    self.settings = data
                 case "first_interaction":
                     self.thread = data["thread_id"]
                     self.interactions.append(data["interaction"])

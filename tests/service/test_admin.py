@@ -16,8 +16,10 @@ import daram
 from daram import ids
 from daram.service.runtime import running
 from daram.settings import Settings
+from daram.store.documents import Scope
 
 PASSWORD = "hazelnuts-in-the-snow"
+LEAVE = b"# Leave\n\nEmployees earn two days of paid leave for each month worked.\n"
 
 
 @pytest.fixture
@@ -54,6 +56,11 @@ class Desk:
         found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', (await self.get(page)).text)
         assert found is not None, page
         return await self.client.post(path, data={**data, "csrfmiddlewaretoken": found[1]})
+
+    async def upload(self, path: str, page: str, file: tuple[str, bytes], **data: str) -> httpx.Response:
+        found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', (await self.get(page)).text)
+        assert found is not None, page
+        return await self.client.post(path, data={**data, "csrfmiddlewaretoken": found[1]}, files={"file": file})
 
     async def log_in(self, who: Person) -> None:
         answer = await self.post("/login", "/login", username=who.user.username, password=PASSWORD)
@@ -92,6 +99,10 @@ PAGES = [
     "/admin/conversations/storedconversation/show/?owner=x&id=y",
     "/admin/conversations/storedconversation/delete/?owner=x&id=y",
     "/admin/conversations/runninganswer/",
+    "/admin/conversations/storedcollection/",
+    "/admin/conversations/storedcollection/show/?owner=official&id=x",
+    "/admin/conversations/storedreference/",
+    "/admin/conversations/storedreference/show/?owner=official&category=x&title_no=1",
     "/admin/no-such-page/",
 ]
 
@@ -368,3 +379,90 @@ def test_every_page_is_behind_the_door(settings: Settings) -> None:
     assert {"conversations_list", "conversations_show", "conversations_delete", "conversations_stop"} <= set(views)
     for name, view in views.items():
         assert name == "login" or hasattr(view, "__wrapped__"), name
+
+
+# --- documents ------------------------------------------------------------------------------------------------------
+
+SHELVES = "/admin/conversations/storedcollection"
+TEXTS = "/admin/conversations/storedreference"
+
+
+async def test_official_documents_are_put_in_seen_and_deleted(memory: daram.Memory) -> None:
+    documents = running_documents()
+    desk = Desk()
+    await desk.log_in(await administrator())
+    assert "None." in text(await desk.get(f"{SHELVES}/"))
+    answer = await desk.upload(f"{SHELVES}/add/", f"{SHELVES}/", ("leave.md", LEAVE), owner="official", id="handbook")
+    assert answer.status_code == 302
+    shown = answer.headers["location"]
+    (document,) = (await documents.list("x", Scope("official", "handbook"))).items
+    await documents.wait(document)
+    page = text(await desk.get(shown))
+    assert "leave.md" in page and "ready" in page
+    assert "handbook" in text(await desk.get(f"{SHELVES}/"))
+    assert (await documents.search("anybody", "paid leave", Scope("official", "handbook"))).passages
+
+    unread = await desk.upload(f"{SHELVES}/add/", shown, ("a.exe", b"MZ"), owner="official", id="handbook")
+    assert "no loader reads this kind" in text(await desk.get(unread.headers["location"]))
+
+    await desk.post(f"{SHELVES}/remove/", shown, owner="official", id="handbook", document=document.id)
+    assert (await documents.list("x", Scope("official", "handbook"))).items == []
+    await desk.post(f"{SHELVES}/delete/", shown, owner="official", id="handbook")
+    assert (await desk.get(shown)).status_code == 404
+
+
+async def test_references_are_put_corrected_and_deleted(memory: daram.Memory) -> None:
+    documents = running_documents()
+    desk = Desk("ko")
+    await desk.log_in(await administrator())
+    given = {"owner": "official", "category": "lessons", "title_no": "1", "title": "다람쥐"}
+    answer = await desk.post(f"{TEXTS}/put/", f"{TEXTS}/", **given, text="다람쥐는 <b>도토리</b>를 숨긴다.")
+    shown = answer.headers["location"]
+    page = await desk.get(shown)
+    assert "<b>" not in page.text and "<b>도토리</b>" in text(page)
+    await desk.post(f"{TEXTS}/put/", shown, **given, text="다람쥐는 밤을 숨긴다.")
+    reference = await documents.reference("anybody", "lessons", 1)
+    assert (await documents.references.text(reference))[1] == "다람쥐는 밤을 숨긴다."
+    refused = await desk.post(f"{TEXTS}/put/", shown, **{**given, "category": "a/b"}, text="x")
+    assert "slash" in text(await desk.get(refused.headers["location"]))
+    await desk.post(f"{TEXTS}/delete/", shown, owner="official", category="lessons", title_no="1")
+    assert (await desk.get(shown)).status_code == 404
+    assert "다람쥐" not in text(await desk.get(f"{TEXTS}/"))
+
+
+async def test_documents_need_their_permissions(memory: daram.Memory) -> None:
+    from django.contrib.auth.models import Permission
+
+    from daram.service.accounts.auth import in_accounts
+
+    documents = running_documents()
+    await documents.put_reference(daram.Reader("x", admin=True), "c", 1, "t", "what it says", owner="official")
+    who = await person(password=PASSWORD)
+
+    def allow(*names: str) -> None:
+        who.user.is_staff = True
+        who.user.save()
+        who.user.user_permissions.set(Permission.objects.filter(codename__in=names))
+
+    desk = Desk()
+    await desk.log_in(who)
+    await in_accounts(allow)
+    shown = f"{TEXTS}/show/?owner=official&category=c&title_no=1"
+    for path in (f"{SHELVES}/", f"{TEXTS}/", shown):
+        assert (await desk.get(path)).status_code == 403
+    await in_accounts(lambda: allow("view_storedreference", "view_storedcollection"))
+    page = text(await desk.get(shown))
+    assert "what it says" in page and "references_put" not in page and "<textarea" not in page
+    forbidden = [f"{TEXTS}/put/", f"{TEXTS}/delete/", f"{SHELVES}/add/", f"{SHELVES}/remove/", f"{SHELVES}/delete/"]
+    for path in forbidden:
+        given = {"owner": "official", "category": "c", "title_no": "1", "title": "t", "text": "x", "id": "i"}
+        assert (await desk.post(path, "/account/", **given)).status_code == 403, path
+    assert (await documents.references.text(await documents.reference("x", "c", 1)))[1] == "what it says"
+
+
+def running_documents() -> daram.Documents:
+    from daram.service import runtime
+
+    documents = runtime.current().documents
+    assert documents is not None
+    return documents

@@ -94,7 +94,6 @@ def test_every_file_that_the_page_names_is_there(page: Page, browser: httpx.Clie
         ("GET", "/project/share/some-id"),
         ("GET", "/auth/oauth/github"),
         ("POST", "/mcp"),
-        ("POST", "/project/file?session_id=x"),
         ("GET", "/project/file/x?session_id=x"),
         ("PUT", "/project/element"),
         ("POST", "/auth/jwt"),

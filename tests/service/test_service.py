@@ -155,6 +155,11 @@ async def test_nobody_sees_what_is_anothers(page: Page, people: People) -> None:
             button = {"name": "retry", "payload": {}, "label": "", "tooltip": "", "forId": "x", "id": "y"}
             pressed = await ben.http.post("/project/action", json={"action": button, "sessionId": ann.session})
             assert pressed.status_code == 401
+            file = {"file": ("a.txt", b"from ben", "text/plain")}
+            dropped = await ben.http.post("/project/file", params={"session_id": ann.session}, files=file)
+            assert dropped.status_code == 401
+            hidden = next(step["id"] for step in ann.steps.values() if step["type"] == "assistant_message")
+            assert (await ben.http.get(f"/citation/{thread}/{hidden}/1")).status_code == 404
         # Not even with the id of the socket itself.
         poll = {"EIO": "4", "transport": "polling", "sid": str(ann._socket.eio.sid)}
         for cookies, status in [(people.cookies("ben"), 401), ({}, 401)]:

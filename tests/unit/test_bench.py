@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from bench import cache_turns, sizes
+from bench import cache_turns, retrieval, sizes
 from bench.__main__ import table
 from bench.contenders import OWNER, TEXT, Daram, Grouped, OneByOne, prepared
 from bench.turns import QUICK, Row, measure
@@ -72,3 +73,25 @@ async def test_what_is_weighed_is_in_the_storage(tmp_path: Path) -> None:
         texts = [m.text for name in ("c0", "c1") for m in (await store.messages(OWNER, name, limit=1000)).items]
     assert {len(text) for text in texts} == {sizes.CHARACTERS}
     assert len(set(texts)) == 600
+
+
+async def test_what_search_finds_is_measured(tmp_path: Path) -> None:
+    filled, *found = [row async for row in retrieval.measure("sqlite", retrieval.FILES[:1])]
+    assert filled["passages"] == 40
+    assert {(row["language"], row["mode"]) for row in found} == {
+        (language, mode) for language in ("en", "ko") for mode in retrieval.MODES
+    }
+    for row in found:
+        assert set(row) == {"engine", "language", "mode", "r1", "r5", "r10", "mrr", "ms", "questions"}
+        assert row["questions"] == 40
+        assert 50 < row["r1"] <= row["r5"] <= row["r10"] <= 100
+        assert row["r1"] / 100 <= row["mrr"] <= 1
+    by_mode = {(row["language"], row["mode"]): row["r1"] for row in found}
+    assert all(by_mode[language, "hybrid"] >= by_mode[language, "lexical"] for language in ("en", "ko"))
+
+
+async def test_what_search_costs_at_size_is_measured(tmp_path: Path) -> None:
+    async with aclosing(retrieval.measure("sqlite", retrieval.FILES[:1], beside=250)) as rows:
+        first = [await anext(rows) for _ in range(3)]
+    assert [row.get("passages") for row in first] == [40, 250, None]
+    assert first[2]["r10"] > 50  # found among what stands beside

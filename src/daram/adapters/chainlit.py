@@ -55,7 +55,8 @@ class DaramDataLayer(BaseDataLayer):
     ``owner``: whose everything is, or a function that says whose at each call; by default, and where that says None,
     the identifier of Chainlit's user (``anonymous`` without a login).
     ``messages=False``: a ``daram.Chatbot`` stores the messages and makes the titles; the layer keeps the rest.
-    ``note``: what to show below a stored message, as Markdown (by default its status).
+    ``note``: what to show below a stored message, as Markdown (by default its status);
+    ``elements``: what belongs to one beside what Chainlit has stored, by thread and message.
     ``history``: how many messages of a thread are shown when it is opened, the last ones (at most 1,000).
     ``search``: how many conversations, the one changed last first, one search by title looks at.
 
@@ -69,6 +70,7 @@ class DaramDataLayer(BaseDataLayer):
         owner: str | Callable[[], str | None] | None = None,
         messages: bool = True,
         note: Callable[[Message], str] = _note,
+        elements: Callable[[str, Message], list[ElementDict]] | None = None,
         history: int = 200,
         search: int = 2000,
     ) -> None:
@@ -79,6 +81,7 @@ class DaramDataLayer(BaseDataLayer):
         self._owner_given = owner
         self._messages = messages
         self._note = note
+        self._elements = elements
         self._history = history
         self._search = search
 
@@ -152,7 +155,10 @@ class DaramDataLayer(BaseDataLayer):
         thread["tags"] = session.get("tags")
         thread["steps"] = await self._steps(owner, thread_id, messages)
         shown = {step["id"] for step in thread["steps"]}
-        thread["elements"] = await self._side.elements(owner, thread_id, shown)
+        elements = await self._side.elements(owner, thread_id, shown)
+        if self._elements is not None:
+            elements += [element for message in messages for element in self._elements(thread_id, message)]
+        thread["elements"] = elements
         return thread
 
     async def update_thread(

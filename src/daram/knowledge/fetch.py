@@ -29,7 +29,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 URL_CHARS: Final = 500
-_AGENT: Final = "Daram (+https://pypi.org/project/daram/)"
+_AGENT: Final = "Daram"
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _GZIP: Final = b"\x1f\x8b"

@@ -23,6 +23,7 @@ from daram.memory import Memory
 from daram.ui import home
 from daram.ui.gate import Gate, Logins
 from daram.ui.html import at_home, below, main_script, script_hashes
+from daram.ui.library import ROOT
 from daram.ui.strings import words
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _DOORS = (
     "/project/thread",
     "/project/thread/{rest:path}",
     "/project/action",
+    "/project/file",
     "/feedback",
     "/favicon",
     "/logo",
@@ -58,7 +60,7 @@ class ChatPage:
     ``ConfigError`` for a second page elsewhere.
     """
 
-    def __init__(self, directory: Path, logins: Logins, *, root: str = "/chat", login: str = "/login") -> None:
+    def __init__(self, directory: Path, logins: Logins, *, root: str = ROOT, login: str = "/login") -> None:
         self._server = home.load(directory)
         self._html = at_home(self._server.get_html_template(root))
         self._script = _Script(root, main_script(self._html).removeprefix(root), Path(self._server.build_dir))
@@ -101,6 +103,7 @@ class ChatPage:
             routes=[
                 Mount("/ws/socket.io", self._server.asgi_app),
                 Route(self._script.path, self._script.serve),
+                Route("/citation/{thread}/{message}/{number:int}", self.page.cited),
                 *(Route(path, self._server.app) for path in _DOORS),
                 *(Route(path, html) for path in _PAGES),
             ],
@@ -151,3 +154,4 @@ def _wire(server: ModuleType, page: Page) -> None:
     server.sio.on("client_message", page.said)
     server.sio.on("edit_message", page.edited)
     server.sio.on("stop", page.stopped)
+    server.sio.on("chat_settings_change", page.chosen)

@@ -10,6 +10,7 @@ from typing import Any
 from daram.adapters import chainlit_steps as steps
 from daram.chat.events import TERMINAL, Event
 from daram.model import Message
+from daram.ui.library import elements
 from daram.ui.strings import Words
 
 Emit = Callable[[str, Any], Awaitable[None]]
@@ -94,6 +95,8 @@ async def _end(emit: Emit, conversation: str, event: Event, text: str, question_
     if event.error is not None and (event.message is None or event.type == "failed"):
         note = words.explain(event.code or "model", event.error)
     step = stored_step(conversation, message, note)
+    for element in elements(conversation, message):
+        await emit("element", element)
     await emit("new_message", {**step, "createdAt": step["createdAt"] or now()})
     if message.status != "complete":
         await offer_retry(emit, message.id, {"question": question_id, "answer": message.id}, words)

@@ -43,7 +43,11 @@ edit_message = true
 user_message_autoscroll = false
 
 [features.spontaneous_file_upload]
-enabled = false
+enabled = true
+# What can be read is for Daram to say: browsers do not know the kinds of all files.
+accept = ["*/*"]
+max_files = 10
+max_size_mb = 100
 
 [features.mcp]
 enabled = false

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
@@ -17,19 +17,23 @@ from chainlit.context import ChainlitContextException, get_context, init_ws_cont
 from chainlit.server import sio
 from chainlit.session import WebsocketSession, ws_sessions_sid
 from chainlit.user import User
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from daram import model
 from daram.adapters import chainlit_steps as steps
 from daram.adapters.chainlit import DaramDataLayer
 from daram.chat import Chatbot
 from daram.chat.running import Running
-from daram.errors import DaramError, NotFound
+from daram.errors import DaramError, InvalidInput, NotFound
 from daram.llm.base import ChatModel
 from daram.model import Message
 from daram.store.base import Store
+from daram.store.documents import Document
 from daram.ui import gate
 from daram.ui.follow import Emit, follow, now, offer_retry
 from daram.ui.gate import Logins
+from daram.ui.library import CHOICE, Library, elements
 from daram.ui.strings import Words, plain, words
 
 if TYPE_CHECKING:
@@ -80,6 +84,7 @@ class Page:
     model: ChatModel
     chatbot: Chatbot
     layer: DaramDataLayer
+    library: Library
 
     def __init__(self, logins: Logins) -> None:
         self._logins = logins
@@ -88,7 +93,15 @@ class Page:
     def open(self, memory: Store, chat_model: ChatModel, chatbot: Chatbot) -> None:
         """Begin to serve, on the running loop."""
         self.memory, self.model, self.chatbot = memory, chat_model, chatbot
-        self.layer = DaramDataLayer(memory, owner=gate.owner, messages=False, note=_note, history=HISTORY)
+        self.library = Library(memory, chatbot.documents)
+        self.layer = DaramDataLayer(
+            memory,
+            owner=gate.owner,
+            messages=False,
+            note=_note,
+            elements=elements,
+            history=HISTORY,
+        )
         self._spawn(self._see_who_left())
 
     async def close(self) -> None:
@@ -143,12 +156,37 @@ class Page:
         except DaramError as error:
             await self._explain(tab, error, "problem-open")
         self._spawn(self._tell_of_model(tab))
+        self._spawn(self._offer_documents(tab))
 
     async def said(self, sid: str, payload: dict[str, Any]) -> None:
-        """The user sent a message."""
+        """The user sent a message, perhaps with files."""
         tab = Tab(WebsocketSession.require(sid))
-        step = payload["message"]
-        await self._say(tab, model.user(step["output"], id=step["id"]))
+        message = model.user(payload["message"]["output"], id=payload["message"]["id"])
+        dropped = [tab.session.files.pop(given["id"], None) for given in payload.get("fileReferences") or ()]
+        if files := [file for file in dropped if file is not None]:
+            if not await self._take(tab, message.id, files):
+                return
+            if not message.text.strip():
+                await tab.emit("task_end", {})
+                return
+        await self._say(tab, message)
+
+    async def chosen(self, sid: str, settings: dict[str, Any]) -> None:
+        """The user chose the documents to answer from: the next turn has them. A choice alone begins nothing."""
+        values = [str(value) for value in settings.get(CHOICE) or ()]
+        WebsocketSession.require(sid).chat_settings[CHOICE] = values
+
+    async def cited(self, request: Request) -> Response:
+        """What a citation opens."""
+        spoken = words(request.headers.get("accept-language"))
+        where = request.path_params
+        try:
+            text = await self.library.passage(
+                gate.owner() or "", where["thread"], where["message"], where["number"], spoken
+            )
+        except (NotFound, InvalidInput):
+            return PlainTextResponse(spoken.not_found, 404)
+        return PlainTextResponse(text, media_type="text/markdown", headers={"cache-control": "no-store"})
 
     async def edited(self, sid: str, payload: dict[str, Any]) -> None:
         """The user changed an earlier message: a new one beside it, which the conversation goes on from."""
@@ -185,6 +223,7 @@ class Page:
             return
         await tab.emit("task_start", {})
         try:
+            await self._bind_to_choice(tab)
             running = await self.chatbot.regenerate(tab.owner, tab.conversation, given["question"])
         except Exception as error:
             log.exception("an answer could not be made anew")
@@ -205,6 +244,7 @@ class Page:
         tab.session.has_first_interaction = True
         await tab.emit("task_start", {})
         try:
+            await self._bind_to_choice(tab)
             running = await self.chatbot.start(tab.owner, tab.conversation, message, parent=parent)
         except Exception as error:
             log.exception("a turn could not begin")
@@ -213,6 +253,56 @@ class Page:
             return
         await tab.reread_list(running.question.id)
         await self._watch_all(tab, running, new_message=parent is None)
+
+    async def _bind_to_choice(self, tab: Tab) -> None:
+        values = tab.session.chat_settings.pop(CHOICE, None)
+        if values is not None:
+            await self.library.choose(tab.owner, tab.conversation, values)
+
+    async def _take(self, tab: Tab, message: str, files: Sequence[Mapping[str, Any]]) -> bool:
+        """Take files into the conversation, and tell of their reading. False where one was not taken."""
+        tab.session.has_first_interaction = True
+        await tab.emit("task_start", {})
+        try:
+            taken = await self.library.take(tab.owner, tab.conversation, files)
+        except Exception as error:
+            log.exception("a file could not be taken into a conversation")
+            await self._explain(tab, error, f"problem-{message}")
+            return False
+        for number, document in enumerate(taken):
+            self._spawn(self._tell_of_reading(tab, document, f"document-{message}-{number}"))
+        return True
+
+    async def _tell_of_reading(self, tab: Tab, document: Document, step_id: str) -> None:
+        """One line about a file that is being read, and how that ended."""
+        documents = self.library.documents
+        assert documents is not None
+        name = plain(document.name)
+        said = tab.words.reading.format(name=name)
+        await tab.say(step_id, said, metadata={"icon": "file-text"})
+        reading = asyncio.ensure_future(documents.wait(document))
+        try:
+            while not (await asyncio.wait([reading], timeout=_FIRST_LOOK))[0]:
+                work = await documents.progress(document)
+                if work is not None and work.passages:
+                    count = tab.words.passages.format(count=f"{work.passages:,}")
+                    await tab.say(step_id, f"{said} {count}", metadata={"icon": "file-text"})
+            document = reading.result()
+        except NotFound:  # deleted meanwhile, with its conversation
+            await tab.emit("delete_message", {"id": step_id})
+            return
+        finally:
+            reading.cancel()
+        if document.state == "failed":
+            await tab.say(step_id, tab.words.explain("document", document.error or document.name), isError=True)
+        else:
+            await tab.say(step_id, tab.words.read.format(name=name), metadata={"icon": "file-text"})
+
+    async def _offer_documents(self, tab: Tab) -> None:
+        """The collections that the conversation can be answered from, among the page's settings."""
+        settings = await self.library.choices(tab.owner, tab.conversation, tab.words)
+        if settings:
+            await tab.emit("chat_settings", settings)
 
     async def _watch_all(self, tab: Tab, running: Running, *, new_message: bool) -> None:
         """Show an answer in the tab where it was asked for, and in all others that show the conversation."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from daram.model import Message
 
@@ -23,18 +24,42 @@ class Words:
     retry_tooltip: str
     not_ready: str
     not_found: str
+    sources: str
+    page: str
+    reading: str
+    read: str
+    passages: str
+    answer_from: str
+    answer_from_about: str
+    official: str
+    changed_since: str
     problem: str
     problems: dict[str, str]
 
     def note(self, message: Message) -> str:
         """What to say below a stored message (Markdown): that it was stopped, cut or failed; empty for a whole one."""
-        if message.role != "assistant" or message.status == "complete":
+        if message.role != "assistant":
             return ""
+        if message.status == "complete":
+            return self._sources(message)
         if message.status == "cancelled":
             return f"*{self.cancelled}*"
         if message.status == "incomplete":
             return f"*{self.too_long if message.metadata.get('finish') == 'length' else self.incomplete}*"
         return f"**{self.problems.get(message.metadata.get('error', ''), self.problems['model'])}**"
+
+    def place(self, cited: Mapping[str, Any]) -> str:
+        """Where a citation stands: the document's title, its page, the headings above."""
+        found = [str(cited.get("title") or cited.get("name") or "")]
+        if cited.get("page") is not None:
+            found.append(self.page.format(number=cited["page"]))
+        return ", ".join([*found, *map(str, (cited.get("heading") or ())[-1:])])
+
+    def _sources(self, message: Message) -> str:
+        cited = [part.data for part in message.parts if part.type == "citation"]
+        if not cited:
+            return ""
+        return f"{self.sources}: " + " · ".join(f"[{data['n']}] {plain(self.place(data))}" for data in cited)
 
     def explain(self, code: str, detail: str) -> str:
         """An error as Markdown: a sentence in this language, and below it Daram's own words, which say what to do."""
@@ -52,10 +77,24 @@ ENGLISH: Final = Words(
     retry_tooltip="Asks again. Your message is not stored a second time.",
     not_ready="The language model is not ready yet: {line}",
     not_found="There is no such conversation; it may have been deleted.",
+    sources="Sources",
+    page="page {number}",
+    reading="Reading {name} …",
+    read="{name} has been read.",
+    passages="{count} passages",
+    answer_from="Answer from these documents",
+    answer_from_about="Answers of this conversation then come from these documents, with their sources.",
+    official="for everybody",
+    changed_since="The document has been changed or removed since; this is how it was cited.",
     problem="Something went wrong.",
     problems={
         "context_overflow": "The conversation is too long for the model.",
         "conversation_busy": "Another answer is still being made in this conversation.",
+        "document": "This file cannot be read.",
+        "document_too_large": "This file is too large.",
+        "unsupported_document": "This kind of file cannot be read. Your message was not sent.",
+        "missing_extra": "This kind of file cannot be read here yet. Your message was not sent.",
+        "unsupported": "Files cannot be kept here. Your message was not sent.",
         "gone": "This conversation was deleted. Begin a new one.",
         "message_too_long": "Your message is too long for the model. It was not stored.",
         "model": "The model gave no answer. Your message is kept.",
@@ -85,10 +124,24 @@ KOREAN: Final = Words(
     retry_tooltip="다시 질문합니다. 메시지가 두 번 저장되지 않습니다.",
     not_ready="언어 모델이 아직 준비되지 않았습니다: {line}",
     not_found="그런 대화가 없습니다. 삭제되었을 수 있습니다.",
+    sources="출처",
+    page="{number}쪽",
+    reading="{name} 파일을 읽는 중…",
+    read="{name} 파일을 다 읽었습니다.",
+    passages="단락 {count}개",
+    answer_from="이 문서에서 답하기",
+    answer_from_about="이 대화의 답변을 고른 문서에서 찾고 출처를 함께 보여 줍니다.",
+    official="모두에게 공개",
+    changed_since="그 뒤에 문서가 바뀌었거나 삭제되었습니다. 인용한 당시의 내용입니다.",
     problem="문제가 생겼습니다.",
     problems={
         "context_overflow": "대화가 모델이 다룰 수 있는 길이를 넘었습니다.",
         "conversation_busy": "이 대화에서 다른 답변을 만들고 있습니다.",
+        "document": "이 파일을 읽을 수 없습니다.",
+        "document_too_large": "파일이 너무 큽니다.",
+        "unsupported_document": "읽을 수 없는 종류의 파일입니다. 메시지를 보내지 않았습니다.",
+        "missing_extra": "이 종류의 파일은 아직 여기서 읽을 수 없습니다. 메시지를 보내지 않았습니다.",
+        "unsupported": "여기에는 파일을 보관할 수 없습니다. 메시지를 보내지 않았습니다.",
         "gone": "삭제된 대화입니다. 새 대화를 시작하세요.",
         "message_too_long": "메시지가 모델이 다룰 수 있는 길이를 넘어 저장하지 않았습니다.",
         "model": "모델이 답하지 못했습니다. 메시지는 보관되어 있습니다.",

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 
 import msgspec
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, DELETION, LogEntry
-from django.contrib.contenttypes.models import ContentType
+from django.contrib.admin.models import CHANGE, DELETION
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -24,39 +22,14 @@ from daram.errors import NotFound
 from daram.model import Answer, Conversation, Message, Page
 from daram.service import runtime
 from daram.service.accounts.models import User
+from daram.service.admin import documents  # noqa: F401  # registers its pages: Django looks into this module only
 from daram.service.admin.models import RunningAnswer, StoredConversation
+from daram.service.admin.pages import PAGE, ReadOnly
 from daram.service.admin.store import ask, store_errors
 
 _log = logging.getLogger(__name__)
-PAGE: Final = 50
 BEGUN_WITHIN: Final = timedelta(hours=1)
 """Which answers the list of running ones looks for: each older one is on the page of its conversation."""
-
-
-class ReadOnly(admin.ModelAdmin):
-    """A part of the administration that has pages of its own in the place of Django's."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nothing is added here."""
-        return False
-
-    def record(self, request: HttpRequest, flag: int, owner: str, id: str, words: str) -> None:
-        """Keep in Django's log who did this."""
-        kind = ContentType.objects.get_for_model(self.model, for_concrete_model=False)
-        LogEntry.objects.create(
-            user_id=request.user.pk,
-            content_type_id=kind.pk,
-            object_id=f"{owner} {id}",
-            object_repr=id[:200],
-            action_flag=flag,
-            change_message=words,
-        )
-
-    def page(self, request: HttpRequest, template: str, title: str, **context: Any) -> TemplateResponse:
-        """A page of ours within the administration."""
-        request.current_app = self.admin_site.name
-        shared = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
-        return TemplateResponse(request, f"admin/stored/{template}", {**shared, **context})
 
 
 @admin.register(StoredConversation)

@@ -24,3 +24,23 @@ class RunningAnswer(models.Model):
         default_permissions = ("view", "change")
         verbose_name = _("running answer")
         verbose_name_plural = _("running answers")
+
+
+class StoredCollection(models.Model):
+    """A collection of documents."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view", "add", "delete")
+        verbose_name = _("collection of documents")
+        verbose_name_plural = _("collections of documents")
+
+
+class StoredReference(models.Model):
+    """A text under a category and a number."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view", "add", "delete")
+        verbose_name = _("reference")
+        verbose_name_plural = _("references")

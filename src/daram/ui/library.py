@@ -1,0 +1,164 @@
+"""Documents on the page: files dropped into a conversation, collections to answer from, citations that open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from daram.errors import Conflict, NotFound, Unsupported
+from daram.knowledge.access import GROUP, OFFICIAL, Reader
+from daram.knowledge.collections import Collection
+from daram.knowledge.documents import Documents
+from daram.model import Message, Part
+from daram.store.base import Store
+from daram.store.documents import Document, Scope
+from daram.ui.strings import Words, plain
+
+if TYPE_CHECKING:
+    from chainlit.element import ElementDict
+
+ROOT: Final = "/chat"
+"""Where the page is."""
+CHOICE: Final = "documents"
+"""The setting of the page that says which collections a conversation is answered from."""
+_LONGEST: Final = 20_000  # characters of a passage that is opened
+
+
+class Library:
+    """What the page does with documents, for whoever is logged in. ``documents``: None where the store keeps none."""
+
+    def __init__(self, memory: Store, documents: Documents | None) -> None:
+        self._memory = memory
+        self.documents = documents
+
+    async def reader(self, owner: str) -> Reader:
+        """The owner with the groups of today."""
+        groups = self.documents.groups if self.documents is not None else None
+        return Reader(owner, tuple(await groups(owner)) if groups is not None else ())
+
+    async def take(self, owner: str, conversation: str, files: Sequence[Mapping[str, Any]]) -> list[Document]:
+        """Take files of Chainlit's (``path``, ``name``, ``type``) into a conversation, begun where there is none.
+
+        A conversation that begins with files is answered from them alone; one that goes on may know other things.
+        Raises what ``Documents.attach`` does, and ``Unsupported``.
+        """
+        documents = self._kept()
+        try:
+            await self._memory.create(owner, id=conversation)
+            new = True
+        except Conflict:
+            new = False
+        who = await self.reader(owner)
+        taken = []
+        for file in files:
+            path = Path(file["path"])
+            attached = await documents.attach(
+                who, conversation, path, name=file["name"], media_type=file["type"], only=new
+            )
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+            taken.append(attached)
+        return taken
+
+    # --- collections to answer from ---
+
+    async def choices(self, owner: str, conversation: str, words: Words) -> list[dict[str, Any]]:
+        """The page's settings for a conversation, as Chainlit shows them; none where there is nothing to choose."""
+        if self.documents is None:
+            return []
+        who = await self.reader(owner)
+        collections = await self.documents.list_collections(who)
+        if not collections:
+            return []
+        bound = await self.documents.binding(who, conversation)
+        names = {OFFICIAL: words.official}
+        items = []
+        for one in collections:
+            whose = names.get(one.owner) or (one.owner.removeprefix(GROUP) if one.owner.startswith(GROUP) else "")
+            label = f"{one.name} ({whose})" if whose else one.name
+            items.append({"label": label, "value": _value(Scope(one.owner, one.id))})
+        chosen = [] if bound is None else [_value(scope) for scope in bound.collections]
+        return [
+            {
+                "type": "multiselect",
+                "id": CHOICE,
+                "label": words.answer_from,
+                "description": words.answer_from_about,
+                "initial": chosen,
+                "items": items,
+            }
+        ]
+
+    async def choose(self, owner: str, conversation: str, values: Sequence[str]) -> None:
+        """Have a conversation, begun where there is none, answered from these collections."""
+        documents = self._kept()
+        who = await self.reader(owner)
+        readable = {_value(scope): scope for scope in map(_scope, await documents.list_collections(who))}
+        scopes = [readable[value] for value in values if value in readable]
+        await documents.bind(who, conversation, scopes)
+
+    # --- citations ---
+
+    async def passage(self, owner: str, conversation: str, message_id: str, number: int, words: Words) -> str:
+        """What a citation opens, as Markdown: where it stands, and its words. Raises ``NotFound``."""
+        message = await self._memory.message(owner, conversation, message_id)
+        cited = next((part.data for part in citations(message) if part.data.get("n") == number), None)
+        if cited is None:
+            raise NotFound("citation", str(number))
+        remark = "" if await self._is_current(owner, cited) else f"\n\n*{words.changed_since}*"
+        text = "\n\n".join(plain(line) for line in str(cited.get("quote", ""))[:_LONGEST].split("\n") if line.strip())
+        return f"**{plain(words.place(cited))}**{remark}\n\n{text}"
+
+    async def _is_current(self, owner: str, cited: Mapping[str, Any]) -> bool:
+        """Whether the document still says it as it was cited; a reference is looked at by its text alone."""
+        if self.documents is None:
+            return False
+        who = await self.reader(owner)
+        try:
+            if cited.get("kind") == "reference":
+                reference = await self.documents.reference(who, cited["category"], cited["title_no"])
+                _, text = await self.documents.references.text(reference)
+                return str(cited.get("quote", "")) in text
+            where = Scope(cited["collection_owner"], cited["collection"])
+            document = await self.documents.get(who, where, cited["document"])
+            return document.revision == cited.get("revision")
+        except NotFound:
+            return False
+
+    def _kept(self) -> Documents:
+        if self.documents is None:
+            raise Unsupported("this store keeps no documents; SQLite and PostgreSQL do")
+        return self.documents
+
+
+def citations(message: Message) -> list[Part]:
+    """The citations of a message."""
+    return [part for part in message.parts if part.type == "citation"]
+
+
+def elements(conversation: str, message: Message) -> list[ElementDict]:
+    """The citations of an answer as what Chainlit opens beside the page: it makes links of their names in the text."""
+    at = f"{ROOT}/citation/{quote(conversation, safe='')}/{quote(message.id, safe='')}"
+    return [
+        {
+            "id": f"{message.id}-{part.data['n']}",
+            "threadId": conversation,
+            "type": "text",
+            "name": f"[{part.data['n']}]",
+            "display": "side",
+            "url": f"{at}/{part.data['n']}",
+            "forId": message.id,
+            "mime": "text/markdown",
+        }
+        for part in citations(message)
+    ]
+
+
+def _scope(collection: Collection) -> Scope:
+    return Scope(collection.owner, collection.id)
+
+
+def _value(scope: Scope) -> str:
+    return f"{scope.owner}/{scope.collection}"

@@ -1,0 +1,5 @@
+"""The tutorial's documents are read in the process of the test."""
+
+from tests.knowledge.conftest import in_process
+
+__all__ = ["in_process"]

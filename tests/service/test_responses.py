@@ -418,6 +418,59 @@ async def test_what_is_not_stored_is_asked_as_what_is(home: House, client: Async
     assert {message["role"] for message in stored} == {"system", "user"}
 
 
+async def test_what_is_not_stored_is_fitted_as_what_is(tmp_path: Path) -> None:
+    """The oldest messages are left out, and the server's own rules hold, unless the request has others."""
+    async with house(tmp_path, context_tokens=3000, system="Speak like a newt.") as home, home.client() as client:
+        last = await client.responses.create(input="A newt is called Tim.")
+        for _ in range(3):
+            last = await client.responses.create(input="word " * 800, previous_response_id=last.id)
+        home.model.requests.clear()
+        for more in ({"store": False}, {"store": True}):
+            body: Any = {"input": "Who?", "previous_response_id": last.id, **more}
+            await client.responses.create(**body)
+            await client.responses.create(**body, instructions="Be short.")
+        stateless, other, stored, other_stored = (request["messages"] for request in home.model.requests)
+        assert (stateless, other) == (stored, other_stored)
+        assert stored[0]["content"].startswith("Speak like a newt.")
+        assert other[0]["content"].startswith("Be short.")
+        assert len(stored) < 9, "what does not fit is left out"
+        # Of a whole history that comes with the request as well; a question that is too long by itself is refused.
+        history: Any = [{"role": "user", "content": f"{i} " + "word " * 800} for i in range(9)]
+        await client.responses.create(input=[*history, {"role": "user", "content": "Who?"}], store=False)
+        told = home.model.requests[-1]["messages"]
+        assert told[-1]["content"] == "Who?"
+        assert 2 < len(told) < 9
+        assert told[-2]["content"].startswith("8 ")
+        asked = len(home.model.requests)
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.responses.create(input="word " * 9000, store=False)
+        assert caught.value.code == "context_length_exceeded"
+        assert len(home.model.requests) == asked
+        counted = await client.responses.input_tokens.count(input="word " * 9000)
+        assert counted.input_tokens > 3000, "counting is there to tell that it is too long"
+
+
+async def test_a_whole_history_comes_with_a_request_that_is_not_stored(home: House, client: AsyncOpenAI) -> None:
+    history: Any = [
+        {"role": role, "content": f"{number} {role}"} for number in range(100) for role in ("user", "assistant")
+    ]
+    question: Any = [*history, {"role": "user", "content": "And now?"}]
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.responses.create(input=question)
+    assert caught.value.param == "input"
+    response = await client.responses.create(input=question, store=False)
+    assert response.status == "completed"
+    told = [message["content"] for message in home.model.requests[-1]["messages"]]
+    assert told[-201:] == [*(f"{i} {role}" for i in range(100) for role in ("user", "assistant")), "And now?"]
+    counted = await client.responses.input_tokens.count(input=question)
+    assert counted.input_tokens > 400
+    home.model.script("Much was said.")
+    made = await client.responses.compact(model="scripted", input=question)
+    assert [item.type for item in made.output] == [*["message"] * 101, "compaction"]
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(input=history * 11, store=False)
+
+
 async def test_what_stands_on_another_branch_outlives_a_deletion(home: House, client: AsyncOpenAI) -> None:
     first = await client.responses.create(input="one")
     stays = await client.responses.create(input="two", previous_response_id=first.id)

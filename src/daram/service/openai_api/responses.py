@@ -102,7 +102,7 @@ async def count_input_tokens(request: HttpRequest, payload: Inputs) -> HttpRespo
     house, caller = runtime.current(), caller_of(request)
     model = choose_model(house.models, house.model, payload.model)
     options = options_of(payload, house.chatbot.options)
-    messages = await context_of(house, caller.owner, payload, model, options)
+    messages = await context_of(house, caller.owner, payload, model, options, fitted=False)
 
     def count() -> int:
         counter = TokenCounter(model.count_tokens)

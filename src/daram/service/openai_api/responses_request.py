@@ -19,8 +19,9 @@ from daram.store.validate import Limits
 
 Json = dict[str, Any]
 
-_MOST_INPUTS: Final = 90
-"""Input items of one request: what a batch of the store holds, and some."""
+MOST_STORED: Final = 90
+"""Input items of a request that is stored: what a batch of the store holds, and some."""
+_MOST_INPUTS: Final = 2000
 
 
 class Inputs(In):
@@ -153,14 +154,15 @@ def repeated(wanted: ResponseIn) -> Json:
     return found
 
 
-def inputs(value: str | list[Json] | None, field: str = "input") -> list[Json]:
-    """The input as items. Raises ``InvalidInput``."""
+def inputs(value: str | list[Json] | None, most: int = _MOST_INPUTS) -> list[Json]:
+    """The input as items, at most so many. Raises ``InvalidInput``."""
     if value is None:
         return []
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
-    if len(value) > _MOST_INPUTS:
-        raise InvalidInput(field, f"{len(value)} items, but at most {_MOST_INPUTS} are allowed")
+    if len(value) > most:
+        whole = "" if most == _MOST_INPUTS else f" at once where they are stored; with store=false {_MOST_INPUTS:,}"
+        raise InvalidInput("input", f"{len(value):,} items, but at most {most:,} are allowed{whole}")
     return value
 
 

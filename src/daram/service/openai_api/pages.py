@@ -64,14 +64,16 @@ async def page_of_items(
     return found[:limit], len(found) > limit
 
 
-async def is_in_use(memory: Memory, owner: str, conversation: str, message: Message) -> bool:
-    """Whether the branch in use goes through the message."""
+async def in_use(memory: Memory, owner: str, conversation: str, siblings: Sequence[Message]) -> str | None:
+    """The id of the one of them through which the branch in use goes, in two reads, however many there are."""
     last = await memory.messages(owner, conversation, limit=1, order="desc")
-    if not last.items or last.items[0].id == message.id:
-        return bool(last.items)
-    # What follows it on the branch in use; a message that is not on that has nothing behind itself.
-    cursor = messages_cursor(owner, conversation, "asc", message.seq, message.seq)
-    return bool((await memory.messages(owner, conversation, limit=1, cursor=cursor)).items)
+    if not last.items:
+        return None
+    # On one branch each message has a larger number than what it follows: the first one from theirs on, if it is theirs.
+    first = min(message.seq for message in siblings)
+    cursor = messages_cursor(owner, conversation, "asc", first - 1, last.items[0].seq)
+    found = (await memory.messages(owner, conversation, limit=1, cursor=cursor)).items
+    return next((message.id for message in siblings if found and message.id == found[0].id), None)
 
 
 async def page_of_conversations(

@@ -353,13 +353,16 @@ def test_many_branches_are_paged_and_cost_few_reads(
     web.post(f"{path}/items", json={"items": said("behind it")})
 
     reads: list[str] = []
+
+    def counted(name: str, call: Any) -> Any:
+        def read(*args: Any, **kwargs: Any) -> Any:
+            reads.append(name)
+            return call(*args, **kwargs)
+
+        return read
+
     for name in ("message", "messages", "branches", "get", "tail"):
-
-        def counted(*args: Any, _name: str = name, _call: Any = getattr(daram.Memory, name), **kwargs: Any) -> Any:
-            reads.append(_name)
-            return _call(*args, **kwargs)
-
-        monkeypatch.setattr(daram.Memory, name, counted)
+        monkeypatch.setattr(daram.Memory, name, counted(name, getattr(daram.Memory, name)))
     found: list[Any] = []
     more: dict[str, str] = {}
     while True:

@@ -69,7 +69,7 @@ async def in_use(memory: Memory, owner: str, conversation: str, siblings: Sequen
     last = await memory.messages(owner, conversation, limit=1, order="desc")
     if not last.items:
         return None
-    # On one branch each message has a larger number than what it follows: the first one from theirs on, if it is theirs.
+    # On a branch the numbers rise: what it has at the place of these is its first message from their numbers on.
     first = min(message.seq for message in siblings)
     cursor = messages_cursor(owner, conversation, "asc", first - 1, last.items[0].seq)
     found = (await memory.messages(owner, conversation, limit=1, cursor=cursor)).items

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -277,8 +278,15 @@ async def test_a_request_is_logged_with_its_id_and_no_secret(page: Page, people:
         strange = await client.get("/models", headers={"x-request-id": 'a"b\\n{}' * 40})
         assert re.fullmatch(r"req_[\w-]+", strange.headers["x-request-id"])
     assert page.cookies  # the link was used
-    lines = [json.loads(line) for line in page.stderr().splitlines() if line.startswith("{")]
-    (line,) = [line for line in lines if line.get("request_id") == "my-own.id_1" and "status" in line]
+
+    def told() -> tuple[list[Any], list[Any]]:
+        lines = [json.loads(line) for line in page.stderr().splitlines(keepends=True) if line.endswith("}\n")]
+        return lines, [line for line in lines if line.get("request_id") == "my-own.id_1" and "status" in line]
+
+    async with asyncio.timeout(60):  # it is written when the answer has been sent
+        while not told()[1]:
+            await asyncio.sleep(0.05)
+    lines, (line,) = told()
     assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/responses", 200)
     assert line["user"] > 0
     secrets += [value for name in ("ann", "cho") for value in people.cookies(name).values()]

@@ -92,6 +92,12 @@ async def test_figures_are_for_this_machine(page: Page, people: People) -> None:
     assert "somebody-s-secret-name" not in text
     proxied = httpx.get(f"{page.url}/metrics", headers={"x-forwarded-for": "10.0.0.9"}, timeout=60, trust_env=False)
     assert proxied.status_code == 404
+    page.run("user", "add", "boss", "--admin", "--password-stdin", stdin=PASSWORD + "\n")
+    scopes = {"admin": page.run("key", "create", "boss", "--scope", "admin"), "write": people.keys["ann"], "none": "x"}
+    for scope, key in scopes.items():
+        headers = {"x-forwarded-for": "10.0.0.9", "authorization": f"Bearer {key}"}
+        proxied = httpx.get(f"{page.url}/metrics", headers=headers, timeout=60, trust_env=False)
+        assert proxied.status_code == (200 if scope == "admin" else 404), scope
 
 
 def test_paths_are_counted_by_our_own_words_only() -> None:

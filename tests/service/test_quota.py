@@ -90,6 +90,42 @@ async def test_what_runs_at_once_is_bounded_and_freed() -> None:
     await running[1]
 
 
+async def test_who_has_the_whole_answer_may_ask_again() -> None:
+    """Also while the application has something to do behind it."""
+    tidied = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        note = noted.get()
+        assert note is not None
+        note.headers["problem"] = await admit(1) or ""
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await send({"type": "http.response.body"})
+        await tidied.wait()
+
+    quota = Quota(app, LocalCounts(rate=0, most=1))
+    running: list[asyncio.Task[None]] = []
+
+    async def ask(until: int) -> str:
+        """Ask and wait for so many pieces. Returns what was wrong."""
+        note = Note(id="r")
+        sent: asyncio.Queue[Any] = asyncio.Queue(maxsize=until)  # who takes no more keeps the application waiting
+        token = noted.set(note)
+        running.append(asyncio.create_task(quota({"type": "http"}, _nothing, sent.put)))
+        noted.reset(token)
+        while not sent.full():
+            await asyncio.sleep(0)
+        return note.headers["problem"]
+
+    assert [await ask(3) for _ in range(3)] == ["", "", ""]
+    assert await ask(1) == ""  # this one has only begun
+    assert "1 requests running" in await ask(1)
+    tidied.set()
+    for task in running[3:]:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
 async def test_no_limit_is_no_limit() -> None:
     world = World(rate=0, running=0)
     notes = [await world.ask(1) for _ in range(1000)]

@@ -23,6 +23,7 @@ from daram.testing.model_replies import Reply, call, failure
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ADD = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}, "strict": False}
+DEEP: dict[str, Any] = {"a": {"b" * 100: {"c" * 100: json.loads("[" * 150 + "]" * 150)}}}
 
 
 @pytest.fixture(scope="module")
@@ -542,6 +543,12 @@ async def test_whose_is_whose(home: House, client: AsyncOpenAI) -> None:
     [
         ({"input": "x", "conversation": "conv_1", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "x", "surprise": 1}, "surprise"),
+        ({"input": "x", "top_logprobs": 3}, "top_logprobs"),
+        ({"input": "x", "include": ["message.output_text.logprobs"]}, "include"),
+        ({"input": "x", "tools": [{**ADD, "parameters": DEEP}]}, "tools[0].parameters.a"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "3"}]}, "input"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "3"}], "store": False}, "input"),
+        ({"input": "x", "s" * 3000: 1}, "ssss"),
         ({"input": "x", "temperature": 3}, "temperature"),
         ({"input": "x", "tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": "x", "tool_choice": "required"}, "tool_choice"),
@@ -563,7 +570,9 @@ async def test_what_is_refused(home: House, body: dict[str, Any], param: str) ->
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error"
-    assert (error["param"] or "").startswith(param)
+    assert error["param"].startswith(param)
+    assert len(error["param"]) <= 200, "what the caller made up is told, but not at any length"
+    assert "message" not in error["param"] and len(error["message"]) <= 2000
     assert home.model.requests == []
 
 

@@ -27,9 +27,10 @@ from daram.model import Message, Part, Role
 from daram.service import runtime
 from daram.service.accounts.auth import caller_of, require
 from daram.service.openai_api import schemas
+from daram.service.openai_api.errors import Unsupported
 from daram.service.openai_api.idempotency import Draw, once
 from daram.service.openai_api.models import ModelNotFound, UnknownModel
-from daram.service.openai_api.reply import reply
+from daram.service.openai_api.reply import about_request, reply
 from daram.service.openai_api.responses import event_stream
 from daram.service.openai_api.responses_request import Json, choose_model
 from daram.service.openai_api.responses_turn import check_room, whole
@@ -163,9 +164,10 @@ async def _turn(
     if rules:
         text = "\n\n".join(message.text for message in rules)
         choices = msgspec.structs.replace(choices, system=text)
-    running = await runtime.current().chatbot.start(
-        owner, conversation, new[-1], before=new[:-1], create=False, choices=choices
-    )
+    with about_request("messages"):
+        running = await runtime.current().chatbot.start(
+            owner, conversation, new[-1], before=new[:-1], create=False, choices=choices
+        )
     return running.events()
 
 
@@ -173,6 +175,9 @@ async def _turn(
 
 
 def _options(wanted: CompletionIn, defaults: Options) -> Options:
+    for name in ("logprobs", "top_logprobs"):
+        if getattr(wanted, name):
+            raise Unsupported(name)
     extra = {name: value for name in _PASSED if (value := getattr(wanted, name)) is not None}
     stop = (wanted.stop,) if isinstance(wanted.stop, str) else tuple(wanted.stop or ())
     changed: Json = {"extra": {**defaults.extra, **extra}, "tools": tuple(wanted.tools or ()), "stop": stop}

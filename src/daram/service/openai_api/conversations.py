@@ -95,6 +95,8 @@ async def search_conversations(
 ) -> HttpResponse:
     """Where these words stand in the messages of the caller, or of one conversation. Beyond OpenAI."""
     memory, owner = memory_of(request)
+    if conversation is not None:
+        await memory.get(owner, conversation)
     hits = await memory.search(owner, q, conversation=conversation, limit=limit)
     return reply(
         list_object(

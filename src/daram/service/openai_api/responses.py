@@ -20,7 +20,7 @@ from daram.service.openai_api import schemas
 from daram.service.openai_api.idempotency import Draw, once
 from daram.service.openai_api.items import Item, items_of
 from daram.service.openai_api.pages import Order, list_object
-from daram.service.openai_api.reply import reply
+from daram.service.openai_api.reply import about_request, reply
 from daram.service.openai_api.responses_past import context_of
 from daram.service.openai_api.responses_request import (
     DeletedResponse,
@@ -60,7 +60,8 @@ async def create_response(request: HttpRequest, payload: ResponseIn) -> HttpResp
 
     async def work(draw: Draw) -> HttpResponse:
         tried = Try(draw) if keyed else sdk
-        return await _answer(payload, tried, await turns.begin(house, caller.owner, payload, tried))
+        with about_request("input"):
+            return await _answer(payload, tried, await turns.begin(house, caller.owner, payload, tried))
 
     # A repetition finds the stored answer: no copy of it is kept that would outlive its deletion.
     response = await once(house.memory, caller.owner, request, work, work)

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 
 from daram.errors import InvalidInput
 from daram.llm.base import ChatModel, Options
+from daram.service.openai_api.errors import Unsupported
 from daram.service.openai_api.models import UnknownModel
 from daram.service.openai_api.schemas import AnyItem, In, ItemOut, Metadata
 from daram.store import validate
@@ -19,6 +20,7 @@ from daram.store.validate import Limits
 
 Json = dict[str, Any]
 
+_LOGPROBS: Final = "message.output_text.logprobs"
 MOST_STORED: Final = 90
 """Input items of a request that is stored: what a batch of the store holds, and some."""
 _MOST_INPUTS: Final = 2000
@@ -213,6 +215,10 @@ def options_of(wanted: Inputs, defaults: Options) -> Options:
         extra["reasoning_effort"] = effort
     changed: Json = {"tools": tools, "extra": extra}
     if isinstance(wanted, ResponseIn):
+        if wanted.top_logprobs:
+            raise Unsupported("top_logprobs")
+        if _LOGPROBS in (wanted.include or ()):
+            raise Unsupported("include")
         for name, ours in (("max_output_tokens", "max_tokens"), ("temperature", "temperature"), ("top_p", "top_p")):
             if (value := getattr(wanted, name)) is not None:
                 changed[ours] = value

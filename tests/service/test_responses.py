@@ -351,6 +351,31 @@ async def test_an_idempotency_key(home: House, client: AsyncOpenAI) -> None:
     assert len(home.model.requests) == 2
 
 
+async def test_the_input_is_found_in_one_read(
+    home: House, client: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await client.responses.create(input="in front")
+    said: Any = [{"role": "user", "content": f"{number}"} for number in range(60)]
+    second = await client.responses.create(input=said, previous_response_id=first.id)
+    reads: list[str] = []
+    message = type(home.memory).message
+
+    async def counted(self: Any, *args: Any) -> Any:
+        reads.append(args[-1])
+        return await message(self, *args)
+
+    monkeypatch.setattr(type(home.memory), "message", counted)
+    listed: Any = (await client.responses.input_items.list(second.id, limit=100, order="asc")).data
+    assert [item.content[0].text for item in listed] == [str(number) for number in range(60)]
+    assert len(reads) < 5
+    # What stands in front of one that was deleted is no more told apart from what was said before.
+    place = place_of(second.id)
+    assert place is not None
+    await home.memory.delete_message(home.owner, place.conversation, listed[30].id)
+    listed = (await client.responses.input_items.list(second.id, limit=100, order="asc")).data
+    assert [item.content[0].text for item in listed] == [str(number) for number in range(31, 60)]
+
+
 async def test_delete(home: House, client: AsyncOpenAI) -> None:
     first = await client.responses.create(input="[[say Bye.]] gone tomorrow")
     second = await client.responses.create(input="[[say Fine.]] stays", previous_response_id=first.id)

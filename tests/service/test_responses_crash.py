@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.service.processes import House, text_of, until
 
-_WORDS = 3000
+_WORDS = 9000  # more than any test takes, however late its frames are
 ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Query, Router
 
+from daram.codec import messages_cursor
 from daram.errors import ChatbotClosed, InvalidInput, NotFound
 from daram.model import Answer, Message, system
 from daram.service import runtime
@@ -258,14 +259,16 @@ async def list_input_items(
 
 async def _inputs(owner: str, found: _Found) -> list[Message]:
     """The messages of the request: its question and what came in front of it, which follow one another."""
-    messages: list[Message] = []
-    message, count = found.question, request_of(found.question).get("inputs", 1)
-    while message is not None:
-        messages.insert(0, message)
-        if len(messages) >= count or not message.parent:
-            break
-        try:
-            message = await runtime.current().memory.message(owner, found.place.conversation, message.parent)
-        except NotFound:
-            break
-    return messages
+    question = found.question
+    if question is None:
+        return []
+    messages, more = [question], request_of(question).get("inputs", 1) - 1
+    if more:
+        place = found.place.conversation
+        cursor = messages_cursor(owner, place, "desc", question.seq, question.seq)
+        page = await runtime.current().memory.messages(owner, place, limit=more, cursor=cursor, order="desc")
+        for message in page.items:
+            if message.id != messages[-1].parent:  # one between them was deleted: what is in front belongs elsewhere
+                break
+            messages.append(message)
+    return messages[::-1]

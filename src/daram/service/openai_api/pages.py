@@ -71,7 +71,7 @@ async def in_use(memory: Memory, owner: str, conversation: str, siblings: Sequen
         return None
     # On a branch the numbers rise: what it has at the place of these is its first message from their numbers on.
     first = min(message.seq for message in siblings)
-    cursor = messages_cursor(owner, conversation, "asc", first - 1, last.items[0].seq)
+    cursor = messages_cursor(owner, conversation, "asc", first - 1, last.items[0].seq) if first > 1 else None
     found = (await memory.messages(owner, conversation, limit=1, cursor=cursor)).items
     return next((message.id for message in siblings if found and message.id == found[0].id), None)
 

@@ -374,7 +374,7 @@ def test_this_machines_user_is_told_of_the_link_in_the_terminal(
     english, korean = (text(Browser(language).get("/login")) for language in ("en", "ko"))
     assert ("The terminal in which Daram was started shows a link" in english) == shown
     assert ("Daram을 시작한 터미널에" in korean) == shown
-    assert ("<code>daram user link</code>" in english) == shown
+    assert ("<code>daram user link local</code>" in english) == shown
 
 
 # --- link -----------------------------------------------------------------------------------------------------------

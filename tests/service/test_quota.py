@@ -13,7 +13,7 @@ from daram.service.observe.request import Note, admit, noted
 from daram.service.quota import Counts, LocalCounts, Quota
 from daram.service.shared_quota import SharedCounts
 from daram.testing.proxy import TcpProxy
-from daram.testing.servers import RedisCluster, RedisServer
+from daram.testing.servers import RedisCluster, RedisServer, free_port
 
 
 class World:
@@ -225,3 +225,12 @@ async def test_without_redis_each_process_counts_for_itself(redis_server: RedisS
         told = [(await world.ask(1)).headers["problem"] for _ in range(3)]
         assert [bool(problem) for problem in told] == [False, False, True]
         await counts.close()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+async def test_nobody_is_refused_because_redis_was_never_there(scheme: str) -> None:
+    counts = shared(f"{scheme}://127.0.0.1:{free_port()}", rate=2, most=0)
+    world = World(rate=2, running=0, counts=counts)
+    told = [(await world.ask(1)).headers["problem"] for _ in range(3)]
+    assert [bool(problem) for problem in told] == [False, False, True]
+    await counts.close()

@@ -26,7 +26,8 @@ _RENEW: Final = files("daram.service").joinpath("renew.lua").read_text("utf-8")
 _TIMEOUT: Final = 0.5
 # How long Redis is left alone after it failed, in seconds.
 _PAUSE: Final = 1.0
-_FAILURES: Final = (exceptions.RedisError, OSError, TimeoutError)
+# A cluster of which no node answers says so with an error that is no ``RedisError``.
+_FAILURES: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError, TimeoutError)
 
 
 class SharedCounts:

@@ -101,6 +101,23 @@ async def test_an_answer_that_was_ready_when_nobody_waited_any_more(alone: House
     assert [len(said) for said in await stored(alone, one)] == [2, 2]
 
 
+async def test_the_same_words_as_a_turn_that_nobody_waited_for(alone: House) -> None:
+    """What is left of that one must not stand in for the request that is sent once more."""
+    server = await alone.start()
+    conversation = (await alone.post(server, "/conversations"))["id"]
+    body = {"input": "[[tokens 30]] [[delay 0.02]]", "conversation": conversation, "stream": True}
+    ids = []
+    for _ in range(2):
+        stream = alone.events("POST", f"{server.url}/responses", body, tried(0))
+        ids.append((await until(stream, 1))[0]["response"]["id"])
+        await stream.aclose()
+        ended = [event async for event in alone.resume(server, ids[-1])][-1]
+        assert ended["response"]["status"] == "completed"
+    [again] = await until(alone.events("POST", f"{server.url}/responses", body, tried(1)), 1)
+    assert again["response"]["id"] == ids[1]
+    assert len(await alone.said(server, conversation)) == 4
+
+
 async def test_what_is_left_of_a_try_tells_nothing(alone: House) -> None:
     """Neither the words nor a digest that one could compare with a guess; nothing at all once it was delivered."""
     from hashlib import sha256

@@ -58,8 +58,9 @@ class Try:
         told = f"{caller.key_id} {request.path} ".encode() + request.body
         digest = salted_hmac(_SALT, told, algorithm="sha256").hexdigest()
         if count not in ("", "0"):
-            # Of several the oldest; whichever it is, one answer is given twice and none made twice.
-            for record in (await memory.scan_records(caller.owner, NAMESPACE, f"{digest}.")).items:
+            # Of several the newest: older ones are of turns with the same words that nobody waited for. Of two that are
+            # at work it may be either: one answer is given twice, none is made twice.
+            for record in reversed((await memory.scan_records(caller.owner, NAMESPACE, f"{digest}.")).items):
                 if record.key not in _forgetting:
                     return cls(Draw(record.value.decode(), again=True), memory, caller.owner, record.key)
         seed = ids.uuid7()

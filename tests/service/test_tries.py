@@ -151,6 +151,21 @@ async def test_a_completion_that_is_a_turn(alone: House) -> None:
     assert len(await alone.said(server, conversation)) == 2
 
 
+async def test_a_second_try_is_joined_where_there_is_no_room_for_more(alone: House) -> None:
+    alone.variables["DARAM_STREAM_LIMIT"] = "2"
+    server = await alone.start()
+    conversation = (await alone.post(server, "/conversations"))["id"]
+    await alone.post(server, "/responses", {"input": "[[tokens 9000]] [[delay 0.05]]", "background": True})
+    messages = [{"role": "user", "content": "[[tokens 9000]] [[delay 0.05]]"}]
+    body = {"messages": messages, "metadata": {"conversation": conversation}, "stream": True}
+    ids = []
+    for count in range(2):
+        stream = alone.events("POST", f"{server.url}/chat/completions", body, tried(count))
+        ids.append((await until(stream, 1))[0]["id"])
+        await stream.aclose()
+    assert ids[0] == ids[1]
+
+
 async def test_what_was_read_ahead_has_not_arrived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await asyncio.to_thread(service_settings, tmp_path)
     from daram.service.openai_api.idempotency import Draw

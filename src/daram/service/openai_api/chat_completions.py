@@ -131,7 +131,7 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
         if conversation is None:
             events = aside(model, messages, options, draw("msg"))
         else:
-            begun = _turn(owner, conversation, messages, Choices(model=model, options=options))
+            begun = _turn(owner, conversation, messages, Choices(model=model, options=options), again=draw.again)
             events = await tried.beside(begun)
         if payload.stream:
             usage = bool((payload.stream_options or {}).get("include_usage"))
@@ -147,11 +147,12 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
 
 
 async def _turn(
-    owner: str, conversation: str, messages: Sequence[Message], choices: Choices
+    owner: str, conversation: str, messages: Sequence[Message], choices: Choices, *, again: bool
 ) -> AsyncGenerator[Event, None]:
     """The events of a turn of the conversation: what stands behind the last answer in the request is new to it."""
     await runtime.current().memory.get(owner, conversation)
-    check_room(runtime.current(), owner)
+    if not again:  # else the earlier try may be among those that run
+        check_room(runtime.current(), owner)
     new = list(messages)
     for place, message in reversed(list(enumerate(messages))):
         if message.role == "assistant":

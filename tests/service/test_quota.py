@@ -214,6 +214,25 @@ async def test_what_lives_renews_its_lease(redis_server: RedisServer) -> None:
     await counts.close()
 
 
+async def test_what_ends_while_it_is_renewed_has_ended(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_server.flush()
+    counts = shared(redis_server.url, rate=0, most=1)
+    assert (await counts.take(1, "a")).verdict == "ok"
+    renew = counts._renew
+
+    async def late(**given: Any) -> Any:
+        counts.give_back(1, "a")
+        await asyncio.gather(*counts._tasks)  # on another connection, and before the renewal
+        return await renew(**given)
+
+    monkeypatch.setattr(counts, "_renew", late)
+    await counts._renew_those_of(1)
+    assert (await counts.take(1, "b")).verdict == "ok"
+    await counts.close()
+
+
 async def test_without_redis_each_process_counts_for_itself(redis_server: RedisServer) -> None:
     redis_server.flush()
     async with TcpProxy(redis_server.port) as proxy:

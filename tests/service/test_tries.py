@@ -13,6 +13,8 @@ import pytest
 from tests.service.people import service_settings
 from tests.service.processes import House, Server, until
 
+from daram.testing.model_replies import failure
+
 
 def tried(count: int) -> dict[str, str]:
     """How the SDK counts."""
@@ -116,6 +118,19 @@ async def test_the_same_words_as_a_turn_that_nobody_waited_for(alone: House) -> 
     [again] = await until(alone.events("POST", f"{server.url}/responses", body, tried(1)), 1)
     assert again["response"]["id"] == ids[1]
     assert len(await alone.said(server, conversation)) == 4
+
+
+async def test_what_was_refused_for_good_is_over(alone: House) -> None:
+    """The same words after another turn, of which the first try never arrived, are not that old turn."""
+    server = await alone.start()
+    body = {"input": "go on", "conversation": (await alone.post(server, "/conversations"))["id"]}
+    alone.model.script(failure(401))
+    refused = await alone.client.post(server.url + "/responses", json=body, headers=tried(0))
+    assert (refused.status_code, refused.headers["x-should-retry"]) == (502, "false")
+    await ask(alone, server, {**body, "input": "between"}, 0)
+    await ask(alone, server, body, 1)
+    said = [text for role, text in await alone.said(server, body["conversation"]) if role == "user"]
+    assert said[-2:] == ["between", "go on"]
 
 
 async def test_what_is_left_of_a_try_tells_nothing(alone: House) -> None:

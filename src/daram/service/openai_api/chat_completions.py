@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 import msgspec
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from ninja import Router, Schema
 from pydantic import ConfigDict, Field
@@ -140,10 +140,7 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
 
     # What a conversation says is not copied: a repetition finds it there, or finds it deleted.
     again = None if conversation is None else work
-    response: HttpResponse = await once(house.memory, owner, request, work, again)
-    if not response.streaming:
-        sdk.delivered()
-    return response
+    return await sdk.answering(once(house.memory, owner, request, work, again))
 
 
 async def _turn(

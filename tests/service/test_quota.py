@@ -13,7 +13,7 @@ from daram.service.observe.request import Note, admit, noted
 from daram.service.quota import Counts, LocalCounts, Quota
 from daram.service.shared_quota import SharedCounts
 from daram.testing.proxy import TcpProxy
-from daram.testing.servers import RedisCluster, RedisServer
+from daram.testing.servers import RedisCluster, RedisServer, free_port
 
 
 class World:
@@ -214,6 +214,25 @@ async def test_what_lives_renews_its_lease(redis_server: RedisServer) -> None:
     await counts.close()
 
 
+async def test_what_ends_while_it_is_renewed_has_ended(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_server.flush()
+    counts = shared(redis_server.url, rate=0, most=1)
+    assert (await counts.take(1, "a")).verdict == "ok"
+    renew = counts._renew
+
+    async def late(**given: Any) -> Any:
+        counts.give_back(1, "a")
+        await asyncio.gather(*counts._tasks)  # on another connection, and before the renewal
+        return await renew(**given)
+
+    monkeypatch.setattr(counts, "_renew", late)
+    await counts._renew_those_of(1)
+    assert (await counts.take(1, "b")).verdict == "ok"
+    await counts.close()
+
+
 async def test_without_redis_each_process_counts_for_itself(redis_server: RedisServer) -> None:
     redis_server.flush()
     async with TcpProxy(redis_server.port) as proxy:
@@ -225,3 +244,12 @@ async def test_without_redis_each_process_counts_for_itself(redis_server: RedisS
         told = [(await world.ask(1)).headers["problem"] for _ in range(3)]
         assert [bool(problem) for problem in told] == [False, False, True]
         await counts.close()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+async def test_nobody_is_refused_because_redis_was_never_there(scheme: str) -> None:
+    counts = shared(f"{scheme}://127.0.0.1:{free_port()}", rate=2, most=0)
+    world = World(rate=2, running=0, counts=counts)
+    told = [(await world.ask(1)).headers["problem"] for _ in range(3)]
+    assert [bool(problem) for problem in told] == [False, False, True]
+    await counts.close()

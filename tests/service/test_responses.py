@@ -292,7 +292,7 @@ async def test_a_model_that_fails(home: House, client: AsyncOpenAI) -> None:
 
 async def test_the_sdk_tries_again(home: House) -> None:
     """Its second try of a turn that failed is the same turn: the message is stored once."""
-    home.model.script(failure(401), "Here I am.")
+    home.model.script(failure(429), failure(429), failure(429), "Here I am.")  # more than the model's client tries
     async with home.client(max_retries=2) as client:
         conversation = await client.conversations.create()
         home.model.script()

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 import msgspec
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from ninja import Router, Schema
 from pydantic import ConfigDict, Field
@@ -131,7 +131,7 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
         if conversation is None:
             events = aside(model, messages, options, draw("msg"))
         else:
-            begun = _turn(owner, conversation, messages, Choices(model=model, options=options))
+            begun = _turn(owner, conversation, messages, Choices(model=model, options=options), again=draw.again)
             events = await tried.beside(begun)
         if payload.stream:
             usage = bool((payload.stream_options or {}).get("include_usage"))
@@ -140,18 +140,16 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
 
     # What a conversation says is not copied: a repetition finds it there, or finds it deleted.
     again = None if conversation is None else work
-    response: HttpResponse = await once(house.memory, owner, request, work, again)
-    if not response.streaming:
-        sdk.delivered()
-    return response
+    return await sdk.answering(once(house.memory, owner, request, work, again))
 
 
 async def _turn(
-    owner: str, conversation: str, messages: Sequence[Message], choices: Choices
+    owner: str, conversation: str, messages: Sequence[Message], choices: Choices, *, again: bool
 ) -> AsyncGenerator[Event, None]:
     """The events of a turn of the conversation: what stands behind the last answer in the request is new to it."""
     await runtime.current().memory.get(owner, conversation)
-    check_room(runtime.current(), owner)
+    if not again:  # else the earlier try may be among those that run
+        check_room(runtime.current(), owner)
     new = list(messages)
     for place, message in reversed(list(enumerate(messages))):
         if message.role == "assistant":

@@ -154,6 +154,14 @@ def response_of(error: errors.DaramError) -> HttpResponse:
     )
 
 
+def is_final(error: errors.DaramError) -> bool:
+    """Whether the official SDK takes this for the answer, and does not send the request once more."""
+    if isinstance(error, errors.NotFound | Worded):
+        return True
+    status = next((row for row in _TABLE if isinstance(error, row[0])), _UNKNOWN)[1]
+    return not (status in (408, 409, 429) or status >= 500) or "x-should-retry" in _retry(error, status)
+
+
 def _retry(error: errors.DaramError, status: int) -> dict[str, str]:
     after = getattr(error, "retry_after", None)
     # This process will not do it any more; the one that comes next in its place, or stands beside it, will.

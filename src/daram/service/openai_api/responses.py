@@ -65,10 +65,7 @@ async def create_response(request: HttpRequest, payload: ResponseIn) -> HttpResp
             return await _answer(payload, tried, await turns.begin(house, caller.owner, payload, tried))
 
     # A repetition finds the stored answer: no copy of it is kept that would outlive its deletion.
-    response = await once(house.memory, caller.owner, request, work, work)
-    if not response.streaming:
-        sdk.delivered()
-    return response
+    return await sdk.answering(once(house.memory, caller.owner, request, work, work))
 
 
 async def _answer(wanted: ResponseIn, tried: Try, begun: turns.Begun) -> Any:

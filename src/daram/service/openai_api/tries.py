@@ -19,13 +19,14 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.crypto import salted_hmac
 
 from daram import ids
 from daram.errors import DaramError
 from daram.memory import Memory
 from daram.service.accounts.auth import Caller
+from daram.service.openai_api.errors import is_final
 from daram.service.openai_api.idempotency import Draw
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class Try:
         self._memory = memory
         self._owner = owner
         self._key = key
+        self._kept = draw.again  # whether there may be a record
 
     @classmethod
     async def of(cls, memory: Memory, caller: Caller, request: HttpRequest) -> Try:
@@ -58,8 +60,9 @@ class Try:
         told = f"{caller.key_id} {request.path} ".encode() + request.body
         digest = salted_hmac(_SALT, told, algorithm="sha256").hexdigest()
         if count not in ("", "0"):
-            # Of several the oldest; whichever it is, one answer is given twice and none made twice.
-            for record in (await memory.scan_records(caller.owner, NAMESPACE, f"{digest}.")).items:
+            # Of several the newest: older ones are of turns with the same words that nobody waited for. Of two that are
+            # at work it may be either: one answer is given twice, none is made twice.
+            for record in reversed((await memory.scan_records(caller.owner, NAMESPACE, f"{digest}.")).items):
                 if record.key not in _forgetting:
                     return cls(Draw(record.value.decode(), again=True), memory, caller.owner, record.key)
         seed = ids.uuid7()
@@ -73,9 +76,21 @@ class Try:
         finally:
             await keeping
 
+    async def answering(self, work: Awaitable[HttpResponse]) -> HttpResponse:
+        """The response that the work returns; unless it is a stream, this delivers it, or the refusal in its place."""
+        try:
+            response = await work
+        except DaramError as error:
+            if is_final(error):
+                self.delivered()
+            raise
+        if not response.streaming:
+            self.delivered()
+        return response
+
     def delivered(self) -> None:
         """The client has the end of the answer: the same request again is a new turn."""
-        if self._memory is not None:
+        if self._memory is not None and self._kept:
             _forgetting[self._key] = asyncio.ensure_future(self._forget(self._memory))
 
     async def delivering(self, frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -88,6 +103,7 @@ class Try:
     async def _keep(self) -> None:
         if self._memory is None or self.draw.again:
             return
+        self._kept = True
         value, until = self._key.rpartition(".")[2].encode(), datetime.now(UTC) + KEPT
         try:
             await self._memory.put_record(self._owner, NAMESPACE, self._key, value, expires_at=until)

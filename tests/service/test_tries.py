@@ -120,6 +120,25 @@ async def test_the_same_words_as_a_turn_that_nobody_waited_for(alone: House) -> 
     assert len(await alone.said(server, conversation)) == 4
 
 
+@pytest.mark.parametrize("path", ["/responses", "/chat/completions"])
+async def test_the_same_words_again_after_another_turn(alone: House, path: str) -> None:
+    """Somebody left a turn, said something else, then the old words: of those the first try was refused on its way."""
+    server = await alone.start()
+    conversation = (await alone.post(server, "/conversations"))["id"]
+
+    def body(words: str) -> dict[str, Any]:
+        if path == "/responses":
+            return {"conversation": conversation, "input": words}
+        return {"messages": [{"role": "user", "content": words}], "metadata": {"conversation": conversation}}
+
+    words = "[[tokens 30]] [[delay 0.02]] Go on."
+    await leave(alone, server, path, body(words))
+    await ask(alone, server, body("In between."), 0, path)
+    await ask(alone, server, body(words), 1, path)
+    said = [text for role, text in await alone.said(server, conversation) if role == "user"]
+    assert said == [words, "In between.", words]
+
+
 async def test_what_was_refused_for_good_is_over(alone: House) -> None:
     """The same words after another turn, of which the first try never arrived, are not that old turn."""
     server = await alone.start()

@@ -82,6 +82,7 @@ class SharedCounts:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
+            self._renewing = None  # an application may be started again
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.aclose()
 

@@ -56,14 +56,16 @@ async def exported(
     yield lines.encode(Header(format=lines.FORMAT, daram=version("daram"), created_at=datetime.now(UTC)))
     if conversation is not None:
         assert owner is not None
-        async for line in _export_one(store, await store.get(owner, conversation), report):
-            yield line
+        async with aclosing(_export_one(store, await store.get(owner, conversation), report)) as found_lines:
+            async for line in found_lines:
+                yield line
     else:
         async for page in scanned(store):
             for found in page:
                 if owner in (None, found.owner):
-                    async for line in _export_one(store, found, report):
-                        yield line
+                    async with aclosing(_export_one(store, found, report)) as found_lines:
+                        async for line in found_lines:
+                            yield line
                     progress(report)
         async for records in scanned_records(store):
             for record in records:

@@ -125,9 +125,10 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
 
     async def work(draw: Draw) -> Any:
         tried = Try(draw) if keyed else sdk
+        id, messages = _drawn(payload, tried.draw)
+        if conversation is not None and messages and await tried.is_past(conversation, messages[-1].id):
+            id, messages = _drawn(payload, tried.begin_anew())
         draw = tried.draw
-        id = draw("chatcmpl").replace("_", "-")
-        messages = [_message(one, f"messages[{i}]", draw) for i, one in enumerate(payload.messages)]
         if conversation is None:
             events = aside(model, messages, options, draw("msg"))
         else:
@@ -141,6 +142,12 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
     # What a conversation says is not copied: a repetition finds it there, or finds it deleted.
     again = None if conversation is None else work
     return await sdk.answering(once(house.memory, owner, request, work, again))
+
+
+def _drawn(payload: CompletionIn, draw: Draw) -> tuple[str, list[Message]]:
+    """The completion's id and the messages of the request, with theirs."""
+    id = draw("chatcmpl").replace("_", "-")
+    return id, [_message(one, f"messages[{i}]", draw) for i, one in enumerate(payload.messages)]
 
 
 async def _turn(

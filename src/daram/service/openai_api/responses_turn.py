@@ -76,9 +76,12 @@ async def begin(runtime: Runtime, owner: str, wanted: ResponseIn, tried: Try) ->
     branch = await branch_of(runtime, owner, wanted)
     conversation, parent = branch or (draw("conv"), None)
     choices = Choices(model=model, system=wanted.instructions, options=options, titled=named is not None)
+    first = draw("msg")
+    if named is not None and await tried.is_past(named, question_id(first), first):
+        draw = tried.begin_anew()
+        first = draw("msg")
     if not draw.again:  # else the earlier try may be among those that run
         check_room(runtime, owner)
-    first = draw("msg")
     # An earlier try may be making the first one: who asks with another id joins it, or makes a cut one anew beside it.
     answer = ids.message_id() if draw.again else first
     said = inputs(wanted.input, MOST_STORED)

@@ -4,7 +4,8 @@ The SDK repeats a request when its connection breaks or the server fails. It has
 tries (``x-stainless-retry-count``). So a first try leaves a record beside its turn: the seed of all ids that it draws,
 under a digest of the request. It goes when the answer has reached the client. A later try that finds one draws the
 same ids, and the store knows them: the turn that is running is joined, the one that has ended is read, and one that was
-never begun begins. Two equal requests that both came to their end are two turns.
+never begun begins; one that has ended and was followed by another is past, and not meant. Two equal requests that both
+came to their end are two turns.
 
 The digest is keyed with the secret of the service: from what is left for an hour of a turn that was deleted meanwhile,
 nobody can tell what was asked, not even by trying.
@@ -23,7 +24,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.crypto import salted_hmac
 
 from daram import ids
-from daram.errors import DaramError
+from daram.errors import DaramError, NotFound
 from daram.memory import Memory
 from daram.service.accounts.auth import Caller
 from daram.service.openai_api.errors import is_final
@@ -67,6 +68,32 @@ class Try:
                     return cls(Draw(record.value.decode(), again=True), memory, caller.owner, record.key)
         seed = ids.uuid7()
         return cls(Draw(seed), memory, caller.owner, f"{digest}.{seed}")
+
+    async def is_past(self, conversation: str, question: str, answer: str = "") -> bool:
+        """Whether the earlier try has ended, and more was said since: who sends its words now begins another turn.
+
+        ``answer``: its id, where only an answer was asked for. An earlier try leaves its record for an hour where its
+        client went away, and the words may be as short as "Go on.".
+        """
+        if self._memory is None or not self.draw.again:
+            return False
+        try:
+            tail = await self._memory.tail(self._owner, conversation, 2)
+            if any(message.id in (question, answer) for message in tail):
+                return False
+            await self._memory.message(self._owner, conversation, question)
+        except NotFound:
+            return False
+        running = await self._memory.answers(self._owner, conversation)
+        return all(made.question != question for made in running)
+
+    def begin_anew(self) -> Draw:
+        """Be a first try after all; returns what draws its ids."""
+        seed = ids.uuid7()
+        self.draw = Draw(seed)
+        self._key = f"{self._key.rpartition('.')[0]}.{seed}"
+        self._kept = False
+        return self.draw
 
     async def beside(self, work: Awaitable[T]) -> T:
         """What the work returns; what a later try needs to know this one is durable by then, too."""

@@ -233,6 +233,30 @@ async def test_what_ends_while_it_is_renewed_has_ended(
     await counts.close()
 
 
+async def test_who_leaves_while_redis_counts_holds_no_place(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_server.flush()
+    counts = shared(redis_server.url, rate=0, most=1)
+    take, counted = counts._take, asyncio.Event()
+
+    async def never_answers(**given: Any) -> Any:
+        await take(**given)
+        counted.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("daram.service.shared_quota._TIMEOUT", 60.0)
+    monkeypatch.setattr(counts, "_take", never_answers)
+    asking = asyncio.create_task(counts.take(1, "a"))
+    await counted.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await asyncio.gather(*counts._tasks)
+    monkeypatch.setattr(counts, "_take", take)
+    assert (await counts.take(1, "b")).verdict == "ok"
+    await counts.close()
+
+
 async def test_without_redis_each_process_counts_for_itself(redis_server: RedisServer) -> None:
     redis_server.flush()
     async with TcpProxy(redis_server.port) as proxy:

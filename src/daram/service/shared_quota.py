@@ -56,6 +56,10 @@ class SharedCounts:
                     verdict, left, running = await self._take(keys=self._keys(user), args=arguments)
             except _FAILURES as error:
                 self._failed(error)
+                self._let_go(user, request)  # it may have been counted, late
+            except asyncio.CancelledError:
+                self._let_go(user, request)
+                raise
             else:
                 if verdict == b"ok":
                     self._running.setdefault(user, set()).add(request)
@@ -73,6 +77,9 @@ class SharedCounts:
         here.discard(request)
         if not here:
             del self._running[user]
+        self._let_go(user, request)
+
+    def _let_go(self, user: int, request: str) -> None:
         task = asyncio.ensure_future(self._give_back(user, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -348,7 +348,7 @@ class Settings:
     metrics: str = setting(
         "DARAM_METRICS",
         matching(r"local|open|off", "`local`, `open`, `off`"),
-        "Who may read `/metrics`: this machine, everybody who reaches the service, nobody.",
+        "Who may read `/metrics`: this machine and keys with the scope `admin`, everybody who reaches it, nobody.",
         default="local",
     )
     log: str = setting(

@@ -40,6 +40,7 @@ from daram.adapters.langgraph_care import Care, merged
 from daram.adapters.langgraph_conversation import Projection
 from daram.adapters.langgraph_layout import Side
 from daram.adapters.langgraph_records import Memo, Space
+from daram.adapters.langgraph_store import DaramStore
 from daram.adapters.langgraph_threads import Threads
 from daram.ids import etag
 from daram.store.base import Store, SupportsRecords
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
-__all__ = ["DaramSaver"]
+__all__ = ["DaramSaver", "DaramStore"]
 
 R = TypeVar("R")
 _VERSION_DIGITS: Final = 10

@@ -6,11 +6,11 @@ import logging
 
 from daram import model
 from daram.adapters import langgraph_messages as lists
-from daram.adapters.langchain_messages import to_message
 from daram.adapters.langgraph_records import Space
 from daram.adapters.langgraph_threads import Added
 from daram.errors import Conflict, InvalidInput, NotFound
 from daram.ids import conversation_key
+from daram.llm.langchain_messages import to_message
 from daram.store.base import Store
 
 log = logging.getLogger("daram.langgraph")

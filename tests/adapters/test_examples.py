@@ -1,0 +1,128 @@
+"""The examples, each begun anew for every message, with a model that knows only what it is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import runpy
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+os.environ.setdefault("OPENAI_AGENTS_DISABLE_TRACING", "1")
+
+from daram import sync
+from daram.adapters import langchain as adapter
+from daram.memory import Memory
+from daram.store.redis.engine import RedisStore
+from daram.ui import home
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+TOLD, ASKED = "앞으로 다람쥐를 다랑어라고 부를게", "다람쥐를 뭐라고 부르지?"
+
+_DIRECTORY = Path(tempfile.mkdtemp(prefix="daram-examples-"))
+atexit.register(shutil.rmtree, _DIRECTORY, ignore_errors=True)
+
+
+def reply(texts: list[str]) -> str:
+    """What can be known from what was said before."""
+    if texts[-1] != ASKED:
+        return "알겠습니다"
+    return "다랑어" if any("다랑어라고" in text for text in texts[:-1]) else "모릅니다"
+
+
+class Attentive(GenericFakeChatModel):
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        said = [str(message.text) for message in messages if message.type in ("human", "ai")]
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(reply(said)))])
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DARAM_URL", f"sqlite:///{tmp_path}/examples.db")
+    monkeypatch.setattr("langchain.chat_models.init_chat_model", lambda name: Attentive(messages=iter([])))
+
+
+def example(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(EXAMPLES / name))
+
+
+def test_langgraph_agent() -> None:
+    for text, answer in ((TOLD, "알겠습니다"), (ASKED, "다랑어")):
+        assert asyncio.run(example("langgraph_agent.py")["main"](text)) == answer
+
+
+def test_langchain_history() -> None:
+    for text, answer in ((TOLD, "알겠습니다"), (ASKED, "다랑어")):
+        assert example("langchain_history.py")["main"](text) == answer
+        while adapter._opened:  # as when the program ends
+            adapter._opened.popitem()[1].close()
+
+
+def test_agents_session() -> None:
+    from agents import ModelResponse, Usage
+    from agents.models.interface import Model
+    from openai.types.responses import ResponseOutputMessage, ResponseOutputText
+
+    class AttentiveModel(Model):
+        async def get_response(self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any) -> ModelResponse:
+            said = [i["content"] if isinstance(i["content"], str) else i["content"][0]["text"] for i in input]
+            content: Any = [ResponseOutputText(type="output_text", text=reply(said), annotations=[])]
+            output: Any = [
+                ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=content)
+            ]
+            return ModelResponse(output=output, usage=Usage(), response_id=None)
+
+        def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+    for text, answer in ((TOLD, "알겠습니다"), (ASKED, "다랑어")):
+        module = example("agents_session.py")
+        module["agent"].model = AttentiveModel()
+        assert asyncio.run(module["main"](text)) == answer
+
+
+async def close(memory: Memory) -> None:
+    """On the two loops on which the example used it: Redis has connections of its own for each."""
+    if isinstance(memory.inner, RedisStore):
+        await memory.inner.server.close()
+    await asyncio.to_thread(lambda: sync.portal().run(memory.close()))
+
+
+async def test_the_first_tutorials_chat(memory: Memory, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARAM_URL", url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Chainlit's dependencies use what others deprecate
+        home.load(_DIRECTORY)
+    import chainlit as cl
+    from chainlit.context import context_var, init_http_context
+    from chainlit.user import PersistedUser
+
+    async def say(owner: str, thread: str, text: str) -> str:
+        module = await asyncio.to_thread(example, "chat_memory.py")  # as if it had been started again
+        user = PersistedUser(id=owner, identifier=owner, createdAt="2026-01-01T00:00:00Z", metadata={})
+        context = init_http_context(user=user, thread_id=thread)
+        message = cl.Message(text)
+        message.thread_id = context.session.thread_id
+        await module["answer"](message)
+        await close(module["memory"])
+        return (await memory.tail(owner, thread, 1))[0].text
+
+    token = context_var.set(None)  # type: ignore[arg-type]
+    try:
+        assert await say("ann", "one", TOLD) == "알겠습니다"
+        assert await say("ann", "one", ASKED) == "다랑어"
+        assert await say("ann", "two", ASKED) == "모릅니다"
+        assert await say("bob", "one", ASKED) == "모릅니다"
+    finally:
+        context_var.reset(token)
+    assert {found.id for found in (await memory.list("ann")).items} == {"one", "two"}
+    assert [m.text for m in await memory.tail("ann", "one", 10)] == [TOLD, "알겠습니다", ASKED, "다랑어"]

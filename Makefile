@@ -10,12 +10,12 @@ PARALLEL := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format docs bench e2e matrix soak clean dev
+.PHONY: help run test lint format docs bench bench-peers e2e matrix soak clean dev
 
 help: ## Say what there is to make
 	@echo 'Daram: a chat that remembers'
 	@echo
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' '$(ROOT)/Makefile' | awk -F'|' '{ printf "%-15s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' '$(ROOT)/Makefile' | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
 	@echo
 	@echo 'ARGS="…" is handed on: make run ARGS="--port 9000", make test ARGS="-k sqlite".'
 
@@ -48,6 +48,10 @@ docs: dev ## Write the pages of docs/reference that are made from the code
 
 bench: dev ## Measure what a turn costs
 	@$(IN) $(BIN)/python -m bench $(ARGS)
+
+bench-peers: dev ## Measure the frameworks' own stores beside Daram's adapters
+	@$(IN) $(BIN)/python -m pip install -q langgraph-checkpoint-sqlite langgraph-checkpoint-postgres
+	@$(IN) $(BIN)/python -m bench.peers $(ARGS)
 
 e2e: dev ## The story in a real browser with the local model (needs a Chromium)
 	@$(IN) scripts/chromium >/dev/null

@@ -50,8 +50,8 @@ class OverSync(DaramSaver):
     async def aput(self, *args: Any) -> Any:
         return await asyncio.to_thread(self._face.put, *args)
 
-    async def aput_writes(self, *args: Any) -> None:
-        await asyncio.to_thread(self._face.put_writes, *args)
+    async def aput_writes(self, *args: Any, **kwargs: Any) -> None:
+        await asyncio.to_thread(lambda: self._face.put_writes(*args, **kwargs))
 
     async def adelete_thread(self, thread_id: str) -> None:
         await asyncio.to_thread(self._face.delete_thread, thread_id)
@@ -66,7 +66,10 @@ class OverSync(DaramSaver):
         await asyncio.to_thread(lambda: self._face.prune(thread_ids, strategy=strategy))
 
 
-@pytest.mark.parametrize("kind", [DaramSaver, Forgetful, OverSync])
+@pytest.mark.parametrize(
+    "kind",
+    [DaramSaver, pytest.param(Forgetful, marks=pytest.mark.matrix), pytest.param(OverSync, marks=pytest.mark.matrix)],
+)
 async def test_every_capability(memory: Memory, kind: type[DaramSaver]) -> None:
     @checkpointer_test(name=f"daram {kind.__name__}")
     async def checkpointer() -> AsyncGenerator[DaramSaver, None]:

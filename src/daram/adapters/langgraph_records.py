@@ -94,12 +94,16 @@ class Memo:
             return self._heads.get((space, id))
 
     def keep_head(self, space: Space, head: Head) -> None:
-        """Keep a checkpoint and that its space is registered."""
+        """Keep a checkpoint."""
         with self._lock:
             self._heads[space, head.record.id] = head
-            self._known[space] = None
             while len(self._heads) > _HEADS:
                 self._heads.popitem(last=False)
+
+    def registered(self, space: Space) -> None:
+        """Remember that this process has registered the space: that it has a checkpoint does not say so."""
+        with self._lock:
+            self._known[space] = None
             while len(self._known) > 16 * _HEADS:
                 self._known.popitem(last=False)
 

@@ -144,6 +144,7 @@ class Threads:
         for channel, (version, value) in known.items():
             self._memo.messages.keep_value(self._value_key(space, channel, version), value)
         self._memo.keep_head(space, head)
+        self._memo.registered(space)
 
     async def write(self, space: Space, id: str, writes: Sequence[tuple[str, Any]], task: str, path: str) -> None:
         """Keep what a task wrote. What is there stays, but for errors, interrupts and the like, which are replaced."""

@@ -76,7 +76,7 @@ async def test_a_chat_goes_on_in_another_process(memory: Memory) -> None:
 
 async def test_a_chat_in_one_process_is_the_same_as_in_the_memory_of_the_framework(memory: Memory) -> None:
     graph, model = chat(DaramSaver(memory, owner="ann")), chat(InMemorySaver())
-    for turn in range(40):
+    for turn in range(20):
         assert await say(graph, f"word {turn}") == await say(model, f"word {turn}")
     ours = [state async for state in graph.aget_state_history(thread("t"))]
     theirs = [state async for state in model.aget_state_history(thread("t"))]

@@ -10,7 +10,7 @@ PARALLEL := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format docs bench bench-peers e2e matrix soak clean dev
+.PHONY: help run test lint format docs bench bench-peers e2e matrix soak smoke clean dev
 
 help: ## Say what there is to make
 	@echo 'Daram: a chat that remembers'
@@ -63,6 +63,9 @@ matrix: dev ## Every engine through every face and behind the cache
 
 soak: dev ## The long runs
 	@$(IN) $(PYTEST) -m soak --timeout 7200 $(ARGS)
+
+smoke: dev ## The built wheel, without extras, in a bare environment
+	@$(IN) $(BIN)/python scripts/smoke.py
 
 clean: ## Remove .venv and what tools left behind (never your conversations)
 	@$(IN) rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache test-results

@@ -15,7 +15,12 @@ import apsw
 from bench.turns import FULL, QUICK, Row, measure
 
 # What else there is to measure, each a program in a file of its own that takes --full.
-MORE = {"redis": "bench.redis_turns", "cache": "bench.cache_turns"}
+MORE = {
+    "postgres": "bench.postgres_turns",
+    "redis": "bench.redis_turns",
+    "cache": "bench.cache_turns",
+    "sizes": "bench.sizes",
+}
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import multiprocessing
 import tempfile
 import time
@@ -267,6 +268,7 @@ def main() -> None:
         "--window", type=int, default=WINDOW, metavar="N", help=f"messages that a turn reads ({WINDOW})"
     )
     options = parser.parse_args()
+    logging.disable(logging.WARNING)  # that the cache's server keeps nothing is meant here
     scale = (FULL if options.full else QUICK)._replace(window=options.window)
     with tempfile.TemporaryDirectory(prefix="daram-bench-") as home:
         sync = fsync_cost(Path(home))

@@ -1,110 +1,101 @@
-"""``python -m bench.redis_turns``: what a turn costs on Redis, beside RPUSH and LRANGE by hand on the same driver.
+"""``python -m bench.redis_turns``: what a turn costs on Redis and Valkey, and what a message takes there.
 
-The list by hand keeps JSON without ids, versions, branches, owners or a list of conversations: it is the least that can
-be done in one round trip, not the same work.
+A turn is the question, stored with the last 20 messages and a lease on the answer, and then the answer. Beside Daram
+stand the same turn by one Lua script by hand (the ratio that counts: at most 1.5 times its time for one task, at least
+0.7 times its throughput for 32), and bare lists, which keep nothing of what the other two promise: the floor.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
-from collections.abc import Awaitable, Callable
 from statistics import median
-from typing import Any
 
-import redis.asyncio
-
-from bench.contenders import OWNER, TEXT
-from bench.turns import TASKS, WINDOW
-from daram.model import Message, user
-from daram.store.redis.engine import RedisStore
+from bench.contenders import TEXT
+from bench.redis_by_hand import Contender, Daram, Lists, Script
+from bench.turns import TASKS
 from daram.testing.servers import DURABLE, RedisServer
 
 LENGTHS = (10, 1_000, 100_000)
-Append = Callable[[str, int], Awaitable[int]]
 
 
-async def fill(store: RedisStore, id: str, length: int) -> None:
-    """``length`` messages of 200 characters."""
-    for start in range(0, length, 100):
-        batch: list[Message] = [user(TEXT) for _ in range(min(100, length - start))]
-        await store.append(OWNER, id, batch, create=True)
+async def turn_ms(contenders: list[Contender], id: str, rounds: int) -> list[float]:
+    """The median of a turn of each, in milliseconds; they take turns, so that what is slow is so for all."""
+    times: list[list[float]] = [[] for _ in contenders]
+    for n in range(rounds):
+        for i in range(len(contenders)) if n % 2 else reversed(range(len(contenders))):
+            start = time.perf_counter()
+            await contenders[i].turn(id)
+            times[i].append(time.perf_counter() - start)
+    return [median(each) * 1000 for each in times]
 
 
-def by_daram(store: RedisStore) -> Append:
-    async def append(id: str, window: int) -> int:
-        return len((await store.append(OWNER, id, [user(TEXT)], create=True, window=window)).tail)
-
-    return append
-
-
-def by_hand(client: Any) -> Append:
-    async def append(id: str, window: int) -> int:
-        async with client.pipeline(transaction=False) as pipe:
-            pipe.rpush(f"hand:{id}", json.dumps({"role": "user", "text": TEXT}))
-            if window:
-                pipe.lrange(f"hand:{id}", -window, -1)
-            done = await pipe.execute()
-        return len([json.loads(each) for each in done[1]]) if window else 0
-
-    return append
-
-
-async def turn_ms(append: Append, id: str, rounds: int) -> float:
-    """The median of a question with its window and an answer, in milliseconds."""
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        await append(id, WINDOW)
-        await append(id, 0)
-        times.append(time.perf_counter() - start)
-    return median(times) * 1000
-
-
-async def throughput(append: Append, appends: int) -> float:
-    """Appends per second of 32 tasks on conversations of their own, every second one with the last 20 messages."""
+async def throughput(contender: Contender, turns: int) -> float:
+    """Turns per second of 32 tasks on conversations of their own."""
 
     async def task(number: int) -> None:
-        for i in range(appends):
-            await append(f"many {number}", WINDOW if i % 2 == 0 else 0)
+        for _ in range(turns):
+            await contender.turn(f"many {number}")
 
     start = time.perf_counter()
     await asyncio.gather(*(task(number) for number in range(TASKS)))
-    return TASKS * appends / (time.perf_counter() - start)
+    return TASKS * turns / (time.perf_counter() - start)
+
+
+def verdict(ratio: float, passed: bool) -> str:
+    """How the ratio is printed."""
+    return f"{ratio:.2f}x {'PASS' if passed else 'FAIL'}"
 
 
 async def measure(server: RedisServer, rounds: int) -> None:
-    """Measure in turns, print."""
-    store = RedisStore(server.url)
-    client = redis.asyncio.Redis(port=server.port, protocol=2)
-    contenders = {"daram": by_daram(store), "by hand": by_hand(client)}
+    """Measure, print."""
+    ours, hand, lists = Daram(server.url), Script(server.port), Lists(server.port)
+    contenders: list[Contender] = [ours, hand, lists]
     for length in LENGTHS:
-        await fill(store, str(length), length)
-        for start in range(0, length, 1000):
-            size = min(1000, length - start)
-            await client.rpush(f"hand:{length}", *[json.dumps({"role": "user", "text": TEXT})] * size)
-    for length in LENGTHS:
-        ms = {
-            name: median([await turn_ms(each, str(length), rounds) for _ in range(3)])
-            for name, each in contenders.items()
-        }
-        ratio = ms["daram"] / ms["by hand"]
-        print(f"a turn at {length:>7,} messages: {ms['daram']:.2f} ms, by hand {ms['by hand']:.2f} ms, {ratio:.2f}x")
-    many = {
-        name: median([await throughput(each, max(10, rounds // 5)) for _ in range(3)])
-        for name, each in contenders.items()
-    }
-    ratio = many["daram"] / many["by hand"]
-    print(f"{TASKS} tasks: {many['daram']:,.0f} appends/s, by hand {many['by hand']:,.0f}/s, {ratio:.2f}x")
-    await store.append(OWNER, "size", [user(TEXT)], create=True)
-    before = (await client.info("memory"))["used_memory"]
-    await fill(store, "size", 10_000)
-    each = ((await client.info("memory"))["used_memory"] - before) / 10_000
-    print(f"a message of {len(TEXT)} characters: {each:,.0f} bytes of the server's memory")
-    await store.close()
-    await client.aclose()
+        for each in contenders:
+            await each.fill(str(length), length)
+        assert [await each.turn(str(length)) for each in contenders] == [min(length + 1, 20)] * 3
+        a, b, floor = await turn_ms(contenders, str(length), rounds)
+        print(
+            f"a turn at {length:>7,} messages: {a:.2f} ms; {hand.name} {b:.2f} ms: {verdict(a / b, a <= 1.5 * b)}; "
+            f"{lists.name} {floor:.2f} ms: {a / floor:.2f}x"
+        )
+    passes = [[await throughput(each, max(5, rounds // 10)) for each in contenders] for _ in range(5)]
+    a, b, floor = (median(each) for each in zip(*passes, strict=True))
+    print(
+        f"{TASKS} tasks: {a:,.0f} turns/s; {hand.name} {b:,.0f}/s: {verdict(a / b, a >= 0.7 * b)}; "
+        f"{lists.name} {floor:,.0f}/s: {a / floor:.2f}x"
+    )
+    for each in contenders:
+        await each.close()
+
+
+async def sizes(server: RedisServer) -> None:
+    """Print what messages and conversations take of the server's memory, beside the raw text."""
+    ours, hand, lists = Daram(server.url), Script(server.port), Lists(server.port)
+    raw = len(TEXT.encode())
+    for each in (ours, hand, lists):
+        server.run("FLUSHALL", "SYNC")
+        await each.turn("warm")  # scripts and what else is kept once
+        start = _used(server)
+        for n in range(1000):
+            await each.fill(f"c{n}", 1)
+        conversation = (_used(server) - start) / 1000
+        line = []
+        for length in LENGTHS[1:]:
+            before = _used(server)
+            await each.fill(f"long {length}", length)
+            line.append(f"{(_used(server) - before) / length:,.0f} bytes at {length:,} messages")
+        print(
+            f"a message of {raw} bytes, {each.name}: {', '.join(line)}; a conversation of one {conversation:,.0f} bytes"
+        )
+        await each.close()
+
+
+def _used(server: RedisServer) -> int:
+    with server.connect() as client:
+        return int(client.info("memory")["used_memory"])
 
 
 def main() -> None:
@@ -116,6 +107,8 @@ def main() -> None:
         print(f"\n{kind}, {'appendonly yes, appendfsync always' if settings else 'appendonly no'}")
         with RedisServer(kind, settings) as server:  # type: ignore[arg-type]  # one of the two names
             asyncio.run(measure(server, 1000 if options.full else 150))
+            if not settings:
+                asyncio.run(sizes(server))
 
 
 if __name__ == "__main__":

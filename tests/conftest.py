@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.matrix_table import MatrixTable
 from tests.postgres import databases, postgres_server, postgres_template  # noqa: F401  # fixtures
 from tests.redis_servers import redis_cluster, redis_server, valkey_server  # noqa: F401  # fixtures
 
@@ -25,6 +26,18 @@ settings.register_profile(
 settings.load_profile("daram")
 
 _OUTSIDE = dict(os.environ)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The table at the end of `make matrix`."""
+    config.pluginmanager.register(MatrixTable(), "matrix table")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The matrix has tens of thousands of tests: to collect them only to leave them out takes a quarter of a minute."""
+    marks: str = config.option.markexpr
+    left_out = marks != "" and ("matrix" not in marks or "not matrix" in marks)
+    return True if left_out and collection_path.name == "test_matrix.py" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -43,10 +43,15 @@ def prepare_data(settings: Settings) -> None:
         ) from error
 
 
-async def open_memory(settings: Settings) -> Memory:
-    """Open the store that the settings name. Raises ``ConfigError``, ``MissingExtra`` or a ``StoreError``."""
+async def open_memory(settings: Settings, *, new: bool = True) -> Memory:
+    """Open the store that the settings name, with its cache; unless ``new``, only if it is there.
+
+    Raises ``ConfigError``, ``MissingExtra`` or a ``StoreError``.
+    """
     from daram import memory
 
+    if not new:
+        await _must_exist(settings.store)
     prepare_data(settings)
     try:
         return await memory.open(settings.store, settings.cache, cache_key=(settings.cache_key or "").encode())
@@ -67,16 +72,21 @@ async def open_existing(url: str, *, new: bool = False) -> Memory:
     Raises ``ConfigError``, ``MissingExtra`` or a ``StoreError``.
     """
     from daram import memory
-    from daram.store.base import SupportsMigrations
 
     if not new:
-        store = make_store(url)
-        try:
-            if isinstance(store, SupportsMigrations) and (await store.schema_versions())[0] == 0:
-                raise ConfigError(f"there is no store at {mask(url)}; check the URL")
-        finally:
-            await store.close()
+        await _must_exist(url)
     return await memory.open(url)
+
+
+async def _must_exist(url: str) -> None:
+    from daram.store.base import SupportsMigrations
+
+    store = make_store(url)
+    try:
+        if isinstance(store, SupportsMigrations) and (await store.schema_versions())[0] == 0:
+            raise ConfigError(f"there is no store at {mask(url)}; check the URL")
+    finally:
+        await store.close()
 
 
 def make_model(settings: Settings) -> ChatModel:

@@ -174,6 +174,8 @@ _TURN: dict[str, Callable[[PostgresStore], Awaitable[Any]]] = {
     "tail of a forked one": lambda s: s.tail(OWNER, "forked"),
     "message": lambda s: s.message(OWNER, "long", "m77"),
     "branches": lambda s: s.branches(OWNER, "forked", "m10"),
+    "use_branch": lambda s: s.use_branch(OWNER, "forked", "m9"),
+    "use_branch again": lambda s: s.use_branch(OWNER, "forked", "m5000"),
     "update": lambda s: s.update(OWNER, "long", title="t"),
     "answers": lambda s: s.answers(OWNER, "long"),
     "cancel_turn": lambda s: s.cancel_turn(OWNER, "long"),

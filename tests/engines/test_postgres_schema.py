@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg import sql
 
+from daram.cli.app import cli
 from daram.errors import (
     ConfigError,
     MissingExtra,
     SchemaTooNew,
+    StoreClosed,
     StoreCorrupt,
     StoreError,
     StoreReadOnly,
@@ -41,9 +45,9 @@ def url(postgres_server: PostgresServer, empty: str) -> str:
     return postgres_server.url_of(empty)
 
 
-async def opens(url: str, **options: object) -> None:
+async def opens(url: str, *, id: str = "c", **options: object) -> None:
     async with PostgresStore(url, **options) as store:  # type: ignore[arg-type]  # of several tests
-        await store.append(OWNER, "c", [user("x")], create=True)
+        await store.append(OWNER, id, [user("x")], create=True)
 
 
 async def test_many_processes_open_an_empty_database_at_once(
@@ -109,6 +113,49 @@ async def test_a_schema_that_was_made_for_us(url: str, postgres_server: Postgres
             postgres_server.run(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
 
 
+async def test_a_user_who_may_only_work_in_it(
+    url: str, postgres_server: PostgresServer, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grants of docs/how-to/postgresql.md: one role makes the schema, another has the rights for every day."""
+    postgres_server.run("CREATE ROLE maker LOGIN")
+    postgres_server.run("CREATE ROLE worker LOGIN")
+    try:
+        postgres_server.run("CREATE SCHEMA daram AUTHORIZATION maker", empty)
+        async with PostgresStore(url.replace("daram@", "maker@")) as store:
+            await store.describe()
+        postgres_server.run("GRANT USAGE ON SCHEMA daram TO worker", empty)
+        postgres_server.run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA daram TO worker", empty)
+        postgres_server.run(
+            "ALTER DEFAULT PRIVILEGES FOR ROLE maker IN SCHEMA daram"
+            " GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO worker",
+            empty,
+        )
+        async with PostgresStore(url.replace("daram@", "worker@")) as store:
+            await store.append(OWNER, "c", [user("x")], create=True)
+            turn = await store.begin_turn(OWNER, "c", [user("y")], answer_id="a", window=20)
+            assert turn.answer is not None
+            await store.checkpoint(OWNER, "c", "a", turn.answer.token, "half")
+            await store.finish_turn(OWNER, "c", "a", turn.answer.token, text="whole")
+            assert [m.text for m in await store.tail(OWNER, "c")] == ["x", "y", "whole"]
+            assert (await store.search(OWNER, "whole"))[0].id == "a"
+            await store.put_record(OWNER, "n", "k", b"v")
+            assert await store.delete_owner(OWNER) == 1
+            assert await store.purge() == 0
+        # A newer Daram adds a table.
+        step = Migration(len(schema.MIGRATIONS) + 1, "nut", "CREATE TABLE nut (name text)", "x")
+        monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, step])
+        with pytest.raises(StoreReadOnly, match="up to date"):
+            await opens(url.replace("daram@", "worker@"), id="later")
+        await opens(url.replace("daram@", "maker@"), id="later")
+        await opens(url.replace("daram@", "worker@"), id="later")
+        with psycopg.connect(url.replace("daram@", "worker@")) as connection:
+            connection.execute("INSERT INTO daram.nut VALUES ('acorn')")
+    finally:
+        postgres_server.drop(empty)
+        for role in ("maker", "worker"):
+            postgres_server.run(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
+
+
 async def test_a_database_in_another_encoding(postgres_server: PostgresServer) -> None:
     postgres_server.run("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
     with pytest.raises(StoreUnavailable, match="UTF8"):
@@ -154,6 +201,97 @@ async def test_pre_and_post_steps(url: str, postgres_server: PostgresServer, emp
     with pytest.raises(SchemaTooNew):
         await opens(url)
     await old.close()
+
+
+async def test_schema_versions_change_nothing(url: str, postgres_server: PostgresServer, empty: str) -> None:
+    known = len(schema.MIGRATIONS)
+    store = PostgresStore(url)
+    assert await store.schema_versions() == (0, known)
+    assert await store.post_steps() == []
+    with postgres_server.connect(empty) as connection:
+        assert connection.execute("SELECT to_regnamespace('daram')").fetchone() == (None,)
+    postgres_server.run("CREATE SCHEMA daram", empty)
+    assert await store.schema_versions() == (0, known)
+    await store.describe()
+    assert await store.schema_versions() == (known, known)
+    await store.close()
+    with pytest.raises(StoreClosed):
+        await store.schema_versions()
+
+
+async def test_schema_versions_of_what_is_not_ours(url: str, postgres_server: PostgresServer, empty: str) -> None:
+    async def refused(kind: type[StoreError], match: str) -> None:
+        store = PostgresStore(url)
+        for call in (store.schema_versions, store.post_steps, store.migrate, store.describe):
+            with pytest.raises(kind, match=match):
+                await call()
+        await store.close()
+
+    await opens(url)
+    postgres_server.run("INSERT INTO daram.migration VALUES (99, 'pre', 'later', 'x')", empty)
+    async with PostgresStore(url) as store:
+        assert await store.schema_versions() == (99, len(schema.MIGRATIONS))
+        assert await store.migrate() == []
+    postgres_server.run("UPDATE daram.migration SET phase = 'post' WHERE number = 99", empty)
+    await refused(SchemaTooNew, "update Daram")
+    postgres_server.run("DELETE FROM daram.migration WHERE number = 99", empty)
+    postgres_server.run("UPDATE daram.migration SET checksum = 'x' WHERE number = 1", empty)
+    await refused(StoreCorrupt, "migration 1")
+    postgres_server.run("COMMENT ON TABLE daram.migration IS 'of another program'", empty)
+    await refused(StoreCorrupt, "other tables")
+
+
+def later_steps(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A Daram with a pre step, a post step, and another pre step; how many there were before."""
+    known = len(schema.MIGRATIONS)
+    steps = {
+        "colour": "ALTER TABLE conversation ADD COLUMN colour text",
+        "post_colour": "ALTER TABLE conversation ALTER COLUMN colour SET DEFAULT 'red'",
+        "size": "ALTER TABLE conversation ADD COLUMN size text",
+    }
+    new = [Migration(number, name, sql, name) for number, (name, sql) in enumerate(steps.items(), known + 1)]
+    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, *new])
+    return known
+
+
+def test_migrate_on_the_command_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(cli, ["migrate", "--store", url, *arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    asyncio.run(opens(url))
+    known = later_steps(monkeypatch)
+    first, second, third = range(known + 1, known + 4)
+    assert f"Would apply {first}, {third}." in run("--dry-run")
+    assert f"Would apply {first}, {second}, {third}." in run("--dry-run", "--post")
+    assert f"schema {known}, this Daram has {third}" in (said := run())
+    assert f"Now it is schema {third}." in said
+    assert f"Left for --post, when no process of an older release runs any more: {second}." in said
+    assert "There is nothing to do." in (said := run())
+    assert f"any more: {second}." in said
+    assert f"Would apply {second}." in run("--dry-run", "--post")
+    assert f"Now it is schema {third}." in run("--post")
+    assert "There is nothing to do." in (said := run("--post"))
+    assert "Left for" not in said
+
+
+async def test_a_new_schema_needs_no_post_step(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = later_steps(monkeypatch)
+    async with PostgresStore(url) as store:
+        assert (await store.schema_versions(), await store.post_steps()) == ((0, known + 3), [])
+        await store.append(OWNER, "c", [user("x")], create=True)
+        assert (await store.schema_versions(), await store.post_steps()) == ((known + 3, known + 3), [])
+
+
+async def test_a_step_may_take_longer_than_a_statement(url: str, postgres_server: PostgresServer, empty: str) -> None:
+    await opens(url)
+    name = sql.Identifier(empty)
+    postgres_server.run(sql.SQL("ALTER DATABASE {} SET statement_timeout = '2s'").format(name))
+    store = PostgresStore(url)
+    slow = Migration(len(schema.MIGRATIONS) + 1, "slow", "SELECT pg_sleep(3)", "x")
+    assert await schema.migrate(store.pool, "daram", migrations=[*schema.MIGRATIONS, slow]) == [slow.number]
+    await store.close()
 
 
 async def test_a_migration_that_fails_leaves_nothing(url: str, postgres_server: PostgresServer, empty: str) -> None:

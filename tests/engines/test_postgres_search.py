@@ -103,6 +103,29 @@ async def test_very_long_messages_are_stored_and_found(store: PostgresStore, tex
     assert [hit.id for hit in await store.search(OWNER, text[:30].strip())] == ["long"]
 
 
+async def test_owners_whose_terms_begin_alike_are_nothing_to_each_other(
+    store: PostgresStore, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what the other wrote nor how much of it there is changes what is found, or its score."""
+    monkeypatch.setattr("daram.store.postgres.engine.COMMON", 10)
+    mine, other = "user-8388", "user-12762"
+    assert Search(mine, "tuna", None).any_word() == Search(other, "tuna", None).any_word()
+
+    async def found(where: PostgresStore) -> list[tuple[str, float]]:
+        return [(hit.id, hit.score) for hit in await where.search(mine, "squirrel tuna garden", limit=100)]
+
+    batch = [user(f"the squirrel eats nut number {i}", id=f"s{i}") for i in range(6)]
+    batch += [user("my squirrel", id="short"), user("a tuna", id="rare")]
+    await store.append(other, "c", [user(f"squirrel, tuna: number {i}") for i in range(60)], create=True)
+    assert await found(store) == []
+    await store.append(mine, "c", batch, create=True)
+    async with PostgresStore(databases.url("mine alone")) as alone:
+        await alone.append(mine, "c", batch, create=True)
+        wanted = await found(alone)
+    assert len(wanted) == len(batch)
+    assert await found(store) == wanted
+
+
 def test_nobody_shares_a_term() -> None:
     mine = set((terms(REF, "squirrel tuna") or "").split())
     theirs = set((terms(Ref("ben", "c", ids.conversation_key("ben", "c")), "squirrel tuna") or "").split())

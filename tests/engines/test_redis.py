@@ -1,21 +1,17 @@
-"""The Redis engine keeps the contract: on Redis, Valkey and a cluster, through the synchronous face, behind a cache."""
+"""The Redis engine keeps the contract: on Redis, Valkey and a cluster."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from tests.redis_servers import Places
 
-from daram import ids, sync
-from daram.cache.cached import CachedStore
-from daram.cache.memory import MemoryCache
+from daram import ids
 from daram.store.base import Store
 from daram.store.redis import keys
 from daram.store.redis.engine import RedisStore
-from daram.testing import AsyncOverSync, StoreTests
+from daram.testing import StoreTests
 from daram.testing.servers import RedisCluster, RedisServer
 from daram.testing.suite.base import RawMessage
 
@@ -50,20 +46,6 @@ def _text(blob: bytes) -> str:
     return str(msgspec.msgpack.decode(blob).get("x", "")) if blob else ""
 
 
-@pytest.mark.matrix
-class TestRedisStoreThroughSync(TestRedisStore):
-    async def open_store(self, where: Path) -> Store:
-        return AsyncOverSync(await asyncio.to_thread(sync.open, self.places.url(where)))
-
-
-@pytest.mark.matrix
-class TestRedisStoreBehindACache(TestRedisStore):
-    caches: ClassVar[dict[Path, MemoryCache]] = {}
-
-    async def open_store(self, where: Path) -> Store:
-        return CachedStore(await super().open_store(where), self.caches.setdefault(where, MemoryCache()))
-
-
 class TestValkeyStore(TestRedisStore):
     @pytest.fixture(autouse=True)
     def _server(self, valkey_server: RedisServer) -> None:
@@ -76,9 +58,3 @@ class TestRedisClusterStore(TestRedisStore):
     def _server(self, redis_cluster: RedisCluster) -> None:
         self.places = Places(redis_cluster)
         self.nodes = list(redis_cluster.nodes)
-
-
-@pytest.mark.matrix
-class TestRedisClusterStoreThroughSync(TestRedisClusterStore):
-    async def open_store(self, where: Path) -> Store:
-        return AsyncOverSync(await asyncio.to_thread(sync.open, self.places.url(where)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.asyncio import ConnectionPool
 from redis.crc import key_slot
+from redis.exceptions import MaxConnectionsError
 from tests.faults.wire import Wire
 
 from daram import ids
@@ -14,6 +17,7 @@ from daram.store.primitives import Ref
 from daram.store.redis import keys
 from daram.store.redis.client import SCRIPTS
 from daram.store.redis.engine import RedisStore
+from daram.store.redis.lanes import Lanes, pack
 from daram.testing.servers import RedisCluster, RedisServer
 
 ALLOWED = {
@@ -124,6 +128,74 @@ async def test_one_round_trip(server: RedisServer) -> None:
         await store.close()
 
 
+async def test_many_at_once_share_connections(server: RedisServer, store: RedisStore) -> None:
+    await store.create("ann", id="c")
+    done = await asyncio.gather(*(store.append("ann", "c", [user(str(n), id=str(n))]) for n in range(300)))
+    assert sorted(each.version for each in done) == list(range(1, 301))
+    assert all(each.messages[0].text == str(n) for n, each in enumerate(done))
+    with server.connect() as client:
+        assert client.info("clients")["connected_clients"] <= 70
+
+
+async def test_all_connections_in_use(server: RedisServer) -> None:
+    async with Wire(server.port) as wire:
+        pool = ConnectionPool.from_url(server.url_of(port=wire.port), protocol=2)
+        lanes = Lanes(pool, 60, 1)
+        assert await lanes.ask(pack(("PING",))) == [b"PONG"]
+        wire.silent = True
+        held = asyncio.create_task(lanes.ask(pack(("SET", "k", "v"))))
+        while server.run("GET", "k") is None:
+            await asyncio.sleep(0.01)
+        lanes._timeout = 0.1
+        with pytest.raises(MaxConnectionsError):
+            await lanes.ask(pack(("PING",)))
+        wire.silent = False
+        assert await held == [b"OK"]
+        await lanes.close()
+        await pool.disconnect()
+
+
+async def test_the_reply_to_a_call_that_was_given_up_is_nobody_elses(server: RedisServer) -> None:
+    async with Wire(server.port) as wire:
+        store = RedisStore(server.url_of(port=wire.port))
+        await store.append("ann", "c", [user("a", id="a")], create=True)
+        wire.silent = True
+        given_up = asyncio.create_task(store.append("ann", "c", [user("b", id="b")]))
+        name = keys.of_conversation(ids.conversation_key("ann", "c"))[1]
+        while server.run("LLEN", name) < 2:
+            await asyncio.sleep(0.01)
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        wire.silent = False
+        for _ in range(3):
+            assert [m.id for m in await store.tail("ann", "c")] == ["a", "b"]
+            assert (await store.get("ann", "c")).version == 2
+        await store.close()
+
+
+async def test_a_scan_of_all_records_is_cut_into_pages(server: RedisServer) -> None:
+    async with Wire(server.port) as wire:
+        store = RedisStore(server.url_of(port=wire.port))
+        wanted = {("ann", "large", f"{n:04}") for n in range(250)}
+        wanted |= {(f"owner {n}", "small", key) for n in range(70) for key in ("a", "b", "c")}
+        for owner, namespace, key in wanted:
+            await store.put_record(owner, namespace, key, b"v")
+        found: set[tuple[str, str, str]] = set()
+        cursor = None
+        while True:
+            before = wire.round_trips
+            page = await store.scan_all_records(limit=100, cursor=cursor)
+            # Once at the keyspace, once each for whose they are, the keys and the values; the first opens a connection.
+            assert wire.round_trips - before <= (4 if cursor else 8)
+            assert len(page.items) <= 100
+            found |= {(each.owner, each.record.namespace, each.record.key) for each in page.items}
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert found == wanted
+        await store.close()
+
+
 async def test_a_turn_costs_the_same_however_long_the_conversation_is(server: RedisServer, store: RedisStore) -> None:
     async def turn(number: int) -> int:
         before = sum(stats(server).values())
@@ -168,7 +240,8 @@ async def test_scripts_that_the_server_forgot_are_sent_again(server: RedisServer
     assert len(await store.tail("ann", "c")) == 2
 
 
-async def test_large_batches_and_windows(server: RedisServer, store: RedisStore) -> None:
+async def test_large_batches_and_windows(server: RedisServer) -> None:
+    store = RedisStore(server.url, timeout=240)  # 100 MiB in one command take a busy machine more than ten seconds
     megabyte = "x" * (1 << 20)
     batch = [user(megabyte, id=str(number)) for number in range(100)]
     done = await store.append("ann", "large", batch, create=True, window=1)
@@ -178,6 +251,7 @@ async def test_large_batches_and_windows(server: RedisServer, store: RedisStore)
         await store.append("ann", "long", [user("x", id=f"{number}.{i}") for i in range(100)], create=True, window=1000)
     tail = await store.tail("ann", "long", 1000)
     assert [tail[0].id, tail[-1].id, len(tail)] == ["1.0", "10.99", 1000]
+    await store.close()
 
 
 def test_all_scripts_are_there() -> None:

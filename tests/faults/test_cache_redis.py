@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +97,101 @@ async def test_values_end(server: RedisServer) -> None:
     await cache.swap(b"k", stamp("a"), value("b"))
     assert server.run("PTTL", PREFIX + b"k") > 60_000
     await cache.close()
+
+
+def test_event_loops_one_after_the_other_leave_no_connections(server: RedisServer) -> None:
+    cache = RedisCache(server.url)
+    before = connections(server)
+
+    async def use(number: int) -> None:
+        await asyncio.gather(*(cache.put(b"%d" % n, value(f"{number}")) for n in range(3)))
+        await cache.swap(b"0", stamp(f"{number}"), value("next"))
+        assert await cache.get(b"0") == value("next")
+
+    for number in range(10):
+        asyncio.run(use(number))
+    wait_until(lambda: connections(server) <= before + 3)  # those of the last loop
+    asyncio.run(cache.close())
+    asyncio.run(cache.close())
+    wait_until(lambda: connections(server) <= before)
+
+
+def test_event_loops_of_several_threads_at_once(server: RedisServer) -> None:
+    cache = RedisCache(server.url)
+    before = connections(server)
+    together = threading.Barrier(4)
+
+    async def use(number: int) -> None:
+        key = b"%d" % number
+        for step in range(50):
+            await cache.put(key, value(f"{step}", f"of {number}"))
+            assert await cache.get(key) == value(f"{step}", f"of {number}")
+            if step in (0, 48):
+                await asyncio.to_thread(together.wait, 60)
+        if number == 0:  # while the loops of the others go on
+            await cache.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(asyncio.run, use(number)) for number in range(4)]:
+            done.result(60)
+    asyncio.run(cache.close())
+    wait_until(lambda: connections(server) <= before)
+
+
+def test_both_sides_of_a_fork(server: RedisServer) -> None:
+    """In a process of its own, which has no threads when it forks."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORKING, server.url], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "well\n", "")
+
+
+FORKING = """
+import asyncio, os, sys
+from daram.cache.redis import RedisCache
+
+cache = RedisCache(sys.argv[1])
+runner = asyncio.Runner()
+runner.run(cache.put(b"k", b"before"))
+runner.run(cache.put(b"parent", b"parent"))
+child = os.fork()
+if child == 0:
+    async def use():
+        for _ in range(200):
+            await cache.put(b"child", b"child")
+            assert await cache.get(b"child") == b"child"
+    code = 1
+    try:
+        # That of the parent is seen as running no more, but its loop must not be touched.
+        asyncio.run(use())
+        code = 0
+    finally:
+        os._exit(code)
+
+async def use():
+    for _ in range(200):
+        assert await cache.get(b"parent") == b"parent"
+
+runner.run(use())
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert runner.run(cache.get(b"k")) == b"before"
+runner.run(cache.close())
+runner.close()
+print("well")
+"""
+
+
+def connections(server: RedisServer) -> int:
+    with server.connect() as client:
+        return len(client.client_list(_type="normal"))
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    for _ in range(1200):
+        if what():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come to be within a minute")
 
 
 async def turn(store: Store, number: int) -> Appended:

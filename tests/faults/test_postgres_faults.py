@@ -83,23 +83,43 @@ async def names(store: PostgresStore, id: str) -> list[str]:
             return found
 
 
-async def write_until(store: PostgresStore, stop: asyncio.Event, name: str) -> tuple[list[str], list[Message]]:
-    """Append until told to stop; the ids that were acknowledged, and the messages whose fate is not known."""
-    acknowledged: list[str] = []
-    open_ends: list[Message] = []
-    number = 0
-    while not stop.is_set():
-        message = user(f"{name} {number}", id=f"{name}-{number}")
-        number += 1
-        try:
-            await store.append(OWNER, name, [message], create=True)
-        except OutcomeUnknown:
-            open_ends.append(message)
-        except (StoreBusy, StoreUnavailable):
-            await asyncio.sleep(0.01)
-        else:
-            acknowledged.append(message.id)
-    return acknowledged, open_ends
+class Writers:
+    """Tasks that append to conversations of their own until they are told to stop."""
+
+    def __init__(self, store: PostgresStore, count: int) -> None:
+        self.store = store
+        self._stop = asyncio.Event()
+        self.acknowledged: dict[str, list[str]] = {f"w{n}": [] for n in range(count)}
+        self.open_ends: dict[str, list[Message]] = {name: [] for name in self.acknowledged}
+        self._tasks = [asyncio.create_task(self._write(name)) for name in self.acknowledged]
+
+    async def _write(self, name: str) -> None:
+        number = 0
+        while not self._stop.is_set():
+            message = user(f"{name} {number}", id=f"{name}-{number}")
+            number += 1
+            try:
+                await self.store.append(OWNER, name, [message], create=True)
+            except OutcomeUnknown:
+                self.open_ends[name].append(message)
+            except (StoreBusy, StoreUnavailable):
+                await asyncio.sleep(0.01)
+            else:
+                self.acknowledged[name].append(message.id)
+
+    async def progress(self) -> None:
+        """Wait until each has been acknowledged once more."""
+        before = {name: len(ids) for name, ids in self.acknowledged.items()}
+        while any(len(ids) == before[name] for name, ids in self.acknowledged.items()):
+            await asyncio.sleep(0.005)
+
+    async def check(self) -> None:
+        """Stop, and see that nothing was lost or doubled."""
+        await self.progress()
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+        for name, acknowledged in self.acknowledged.items():
+            await check_once(self.store, name, acknowledged, self.open_ends[name])
 
 
 async def check_once(store: PostgresStore, name: str, acknowledged: list[str], open_ends: list[Message]) -> None:
@@ -165,7 +185,7 @@ async def test_a_cut_where_a_repetition_would_not_be_recognised(through: Postgre
 
 
 async def test_two_cuts_leave_the_outcome_open(through: PostgresStore, proxy: TcpProxy) -> None:
-    proxy.about, proxy.lose = b"append_messages", 2
+    proxy.about, proxy.lose = b"append_one", 2
     message = user("a", id="a")
     with pytest.raises(OutcomeUnknown, match="same ids"):
         await through.append(OWNER, "c", [message])
@@ -193,19 +213,21 @@ async def test_a_cut_whose_repetition_finds_no_server(through: PostgresStore, pr
     assert await names(through, "c") == ["there", "a"]
 
 
-async def test_a_black_hole_holds_nobody_for_ever(databases: Databases, proxy: TcpProxy) -> None:
-    store = PostgresStore(databases.url("faults", port=proxy.port), timeout=0.5, pool_wait=0.5)
-    await store.append(OWNER, "c", [user("there", id="there")], create=True)
-    proxy.silent = True
-    with pytest.raises(OutcomeUnknown):
-        await store.append(OWNER, "c", [user("a", id="a")])
-    with pytest.raises((StoreBusy, StoreUnavailable)):
-        await store.tail(OWNER, "c")
+async def test_a_black_hole_holds_nobody_for_ever(
+    through: PostgresStore, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(through.pool, "_timeout", 0.5)
+        patch.setattr(through.pool, "_wait", 0.5)
+        proxy.silent = True
+        with pytest.raises(OutcomeUnknown):
+            await through.append(OWNER, "c", [user("a", id="a")])
+        with pytest.raises((StoreBusy, StoreUnavailable)):
+            await through.tail(OWNER, "c")
     await proxy.cut()
     proxy.silent = False
-    await store.append(OWNER, "c", [user("a", id="a")])
-    assert await names(store, "c") == ["there", "a"]
-    await store.close()
+    await through.append(OWNER, "c", [user("a", id="a")])
+    assert await names(through, "c") == ["there", "a"]
 
 
 async def test_a_slow_way_is_only_slow(through: PostgresStore, proxy: TcpProxy) -> None:
@@ -216,19 +238,15 @@ async def test_a_slow_way_is_only_slow(through: PostgresStore, proxy: TcpProxy) 
 
 
 async def test_random_cuts_lose_and_double_nothing(through: PostgresStore, proxy: TcpProxy) -> None:
-    stop = asyncio.Event()
-    writers = [asyncio.create_task(write_until(through, stop, f"w{n}")) for n in range(8)]
+    writers = Writers(through, 8)
+    await writers.progress()
     for _ in range(30):
         await asyncio.sleep(0.05)
         proxy.lose = 1
         await asyncio.sleep(0.02)
         await proxy.cut()
-    stop.set()
-    done = await asyncio.gather(*writers)
     proxy.lose = 0
-    for n, (acknowledged, open_ends) in enumerate(done):
-        assert acknowledged
-        await check_once(through, f"w{n}", acknowledged, open_ends)
+    await writers.check()
 
 
 # --- the server -----------------------------------------------------------------------------------------------------
@@ -237,18 +255,12 @@ async def test_random_cuts_lose_and_double_nothing(through: PostgresStore, proxy
 async def test_terminated_backends_lose_and_double_nothing(
     store: PostgresStore, databases: Databases, postgres_server: PostgresServer
 ) -> None:
-    stop = asyncio.Event()
-    writers = [asyncio.create_task(write_until(store, stop, f"w{n}")) for n in range(8)]
+    writers = Writers(store, 8)
     ended = 0
-    for _ in range(20):
-        await asyncio.sleep(0.05)
+    while ended < 30:
+        await writers.progress()
         ended += await asyncio.to_thread(postgres_server.terminate, databases.name("faults"))
-    stop.set()
-    done = await asyncio.gather(*writers)
-    assert ended > 20
-    for n, (acknowledged, open_ends) in enumerate(done):
-        assert acknowledged
-        await check_once(store, f"w{n}", acknowledged, open_ends)
+    await writers.check()
 
 
 async def test_idle_connections_that_were_ended_are_not_noticed(
@@ -262,20 +274,15 @@ async def test_idle_connections_that_were_ended_are_not_noticed(
 
 async def test_kill_9_loses_and_doubles_nothing() -> None:
     with PostgresServer() as server:
-        store = PostgresStore(server.url, pool_wait=1.0)
+        store = PostgresStore(server.url, pool_wait=60)
         await store.append(OWNER, "c", [user("there", id="there")], create=True)
-        stop = asyncio.Event()
-        writers = [asyncio.create_task(write_until(store, stop, f"w{n}")) for n in range(6)]
+        writers = Writers(store, 6)
         for _ in range(3):
-            await asyncio.sleep(0.5)
+            await writers.progress()
             await asyncio.to_thread(server.kill)
             await asyncio.sleep(0.1)
             await asyncio.to_thread(server.start)
-        await asyncio.sleep(0.5)
-        stop.set()
-        for n, (acknowledged, open_ends) in enumerate(await asyncio.gather(*writers)):
-            assert len(acknowledged) > 3
-            await check_once(store, f"w{n}", acknowledged, open_ends)
+        await writers.check()
         assert await names(store, "c") == ["there"]
         await asyncio.to_thread(server.stop)
         with pytest.raises(StoreUnavailable):
@@ -303,38 +310,46 @@ async def test_a_time_out_of_the_server_is_busy(
             await limited.append(OWNER, "c", [user("a", id="a")])
         assert caught.value.retryable
         other.rollback()
-        await limited.append(OWNER, "c", [user("a", id="a")])
+        await store.append(OWNER, "c", [user("a", id="a")])
         assert await names(store, "c") == ["there", "a"]
         await limited.close()
     finally:
         databases.server.run(sql.SQL("ALTER DATABASE {} RESET {}").format(name, sql.Identifier(setting)))
 
 
-async def test_the_time_out_of_a_call_cancels_it(store: PostgresStore, url: str, other: psycopg.Connection) -> None:
-    impatient = PostgresStore(url, timeout=0.3)
+async def test_the_time_out_of_a_call_cancels_it(
+    store: PostgresStore, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hold(other)
-    with pytest.raises(OutcomeUnknown):
-        await impatient.append(OWNER, "c", [user("a", id="a")])
+    with monkeypatch.context() as patch:
+        patch.setattr(store.pool, "_timeout", 0.3)
+        with pytest.raises(OutcomeUnknown):
+            await store.append(OWNER, "c", [user("a", id="a")])
     other.rollback()
-    await impatient.append(OWNER, "c", [user("a", id="a")])
+    await store.append(OWNER, "c", [user("a", id="a")])
     assert await names(store, "c") == ["there", "a"]
-    await impatient.close()
 
 
 async def test_a_full_pool_is_busy(
-    store: PostgresStore, url: str, databases: Databases, other: psycopg.Connection
+    store: PostgresStore,
+    url: str,
+    databases: Databases,
+    other: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    small = PostgresStore(url, pool_size=2, pool_wait=0.3)
+    small = PostgresStore(url, pool_size=2, pool_wait=60)
     await small.tail(OWNER, "c")
     hold(other)
     waiting = [asyncio.create_task(small.append(OWNER, "c", [user(str(i), id=str(i))])) for i in range(2)]
     with databases.server.connect(databases.name("faults")) as watcher:
         while _waiting_sessions(watcher) < 2:
             await asyncio.sleep(0.01)
-    with pytest.raises(StoreBusy, match="pool_size"):
-        await small.append(OWNER, "d", [user("x")], create=True)
-    with pytest.raises(StoreBusy, match="pool_size"):
-        await small.tail(OWNER, "c")
+    with monkeypatch.context() as patch:
+        patch.setattr(small.pool, "_wait", 0.3)
+        with pytest.raises(StoreBusy, match="pool_size"):
+            await small.append(OWNER, "d", [user("x")], create=True)
+        with pytest.raises(StoreBusy, match="pool_size"):
+            await small.tail(OWNER, "c")
     other.rollback()
     await asyncio.gather(*waiting)
     await small.append(OWNER, "d", [user("x")], create=True)
@@ -353,7 +368,7 @@ async def test_a_server_without_room_for_connections_is_busy(url: str, databases
     databases.server.run("CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
     try:
         with pytest.raises(StoreBusy, match="too many connections"):
-            await PostgresStore(url.replace("daram@", "crowded@"), pool_wait=0.3).describe()
+            await PostgresStore(url.replace("daram@", "crowded@"), pool_wait=60).describe()
     finally:
         databases.server.run("DROP ROLE crowded")
 
@@ -429,7 +444,7 @@ async def test_a_wrong_password_and_a_missing_database(postgres_server: Postgres
     with pytest.raises(StoreUnavailable, match="nowhere") as caught:
         await PostgresStore(postgres_server.url_of("nowhere")).describe()
     with pytest.raises(StoreError) as other_error:
-        await PostgresStore("postgresql://u:wrongsecret@127.0.0.1:1/x", pool_wait=2).describe()
+        await PostgresStore("postgresql://u:wrongsecret@127.0.0.1:1/x", pool_wait=60).describe()
     assert "wrongsecret" not in str(other_error.value)
 
 

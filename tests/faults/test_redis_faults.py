@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -187,7 +188,7 @@ async def test_two_lost_replies_leave_the_outcome_unknown(server: RedisServer, s
 
 async def test_a_server_that_says_nothing(server: RedisServer) -> None:
     async with Wire(server.port) as wire:
-        patient, hasty = (RedisStore(server.url_of(port=wire.port), timeout=each) for each in (30, 0.3))
+        patient, hasty = (RedisStore(server.url_of(port=wire.port), timeout=each) for each in (30, 3))
         await patient.append("ann", "c", [user("a", id="a")], create=True)
         while True:  # until it is connected, however busy this machine is
             try:
@@ -205,6 +206,59 @@ async def test_a_server_that_says_nothing(server: RedisServer) -> None:
         assert await names_of(patient, "c") == ["a", "b"]
         await patient.close()
         await hasty.close()
+
+
+async def test_a_slow_way(server: RedisServer) -> None:
+    """Late is not lost: within its time-out a call waits, and nothing is sent twice."""
+    async with Wire(server.port) as wire:
+        store = RedisStore(server.url_of(port=wire.port), timeout=60)
+        await store.append("ann", "c", [user("a", id="a")], create=True)
+        wire.silent = True
+        before = wire.round_trips
+        late = asyncio.create_task(store.append("ann", "c", [user("b", id="b")]))
+        while server.run("LLEN", keys.of_conversation(ids.conversation_key("ann", "c"))[1]) < 2:
+            await asyncio.sleep(0.01)
+        assert not late.done()
+        wire.silent = False
+        assert (await late).version == 2
+        assert wire.round_trips - before == 1
+        await store.close()
+
+
+async def test_a_wiped_server(server: RedisServer, store: RedisStore) -> None:
+    old = await store.get("ann", "c")
+    server.flush()
+    for call in (store.get("ann", "c"), store.tail("ann", "c"), store.append("ann", "c", [user("x")])):
+        with pytest.raises(NotFound):
+            await call
+    assert (await store.list("ann")).items == []
+    new = await store.append("ann", "c", [user("new", id="new")], create=True, window=5)
+    assert new.previous_etag != old.etag  # so that no cache takes what it has for the end of this one
+    assert [m.id for m in new.tail] == ["new"]
+
+
+async def test_a_server_that_keeps_nothing() -> None:
+    with RedisServer("valkey") as server:  # appendonly no
+        store = RedisStore(server.url)
+        await store.append("ann", "c", [user("x")], create=True)
+        assert "is lost when the server stops" in (await store.describe())["durability"]
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        with pytest.raises(NotFound):
+            await store.get("ann", "c")
+        await store.append("ann", "c", [user("y")], create=True)
+        await store.close()
+
+
+async def test_what_eviction_left_never_comes_back(server: RedisServer, store: RedisStore) -> None:
+    """An evicting server throws single keys away: of a conversation without its first one nothing is shown again."""
+    server.run("DEL", keys.of_conversation(ids.conversation_key("ann", "c"))[0])
+    with pytest.raises(NotFound):
+        await store.tail("ann", "c")
+    done = await store.append("ann", "c", [user("new", id="new")], create=True, window=5)
+    assert [m.id for m in done.tail] == ["new"]
+    assert await names_of(store, "c") == ["new"]
+    assert (await store.append("ann", "c", [user("there", id="there")])).version == 2  # not taken for a repetition
 
 
 async def test_no_server(server: RedisServer, store: RedisStore) -> None:
@@ -349,7 +403,7 @@ async def test_sentinel_makes_the_replica_the_primary(wait: int) -> None:
         store = store_from_url(f"{replicated.url}?wait={wait}")
         assert isinstance(store, RedisStore)
         busy = writers(store, 3)
-        await more(busy, 20)
+        await more(busy, 5)
         await asyncio.to_thread(replicated.primary.kill)
         await stop(busy)
         await store.close()
@@ -452,7 +506,7 @@ async def test_whatever_the_driver_raises_is_typed(
     async def stumbling(self: Connection, command: Any, *args: Any, **options: Any) -> None:
         nonlocal times
         await sent(self, command, *args, **options)  # the server gets it
-        if times and b"EVALSHA" in b"".join(command)[:30]:
+        if times and b"EVALSHA" in (command if isinstance(command, bytes) else b"".join(command))[:30]:
             times -= 1
             await self.disconnect(nowait=True)
             raise stumble
@@ -519,6 +573,8 @@ async def test_a_connection_that_another_task_takes_away(
 
 
 @pytest.mark.slow
+# The driver may let go of a node to which a connection is just being made: that is not left to the next test.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 async def test_writers_while_all_connections_are_taken_away(redis_cluster: RedisCluster) -> None:
     """As it happens by itself while a cluster is down: in the middle of handshakes, of writes and of reads."""
     redis_cluster.flush()
@@ -535,6 +591,7 @@ async def test_writers_while_all_connections_are_taken_away(redis_cluster: Redis
         wanted = each.acknowledged + [m.id for m in each.open_ends]
         assert sorted(await names_of(store, each.name)) == sorted(wanted)
     await store.close()
+    gc.collect()
 
 
 async def test_a_list_heals_what_a_dead_writer_left_in_it(redis_cluster: RedisCluster) -> None:

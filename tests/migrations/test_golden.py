@@ -11,6 +11,7 @@ import pytest
 
 import daram
 from daram.errors import Gone, SchemaTooNew, StoreCorrupt
+from daram.memory import Memory
 from daram.model import Part
 from daram.store.queries import Migration
 from daram.store.sqlite import care, engine, schema
@@ -36,24 +37,28 @@ def later(monkeypatch: pytest.MonkeyPatch) -> list[Migration]:
 
 
 async def read_everything(path: Path) -> None:
-    """What golden/make.py wrote is there, and life goes on."""
     async with daram.open(f"sqlite:///{path}") as store:
-        value = await store.get("ann", "branched")
-        assert (value.title, value.metadata, value.head, value.last_seq) == ("다람쥐", {"k": "v"}, "l", 5)
-        assert [m.id for m in await store.tail("ann", "branched")] == ["q2", "l"]
-        rich = await store.message("ann", "branched", "a1")
-        assert rich.parts == (Part(type="image", id="p", data={"url": "x"}),)
-        assert [m.id for m in await store.branches("ann", "branched", "q1")] == ["q1", "q2"]
-        with pytest.raises(Gone):
-            await store.append("ann", "branched", [daram.user("secret", id="gone")])
-        assert [hit.id for hit in await store.search("ann", "question")] == ["q1"]
-        assert (await store.get_record("ben", "n", "k")).value == b"\x00\xff"  # type: ignore[union-attr]
-        await store.recover()
-        answer = await store.message("ann", "dead", "a")
-        assert (answer.text, answer.status) == ("half of it", "incomplete")
-        assert (await store.append("ben", "straight", [daram.user("on")])).messages[0].seq == 31
-        await store.search("ben", "on")
-        assert (await check(store))[1] == []
+        await read(store)
+
+
+async def read(store: Memory) -> None:
+    """What golden/make.py wrote is there, and life goes on."""
+    value = await store.get("ann", "branched")
+    assert (value.title, value.metadata, value.head, value.last_seq) == ("다람쥐", {"k": "v"}, "l", 5)
+    assert [m.id for m in await store.tail("ann", "branched")] == ["q2", "l"]
+    rich = await store.message("ann", "branched", "a1")
+    assert rich.parts == (Part(type="image", id="p", data={"url": "x"}),)
+    assert [m.id for m in await store.branches("ann", "branched", "q1")] == ["q1", "q2"]
+    with pytest.raises(Gone):
+        await store.append("ann", "branched", [daram.user("secret", id="gone")])
+    assert [hit.id for hit in await store.search("ann", "question")] == ["q1"]
+    assert (await store.get_record("ben", "n", "k")).value == b"\x00\xff"  # type: ignore[union-attr]
+    await store.recover()
+    answer = await store.message("ann", "dead", "a")
+    assert (answer.text, answer.status) == ("half of it", "incomplete")
+    assert (await store.append("ben", "straight", [daram.user("on")])).messages[0].seq == 31
+    await store.search("ben", "on")
+    assert (await check(store))[1] == []
 
 
 def test_there_is_one_of_every_earlier_schema() -> None:

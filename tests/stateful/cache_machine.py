@@ -258,6 +258,17 @@ class CacheMachine(RuleBasedStateMachine):
 
         self.do(work())
 
+    @rule(h=HANDLE, owner=WHO, deaf=st.booleans())
+    def erase(self, h: int, owner: str, deaf: bool) -> None:
+        """Everything of an owner goes, while the cache may hear nothing of it."""
+
+        async def work() -> None:
+            mood, self.cache.mood = self.cache.mood, "dead" if deaf else self.cache.mood
+            await self.handles[h].delete_owner(owner)
+            self.cache.mood = mood
+
+        self.do(work())
+
     @rule(h=HANDLE, owner=WHO, id=WHICH, n=st.integers(1, 3))
     def made_anew_behind_its_back(self, h: int, owner: str, id: str, n: int) -> None:
         """The cache holds the end of a conversation; deaf, it misses that another one has taken its place."""

@@ -142,6 +142,17 @@ def test_migrate(run: Run, tmp_path: Path) -> None:
     assert "no schema" in run("migrate", "--store", "memory://").stderr
 
 
+@pytest.mark.parametrize("command", [["erase", "kim", "--yes"], ["purge"], ["export", "FILE"], ["export", "-"]])
+@pytest.mark.parametrize("folder", ["data", "missing"])
+def test_a_typo_makes_no_store_and_is_no_success(run: Run, tmp_path: Path, command: list[str], folder: str) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    words = [str(tmp_path / "out") if word == "FILE" else word for word in command]
+    result = run(*words, "--store", f"sqlite:///{tmp_path}/{folder}/missing.db")
+    assert result.exit_code == 2
+    assert "there is no store at" in result.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["data"]
+
+
 def test_backup_and_restore(run: Run, store: str, tmp_path: Path) -> None:
     before, kept = held(store), tmp_path / "kept.db"
     assert run("backup", str(kept)).exit_code == 0

@@ -178,6 +178,49 @@ async def test_what_the_target_does_not_allow_is_named(old: Memory) -> None:
     assert not report.complete
 
 
+async def test_a_record_that_the_target_does_not_allow_is_named_and_the_rest_comes(old: Memory) -> None:
+    async with Memory(MemoryStore(limits=Limits(record_bytes=1)), "") as small:
+        report = await copy(old, small)
+        assert [(owner, name) for owner, name, _ in report.failed] == [("ann", "users/k")]
+        assert await small.get_record("ben", "n", "late") is not None
+
+
+class Rewriting(StoreWrapper):
+    """A target whose record is written by somebody between the look at it and the copy of it."""
+
+    async def get_record(self, owner: str, namespace: str, key: str) -> Any:
+        found = await super().get_record(owner, namespace, key)
+        if owner == "ann" and (found is None or found.value == b"theirs"):
+            await self.inner.put_record(owner, namespace, key, b"theirs" if found is None else b"again")
+        return found
+
+
+@pytest.mark.parametrize("replace", [False, True])
+async def test_a_record_that_is_written_meanwhile_is_looked_at_again(old: Memory, new: Memory, replace: bool) -> None:
+    report = await copy(old, Memory(Rewriting(new.inner), ""), replace=replace)
+    assert report.complete == replace
+    assert report.records_kept == ([] if replace else [("ann", "users", "k")])
+    found = await new.get_record("ann", "users", "k")
+    assert found is not None
+    assert found.value == (b"\x00\xff" if replace else b"again")
+
+
+class Vanishing(StoreWrapper):
+    """A source whose conversation is deleted while it is compared with what the target has."""
+
+    async def log(self, owner: str, id: str, *, after: int = 0, limit: int = 100) -> list[LogEntry]:
+        if id == "long":
+            await self.inner.delete(owner, id)
+        return await super().log(owner, id, after=after, limit=limit)
+
+
+async def test_what_is_deleted_at_the_source_while_it_is_compared_is_gone(old: Memory, new: Memory) -> None:
+    await copy(old, new)
+    report = await copy(Memory(Vanishing(old.inner), ""), new)
+    assert report.kept == []
+    assert report.gone == 1
+
+
 async def test_an_engine_that_is_down_ends_it(old: Memory, new: Memory) -> None:
     faulty = FaultyStore(new.inner)
     faulty.always("load", Fault(kind="raise"))

@@ -182,6 +182,28 @@ async def test_what_is_deleted_during_the_export_is_left_out(old: Memory) -> Non
     assert await contents(new) == await contents(old)
 
 
+class DeletingMessage(StoreWrapper):
+    """A store of whose conversation messages at both ends are deleted, once, while it is exported."""
+
+    done = False
+
+    async def log(self, owner: str, id: str, *, after: int = 0, limit: int = 100) -> list[LogEntry]:
+        found = await super().log(owner, id, after=after, limit=limit)
+        if id == "long" and after and not self.done:
+            self.done = True
+            await self.inner.delete_message(owner, id, "m3")
+            await self.inner.delete_message(owner, id, "m249")
+        return found
+
+
+async def test_a_conversation_is_exported_as_it_was_at_one_moment(old: Memory) -> None:
+    out, new = io.BytesIO(), memory()
+    report = await export(Memory(DeletingMessage(old), ""), out)
+    assert (report.conversations, report.changing) == (4, [])
+    assert (await import_(io.BytesIO(out.getvalue()), new)).complete
+    assert await contents(new) == await contents(old)
+
+
 async def test_a_message_of_the_largest_size_comes_back() -> None:
     old, new, out = memory(), memory(), io.BytesIO()
     text = "\x01" * (1 << 20)

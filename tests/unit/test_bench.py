@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bench import cache_turns
+from bench import cache_turns, sizes
 from bench.__main__ import table
 from bench.contenders import OWNER, TEXT, Daram, Grouped, OneByOne, prepared
 from bench.turns import QUICK, Row, measure
 from tests.faults.checks import check_file
 
 from daram.store.sqlite.engine import SqliteStore
+from daram.testing.servers import RedisServer
 
 
 @pytest.mark.parametrize("contender", [Daram, OneByOne, Grouped])
@@ -41,15 +42,33 @@ async def test_the_table_is_made(tmp_path: Path) -> None:
     assert all(isinstance(row, Row) and row.measured for row in rows)
 
 
-async def test_the_table_of_caches_is_made(tmp_path: Path) -> None:
-    lines = await cache_turns.measure(tmp_path, cache_turns.Scale(rounds=1, alone=2, each=2, window=5, length=10))
+async def test_the_table_of_caches_is_made(
+    tmp_path: Path, redis_server: RedisServer, valkey_server: RedisServer
+) -> None:
+    few = cache_turns.Scale(rounds=1, alone=2, each=2, window=5, length=10)
+    names = cache_turns.CACHES
+    url = f"sqlite:///{tmp_path}"
+    lines = await cache_turns.group("SQLite", "here", names, lambda name: f"{url}/{name}.db", None, redis_server, few)
+    valkey_server.flush()
+    databases = {"none": "0", "memory": "1"}
+    lines += await cache_turns.by_distance("Redis", valkey_server, databases, redis_server, few)
     assert [(each.engine, each.away, each.cache) for each in lines] == [
-        *(("SQLite", "here", name) for name in ("none", "memory", "Redis", "both")),
-        *(("PostgreSQL", away, name) for away in ("here", "2 ms") for name in ("none", "memory", "Redis", "both")),
-        *(("Redis", away, name) for away in ("here", "2 ms") for name in ("none", "memory")),
+        *(("SQLite", "here", name) for name in names),
+        *(("Redis", away, name) for away in ("here", "2 ms") for name in databases),
     ]
     for each in lines:
         assert each.ms > 0
         assert each.per_second > 0
         assert each.hits is None if each.cache == "none" else each.hits
-    assert cache_turns.table(lines).count("PostgreSQL") == 8
+        assert (each.engine_ms is None) == (each.engine == "SQLite")
+    assert cache_turns.table(lines).count("SQLite") == 4
+
+
+async def test_what_is_weighed_is_in_the_storage(tmp_path: Path) -> None:
+    path = tmp_path / "daram.db"
+    grown = await sizes.grown(lambda: SqliteStore(path), lambda: path.stat().st_size, 2, 300)
+    assert grown > 2 * 300 * sizes.CHARACTERS
+    async with SqliteStore(path) as store:
+        texts = [m.text for name in ("c0", "c1") for m in (await store.messages(OWNER, name, limit=1000)).items]
+    assert {len(text) for text in texts} == {sizes.CHARACTERS}
+    assert len(set(texts)) == 600

@@ -163,21 +163,21 @@ class TestBreaker:
         clock = Clock()
         breaker = Breaker(budget=10, failures=3, pause=1, longest=3, clock=clock)
         for _ in range(2):
-            assert await breaker.call(fails, breaker.deadline()) is None
+            assert await breaker.call(fails, breaker.operation()) is None
         assert not breaker.is_open
-        assert await breaker.call(works, breaker.deadline()) == "well"  # in a row, that is
+        assert await breaker.call(works, breaker.operation()) == "well"  # in a row, that is
         for _ in range(3):
-            await breaker.call(fails, breaker.deadline())
+            await breaker.call(fails, breaker.operation())
         assert breaker.is_open
-        assert await breaker.call(works, breaker.deadline()) is None
+        assert await breaker.call(works, breaker.operation()) is None
         assert "3 times in a row" in caplog.text
         for pause in (1, 2, 3, 3):
             clock.now += pause
             assert not breaker.is_open
-            await breaker.call(fails, breaker.deadline())
+            await breaker.call(fails, breaker.operation())
             assert breaker.is_open
         clock.now += 3
-        assert await breaker.call(works, breaker.deadline()) == "well"
+        assert await breaker.call(works, breaker.operation()) == "well"
         assert not breaker.is_open
 
     async def test_one_trouble_that_hits_many_calls_counts_once(self) -> None:
@@ -189,7 +189,7 @@ class TestBreaker:
             await together.wait()
             raise OSError("down")
 
-        await asyncio.gather(*(breaker.call(fails_with_the_others, breaker.deadline()) for _ in range(32)))
+        await asyncio.gather(*(breaker.call(fails_with_the_others, breaker.operation()) for _ in range(32)))
         assert breaker.is_open
         clock.now += 1
         assert not breaker.is_open
@@ -197,7 +197,7 @@ class TestBreaker:
     async def test_one_call_tries_whether_it_is_well_again(self) -> None:
         clock = Clock()
         breaker = Breaker(budget=10, failures=1, pause=1, clock=clock)
-        await breaker.call(fails, breaker.deadline())
+        await breaker.call(fails, breaker.operation())
         clock.now += 1
         called, go_on = [], asyncio.Event()
 
@@ -206,28 +206,44 @@ class TestBreaker:
             await go_on.wait()
             return "well"
 
-        calls = [asyncio.create_task(breaker.call(try_it, breaker.deadline())) for _ in range(5)]
+        calls = [asyncio.create_task(breaker.call(try_it, breaker.operation())) for _ in range(5)]
         await asyncio.sleep(0)
         go_on.set()
         assert sorted(filter(None, await asyncio.gather(*calls))) == ["well"]
         assert len(called) == 1
-        assert await breaker.call(works, breaker.deadline()) == "well"
+        assert await breaker.call(works, breaker.operation()) == "well"
 
     async def test_what_hangs_is_left_alone_once_the_budget_is_spent(self) -> None:
         breaker = Breaker(budget=0.01)
-        assert await breaker.call(hangs, breaker.deadline()) is None
+        assert await breaker.call(hangs, breaker.operation()) is None
 
     async def test_one_budget_for_all_calls_of_an_operation(self) -> None:
         clock = Clock()
-        breaker = Breaker(budget=0.05, clock=clock)
-        deadline = breaker.deadline()
-        clock.now += 0.06
-        assert await breaker.call(works, deadline) is None
-        assert await breaker.call(works, breaker.deadline()) == "well"
+        breaker = Breaker(budget=30, clock=clock)
+
+        async def takes(seconds: float) -> str:
+            clock.now += seconds
+            return "well"
+
+        budget = breaker.operation()
+        clock.now += 3600  # the engine's time, not the cache's
+        assert await breaker.call(lambda: takes(20), budget) == "well"
+        clock.now += 3600
+        assert await breaker.call(lambda: takes(20), budget) == "well"
+        assert budget.spent
+        assert await breaker.call(works, budget) is None
+        assert await breaker.call(works, breaker.operation()) == "well"
+
+    async def test_an_operation_that_the_cache_failed_goes_on_without_it(self) -> None:
+        breaker = Breaker(budget=3600)
+        budget = breaker.operation()
+        assert await breaker.call(fails, budget) is None
+        assert await breaker.call(works, budget) is None
+        assert await breaker.call(works, breaker.operation()) == "well"
 
     async def test_whoever_cancels_the_operation_is_obeyed(self) -> None:
         breaker = Breaker(budget=3600)
-        task = asyncio.create_task(breaker.call(hangs, breaker.deadline()))
+        task = asyncio.create_task(breaker.call(hangs, breaker.operation()))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

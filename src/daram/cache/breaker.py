@@ -12,6 +12,22 @@ T = TypeVar("T")
 log = logging.getLogger("daram.cache")
 
 
+class Budget:
+    """What one operation on the store may still spend on its cache.
+
+    ``left``: seconds. Only the time inside the cache's calls is taken off, not what the engine takes between them; one
+    that failed or was too late leaves nothing, so that a cache that is down is waited for once.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    @property
+    def spent(self) -> bool:
+        """Whether the cache has had its chance."""
+        return self.left <= 0
+
+
 class Breaker:
     """A circuit breaker (M. Nygard, "Release It!"): after ``failures`` in a row it is open for ``pause`` seconds,
     doubled each time up to ``longest``; then one call is let through to try.
@@ -42,25 +58,27 @@ class Breaker:
         """Whether calls are refused now."""
         return self._clock() < self._closed_until
 
-    def deadline(self) -> float:
-        """When the budget of an operation that begins now is spent (on the breaker's clock)."""
-        return self._clock() + self.budget
+    def operation(self) -> Budget:
+        """The budget of an operation that begins now."""
+        return Budget(self.budget)
 
-    async def call(self, work: Callable[[], Awaitable[T]], deadline: float) -> T | None:
+    async def call(self, work: Callable[[], Awaitable[T]], budget: Budget) -> T | None:
         """What ``work`` returns, or None where it failed, was too slow, or is not let through."""
-        left = deadline - self._clock()
-        if left <= 0 or self.is_open or self._trying:
+        if budget.spent or self.is_open or self._trying:
             return None
         trying = self._trying = self._in_a_row >= self._failures
+        begun = self._clock()
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(budget.left):
                 result = await work()
         except Exception as error:  # noqa: BLE001  # a cache may fail in any way; all of them are a miss
+            budget.left = 0.0
             self._failed(error)
             return None
         finally:
             if trying:
                 self._trying = False
+        budget.left -= self._clock() - begun
         self._in_a_row = 0
         self._pause = self._first_pause
         return result

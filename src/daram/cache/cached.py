@@ -18,7 +18,7 @@ from msgspec import structs
 
 from daram import ids
 from daram.cache.base import Cache
-from daram.cache.breaker import Breaker
+from daram.cache.breaker import Breaker, Budget
 from daram.cache.entry import Entry, decode, encode, stamp
 from daram.errors import ConfigError, Conflict, NotFound, OutcomeUnknown, StoreError
 from daram.model import UNSET, Appended, Conversation, LogEntry, Message, Part, Status, Turn, Unset
@@ -29,6 +29,9 @@ MAX_ENTRY = 256 << 10
 MAX_TAIL = 200
 # Wider ones are the engine's matter, whatever it allows.
 MAX_WINDOW = 1000
+_PAGE = 100
+# How many turns may be under way of which is remembered that the cache failed them.
+_MAX_FORSAKEN = 1000
 
 
 class CachedStore(StoreWrapper):
@@ -57,6 +60,8 @@ class CachedStore(StoreWrapper):
         self.misses = 0
         # The widest window that was asked for: more than that is never kept, since each change writes the whole entry.
         self._widest = 0
+        # Turns (by the token of their answer) whose beginning the cache failed: their end does not wait for it again.
+        self._forsaken: set[str] = set()
         self._secret = secret
         self._max_entry = max_entry
 
@@ -109,6 +114,10 @@ class CachedStore(StoreWrapper):
             partial=partial,
         )
         appended = await self._settle(look, turn.appended, messages, parent, window)
+        if look.budget.spent and turn.state == "started" and turn.answer is not None:
+            if len(self._forsaken) >= _MAX_FORSAKEN:
+                self._forsaken.clear()  # turns that never end here; what it costs the others is one more try
+            self._forsaken.add(turn.answer.token)
         return Turn(state=turn.state, appended=appended, answer=turn.answer, message=turn.message)
 
     async def finish_turn(
@@ -139,7 +148,10 @@ class CachedStore(StoreWrapper):
             usage=usage,
             metadata=metadata,
         )
-        await self._keep(await self._look(owner, id, done.messages, 0), done)
+        if token in self._forsaken:
+            self._forsaken.discard(token)
+        else:
+            await self._keep(await self._look(owner, id, done.messages, 0), done)
         return done
 
     # --- every other change drops the entry: it would fail the comparison anyway, and must not outlive a deletion ---
@@ -178,6 +190,21 @@ class CachedStore(StoreWrapper):
         await self.inner.delete(owner, id)
         await self._drop(owner, id)
 
+    async def delete_owner(self, owner: str) -> int:
+        """As the engine does it. What is made while it runs is left to the TTL: it would fail the comparison."""
+        names = []
+        cursor = None
+        while True:
+            page = await self.inner.list(owner, limit=_PAGE, cursor=cursor)
+            names += [conversation.id for conversation in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        done = await self.inner.delete_owner(owner)
+        for id in names:
+            await self._drop(owner, id)
+        return done
+
     async def delete_message(self, owner: str, id: str, message_id: str) -> Conversation:
         changed = await self.inner.delete_message(owner, id, message_id)
         await self._drop(owner, id)
@@ -203,7 +230,7 @@ class CachedStore(StoreWrapper):
 
     async def describe(self) -> dict[str, str]:
         said = await self.inner.describe()
-        about = await self.breaker.call(self.cache.describe, self.breaker.deadline())
+        about = await self.breaker.call(self.cache.describe, self.breaker.operation())
         said["cache"] = about or "configured, but it does not answer; turns go on without it"
         return said
 
@@ -217,7 +244,7 @@ class CachedStore(StoreWrapper):
 
     async def _look(self, owner: str, id: str, messages: Sequence[Message], window: int) -> _Look:
         """What the cache has, and the window to ask the engine for: none where the entry is long enough."""
-        look = _Look(owner, id, window, self.breaker.deadline())
+        look = _Look(owner, id, window, self.breaker.operation())
         if type(window) is not int or not 0 <= window <= MAX_WINDOW:
             return look  # as it should be asked for by nobody: the engine will say so
         self._widest = max(self._widest, min(window, MAX_TAIL))
@@ -229,7 +256,7 @@ class CachedStore(StoreWrapper):
         if not batch:
             return look
         key = look.key
-        value = await self.breaker.call(lambda: self.cache.get(key), look.deadline)
+        value = await self.breaker.call(lambda: self.cache.get(key), look.budget)
         entry = decode(value, key, self._secret, self._max_entry)
         if entry is None or entry.owner != owner:
             return look
@@ -282,31 +309,31 @@ class CachedStore(StoreWrapper):
             complete = len(done.tail) < look.asked
             entry = Entry(look.owner, done.etag, done.messages[-1].id, complete, done.tail)
         if entry is None:
-            await self._drop(look.owner, look.id)
+            await self._drop(look.owner, look.id, look.budget)
             return
         keep = self._widest or MAX_TAIL
         if len(entry.tail) > keep:
             entry = Entry(entry.owner, entry.etag, entry.head, False, entry.tail[-keep:])
         value = encode(entry, key, self._secret, self._max_entry)
         if value is None:
-            await self._drop(look.owner, look.id)
+            await self._drop(look.owner, look.id, look.budget)
             return
         seen = stamp(done.previous_etag if look.entry is None else look.entry.etag)
-        await self.breaker.call(lambda: self.cache.swap(key, seen, value), look.deadline)
+        await self.breaker.call(lambda: self.cache.swap(key, seen, value), look.budget)
 
-    async def _drop(self, owner: str, id: str) -> None:
+    async def _drop(self, owner: str, id: str, budget: Budget | None = None) -> None:
         key = ids.conversation_key(owner, id)
-        await self.breaker.call(lambda: self.cache.drop(key), self.breaker.deadline())
+        await self.breaker.call(lambda: self.cache.drop(key), budget or self.breaker.operation())
 
 
 class _Look:
-    """One operation's look into the cache: whose, until when, what was found and what to ask the engine for."""
+    """One operation's look into the cache: whose, what it may cost, what was found and what to ask the engine for."""
 
-    def __init__(self, owner: str, id: str, window: int, deadline: float) -> None:
+    def __init__(self, owner: str, id: str, window: int, budget: Budget) -> None:
         self.owner = owner
         self.id = id
         self.asked = window
-        self.deadline = deadline
+        self.budget = budget
         self.key: bytes | None = None
         self.entry: Entry | None = None
 

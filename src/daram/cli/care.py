@@ -91,9 +91,7 @@ def migrate(settings: Settings, dry_run: bool, post: bool) -> None:
                 click.echo(f"Now it is schema {(await store.schema_versions())[0]}.", err=True)
             if late:
                 numbers = ", ".join(map(str, late))
-                click.echo(
-                    f"Left for `daram migrate --post`, when no older release runs any more: {numbers}.", err=True
-                )
+                click.echo(f"Left for --post, when no process of an older release runs any more: {numbers}.", err=True)
         finally:
             await store.close()
 
@@ -179,7 +177,7 @@ def purge(settings: Settings) -> None:
     async def run() -> int:
         from daram.chat.recover import purge_all
 
-        async with await open_memory(settings) as memory:
+        async with await open_memory(settings, new=False) as memory:
             return await purge_all(memory)
 
     click.echo(f"{asyncio.run(run()):,} expired conversations are deleted", err=True)
@@ -192,8 +190,8 @@ def purge(settings: Settings) -> None:
 def erase(settings: Settings, owner: str, yes: bool) -> None:
     """Delete everything of OWNER for good: conversations, messages, answers, records.
 
-    From the engine and its search index at once; a cache forgets it when its time is over, and serves it to nobody
-    until then. Backups and exports are yours to delete.
+    From the engine, its search index and the cache that is set (DARAM_CACHE) at once; another process's cache
+    forgets it when its time is over, and serves it to nobody until then. Backups and exports are yours to delete.
     """
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("there is nobody to ask; say --yes to erase without being asked")
@@ -201,7 +199,7 @@ def erase(settings: Settings, owner: str, yes: bool) -> None:
         click.confirm(f"Delete everything of {owner} for good?", abort=True, err=True)
 
     async def run() -> int:
-        async with await open_memory(settings) as memory:
+        async with await open_memory(settings, new=False) as memory:
             return await memory.delete_owner(owner)
 
     click.echo(f"{asyncio.run(run()):,} conversations of {owner} are deleted, and all else of theirs", err=True)

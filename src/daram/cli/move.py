@@ -102,7 +102,7 @@ def export(settings: Settings, file: str, owner: str | None, conversation: str |
     async def run(out: IO[bytes]) -> Report:
         from daram.transfer.files import export as write
 
-        async with await open_memory(settings) as memory:
+        async with await open_memory(settings, new=False) as memory:
             whose = settings.owner if owner is None and conversation is not None else owner
             with shown(None if conversation else await _messages(memory)) as progress:
                 return await write(memory, out, owner=whose, conversation=conversation, progress=progress)

@@ -385,6 +385,26 @@ class SupportsMigrations(Protocol):
 
 
 @runtime_checkable
+class SupportsPostSteps(Protocol):
+    """An engine that several releases use at once while one takes the place of the other (``daram migrate --post``).
+
+    Opening the store applies the steps that only add; those that take away what an older release needs wait for this.
+    """
+
+    async def post_steps(self) -> list[int]:
+        """The numbers of the steps that opening the store leaves out; changes nothing.
+
+        Raises as ``schema_versions`` does.
+        """
+
+    async def migrate(self) -> list[int]:
+        """Apply all steps that are missing, those too; returns their numbers. Older releases cannot go on after it.
+
+        Raises as ``schema_versions`` does, and ``StoreReadOnly`` where the user may not.
+        """
+
+
+@runtime_checkable
 class SupportsBackup(Protocol):
     """An engine that keeps its data in one file of its own (``daram backup``, ``daram restore``)."""
 

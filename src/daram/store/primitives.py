@@ -55,7 +55,7 @@ class Primitives(ABC):
 
     @abstractmethod
     async def _set_up(self) -> None:
-        """Open and migrate; called once, before the first operation."""
+        """Open and migrate; called before the first operation, once by each event loop that begins with it."""
 
     @abstractmethod
     async def _tear_down(self) -> None:

@@ -38,14 +38,18 @@ def _machine() -> str:
 
 def identity() -> str:
     """This process as ``boot id, pid namespace, pid, start time``; empty where the system tells no such things."""
-    pid = os.getpid()
+    return _identity(os.getpid())
+
+
+@cache  # by the pid: after a fork it is another
+def _identity(pid: int) -> str:
     start = _start_time(pid)
     return f"{_machine()} {pid} {start}" if _machine() and start else ""
 
 
 def is_dead(process: str) -> bool:
     """Whether that process is known to be gone. False where nothing is known: then only its lease tells."""
-    if not process or not _machine():
+    if not process or process == identity() or not _machine():
         return False
     machine, pid, start = process.rsplit(" ", 2)
     if machine.split(" ")[0] != _machine().split(" ")[0]:

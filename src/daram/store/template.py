@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -29,7 +30,9 @@ class Engine(Primitives, Store):
     def __init__(self, *, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._closed = False
-        self._ready: asyncio.Lock | None = None
+        # One for each event loop that opens the store, while it does.
+        self._ready: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
+        self._ready = weakref.WeakKeyDictionary()
         self._is_set_up = False
 
     # --- the public operations ---
@@ -329,12 +332,16 @@ class Engine(Primitives, Store):
             raise StoreClosed("this store was closed; open it again with daram.open(…)")
         if self._is_set_up:
             return
-        if self._ready is None:
-            self._ready = asyncio.Lock()
-        async with self._ready:
-            if not self._is_set_up:
-                await self._set_up()
-                self._is_set_up = True
+        # A lock belongs to one loop. Two loops may set up at once: an engine for which that is not harmless, or that
+        # stays with a loop, has an ``_open`` of its own.
+        loop = asyncio.get_running_loop()
+        try:
+            async with self._ready.setdefault(loop, asyncio.Lock()):
+                if not self._is_set_up:
+                    await self._set_up()
+                    self._is_set_up = True
+        finally:
+            self._ready.pop(loop, None)  # it may hold the loop
 
     def _owner(self, owner: str) -> str:
         return validate.name(owner, "owner", self.limits.owner_chars)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import runpy
 import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -61,6 +63,12 @@ def _serve(pipe: Connection) -> None:
             pipe.send(found)
 
 
+def _from_file(file: str, name: str, *args: Any, **kwargs: Any) -> Store:
+    """Call a function of a file that need not be a module that can be imported."""
+    store: Store = runpy.run_path(file)[name](*args, **kwargs)
+    return store
+
+
 class _Remote:
     """The blocking face of one store in the other process."""
 
@@ -89,6 +97,10 @@ class StoreProcess:
     def open(self, make: Callable[..., Store], *args: Any, **kwargs: Any) -> Store:
         """The store that ``make(*args, **kwargs)`` (something that can be imported there) gives, in that process."""
         return AsyncOverSync(_Remote(self, self._ask(None, make, args, kwargs)))
+
+    def open_from(self, file: Path, name: str, *args: Any, **kwargs: Any) -> Store:
+        """The same with a function of a Python file, as tests have them, which are seldom on the path of imports."""
+        return self.open(_from_file, str(file), name, *args, **kwargs)
 
     def pause(self) -> None:
         """Stop it in mid-step (SIGSTOP); calls wait."""

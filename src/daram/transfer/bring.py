@@ -133,6 +133,7 @@ async def bring(source: Source, target: Memory, *, replace: bool = False) -> Out
             try:
                 relation = await _relation(source, await InStore.open(target, owner, id))
             except (NotFound, Changed):
+                await source.check()  # raises where it was the source that did not hold still
                 continue
             if relation == "equal":
                 return "equal"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from daram.errors import InvalidInput, NotFound, StoreReadOnly
+from daram.errors import Conflict, InvalidInput, NotFound, StoreReadOnly
 from daram.memory import Memory
 from daram.model import Conversation, OwnedRecord
 from daram.transfer.bring import Changed, InStore, Outcome, bring, same_state
@@ -137,7 +137,10 @@ async def _pass(source: Memory, target: Memory, report: Report, replace: bool, p
             raise group.exceptions[0] from None  # the others are of the same kind, or were cancelled for it
     async for records in scanned_records(source):
         for record in records:
-            await bring_record(target, record, report, replace)
+            try:
+                await bring_record(target, record, report, replace)
+            except InvalidInput as error:  # the target allows less than the source did
+                report.failed.append((record.owner, f"{record.record.namespace}/{record.record.key}", str(error)))
         progress(report)
     return report.new + report.replaced + report.records_written > before
 
@@ -174,12 +177,17 @@ async def bring_record(target: Memory, found: OwnedRecord, report: Report, repla
     record = found.record
     report.records += 1
     name = (found.owner, record.namespace, record.key)
-    there = await target.get_record(*name)
-    if there is not None and (there.value, there.expires_at) == (record.value, record.expires_at):
+    for _ in range(_PASSES):
+        there = await target.get_record(*name)
+        if there is not None and (there.value, there.expires_at) == (record.value, record.expires_at):
+            return
+        if there is not None and not replace:
+            break
+        expect = None if there is None else there.etag
+        try:
+            await target.put_record(*name, record.value, expect=expect, expires_at=record.expires_at)
+        except Conflict:
+            continue  # somebody wrote it meanwhile: look again
+        report.records_written += 1
         return
-    if there is not None and not replace:
-        report.records_kept.append(name)
-        return
-    expect = None if there is None else there.etag
-    await target.put_record(*name, record.value, expect=expect, expires_at=record.expires_at)
-    report.records_written += 1
+    report.records_kept.append(name)

@@ -70,10 +70,7 @@ async def _export_one(store: Memory, out: IO[bytes], found: Conversation, report
             async for chunk in source.entries():
                 for entry in chunk:
                     out.write(lines.encode(lines.of_entry(entry)))
-            # What was only added to meanwhile is whole as it was: a log grows at its end.
-            now = await store.get(owner, id)
-            if now.created_at != found.created_at or now.version < source.conversation.version:
-                raise Changed
+            await source.check()  # a message may have been deleted behind or before the place that was read
         except NotFound:
             out.write(lines.encode(GoneLine()))
             return

@@ -58,6 +58,11 @@ class _Loop:
                     home.failure = error
                     raise
                 home.failure = None
+                # Python 3.11's wait_for loses a cancellation that meets the end of what it waits for; the pool's worker
+                # would then go on for ever, and asyncio.run, which waits for it at the end of a loop, too.
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    await connection.close()
+                    raise asyncio.CancelledError
                 home.since[connection] = monotonic()
                 return connection
 

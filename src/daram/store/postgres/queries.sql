@@ -1,5 +1,5 @@
 -- Named queries; {schema} becomes the quoted name of the schema. See store/queries.py for how they are read.
--- Every one is a whole transaction. Those on conversations name the conversation's key.
+-- Every one is a whole transaction. Those on one conversation name its key.
 
 -- name: create_conversation
 SELECT r.kind, (r.c).* FROM {schema}.create_conversation($1, $2, $3, $4, $5, $6, $7) AS r;
@@ -47,10 +47,9 @@ SELECT {schema}.delete_owner($1, $2);
 SELECT {schema}.purge($1);
 
 -- name: append_one
-SELECT * FROM {schema}.append_messages(
+SELECT * FROM {schema}.append_one(
     $1, $2, $3, $4, $5, $6, $7, $8, $9,
-    ARRAY[$10::text], ARRAY[$11::text], ARRAY[$12::text], ARRAY[$13::bytea], ARRAY[$14::text], ARRAY[$15::text],
-    ARRAY[$16::bigint], ARRAY[$17::bigint], ARRAY[$18::text]);
+    $10, $11, $12, $13, $14, $15, $16, $17, $18);
 
 -- name: append_many
 SELECT * FROM {schema}.append_messages(
@@ -81,10 +80,9 @@ SELECT * FROM {schema}.siblings($1, $2, $3, $4);
 SELECT r.kind, (r.c).* FROM {schema}.use_branch($1, $2, $3, $4, $5) AS r;
 
 -- name: begin_one
-SELECT * FROM {schema}.begin_turn(
+SELECT * FROM {schema}.begin_one(
     $1, $2, $3, $4, $5, $6, $7, $8, $9,
-    ARRAY[$10::text], ARRAY[$11::text], ARRAY[$12::text], ARRAY[$13::bytea], ARRAY[$14::text], ARRAY[$15::text],
-    ARRAY[$16::bigint], ARRAY[$17::bigint], ARRAY[$18::text],
+    $10, $11, $12, $13, $14, $15, $16, $17, $18,
     $19, $20, $21, $22, $23, $24);
 
 -- name: begin_many
@@ -102,10 +100,7 @@ WHERE conversation = $1 AND id = $2 AND token = $3
 RETURNING cancel;
 
 -- name: finish_turn
-SELECT * FROM {schema}.finish_turn(
-    $1, $2, $3, $4, $5,
-    ARRAY[$6::text], ARRAY[$7::text], ARRAY[$8::text], ARRAY[$9::bytea], ARRAY[$10::text], ARRAY[$11::text],
-    ARRAY[$12::bigint], ARRAY[$13::bigint], ARRAY[$14::text]);
+SELECT * FROM {schema}.finish_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
 
 -- name: cancel_turn
 WITH found AS (

@@ -1,8 +1,9 @@
 """Daram's schema in a database: is it ours, is it of our time, and how it is brought up to date.
 
 A migration whose file is named ``NNNN_post_….sql`` is a *post* step: it takes away what older releases still use (a
-column, a function), and runs only when it is asked for, after the last process of the old release has ended. All others
-are *pre* steps: they only add, so that the old release works on beside the new one, and run when a store is opened.
+column, a function), and runs only when it is asked for (``daram migrate --post``), after the last process of the old
+release has ended; in a new schema nothing is old, and it runs at once. All others are *pre* steps: they only add, so
+that the old release works on beside the new one, and run when a store is opened.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Found(NamedTuple):
     applied: dict[int, str]
 
 
-async def look(pool: Pool, schema: str, migrations: Sequence[Migration] = MIGRATIONS) -> Found:
+async def look(pool: Pool, schema: str, migrations: Sequence[Migration]) -> Found:
     """What there is of the schema.
 
     Raises ``StoreCorrupt`` where it is another program's or was made by other steps, ``SchemaTooNew`` where a newer
@@ -83,16 +84,19 @@ def _check(applied: Sequence[tuple[Any, ...]], where: str, migrations: Sequence[
 
 
 def _missing(found: Found, migrations: Sequence[Migration], post: bool) -> list[Migration]:
-    return [m for m in migrations if m.number not in found.applied and (post or phase(m) == "pre")]
+    everything = post or not found.applied
+    return [m for m in migrations if m.number not in found.applied and (everything or phase(m) == "pre")]
 
 
 async def migrate(
-    pool: Pool, schema: str, *, post: bool = False, migrations: Sequence[Migration] = MIGRATIONS
+    pool: Pool, schema: str, *, post: bool = False, migrations: Sequence[Migration] | None = None
 ) -> list[int]:
     """Apply what is missing (post steps only with ``post``), all in one transaction; returns the numbers of the steps.
 
     Safe when several processes do it at once: the first does, the others wait and find nothing to do.
     """
+    if migrations is None:
+        migrations = MIGRATIONS
     if not _missing(await look(pool, schema, migrations), migrations, post):
         return []
     try:

@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS {schema}.migration (
 COMMENT ON TABLE {schema}.migration IS 'Daram: the steps that made this schema';
 
 -- name: enter
-SELECT set_config('search_path', quote_ident(%s) || ', pg_temp', true);
+SELECT set_config('search_path', quote_ident(%s) || ', pg_temp', true),
+       set_config('statement_timeout', '0', true);  -- an index of a large table takes its time
 
 -- name: enlist
 INSERT INTO migration (number, phase, name, checksum) VALUES (%s, %s, %s, %s);

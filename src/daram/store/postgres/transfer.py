@@ -18,6 +18,7 @@ from daram.store.postgres.index import terms
 from daram.store.postgres.pool import Pool, Row
 from daram.store.postgres.records import PostgresRecords
 from daram.store.postgres.rows import to_conversation, to_message
+from daram.store.postgres.schema import Found
 from daram.store.primitives import Ref
 from daram.store.queries import load_queries
 from daram.store.transfer import HIDDEN, LOG_BYTES, Chunk, TransferEngine, load_was_lost
@@ -138,10 +139,22 @@ class PostgresTransfer(PostgresRecords, TransferEngine):
         return page, json.dumps(rows[-1][:3]).encode() if len(rows) == limit else None
 
     async def schema_versions(self) -> tuple[int, int]:
+        return max((await self._found()).applied, default=0), len(schema.MIGRATIONS)
+
+    async def post_steps(self) -> builtins.list[int]:
+        found = await self._found()
+        if not found.applied:
+            return []  # a new schema gets them when it is made
+        return [m.number for m in schema.MIGRATIONS if schema.phase(m) == "post" and m.number not in found.applied]
+
+    async def migrate(self) -> builtins.list[int]:
+        await self._found()
+        return await schema.migrate(self.pool, self.schema, post=True)
+
+    async def _found(self) -> Found:
         if self._closed:
             raise StoreClosed("this store was closed; open it again with daram.open(…)")
-        found = await schema.look(self.pool, self.schema)
-        return max(found.applied, default=0), len(schema.MIGRATIONS)
+        return await schema.look(self.pool, self.schema, schema.MIGRATIONS)
 
 
 def _columns(ref: Ref, entries: builtins.list[LogEntry]) -> builtins.list[builtins.list[Any]]:

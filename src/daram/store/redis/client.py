@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,24 +21,39 @@ from redis.backoff import NoBackoff
 
 from daram.errors import ConfigError, DaramError, OutcomeUnknown, StoreUnavailable
 from daram.store.redis.errors import is_an_answer, translate, was_not_sent
+from daram.store.redis.lanes import Lanes, hang_up, pack
 
+log = logging.getLogger("daram.redis")
 _SCRIPTS = files("daram.store.redis").joinpath("scripts")
 # These are not about a conversation.
-_ALONE = frozenset({"forget", "settle", "put_record", "delete_record", "drop_records"})
+_ALONE = frozenset({"forget", "due", "settle", "put_record", "delete_record", "drop_records", "purge_records"})
+_WITH = "-- With: "
 _CONNECTIONS = 64
+# WAIT covers what was replicated up to the last write of its own connection, and a repeated call writes nothing. So
+# something is written behind every call: to give a key more time is replicated always, and needs no memory.
+_MARK = "daram:replicas"
+_YEARS = 10 * 365 * 24 * 3600 * 1000
+_EXTEND = ("PEXPIRE", _MARK, _YEARS)
+_MAKE = ("SET", _MARK, "", "PX", _YEARS)
 # Between two tries on a cluster, in seconds: a replica that takes over is waited for.
 _PAUSE = 0.1
 
 
 def _load() -> dict[str, tuple[str, str]]:
+    """Name -> digest and text. The first line of a script names the parts that are put in front of it: what a script
+    does not need would cost each of its calls a little, as its functions are made anew every time."""
+    texts = {entry.name: entry.read_text("utf-8") for entry in _SCRIPTS.iterdir() if entry.name.endswith(".lua")}
     found = {}
-    common = _SCRIPTS.joinpath("_common.lua").read_text("utf-8")
-    for entry in _SCRIPTS.iterdir():
-        name = entry.name.removesuffix(".lua")
-        if not name.startswith("_") and entry.name.endswith(".lua"):
-            text = entry.read_text("utf-8") if name in _ALONE else common + entry.read_text("utf-8")
-            # Redis names scripts by their SHA-1: an address, not a safeguard.
-            found[name] = (sha1(text.encode(), usedforsecurity=False).hexdigest(), text)
+    for file, text in texts.items():
+        name = file.removesuffix(".lua")
+        if name.startswith("_"):
+            continue
+        if name not in _ALONE:
+            first = text.partition("\n")[0]
+            parts = first.removeprefix(_WITH).split(", ") if first.startswith(_WITH) else []
+            text = "".join(texts[f"_{part}.lua"] for part in ("common", *parts)) + text
+        # Redis names scripts by their SHA-1: an address, not a safeguard.
+        found[name] = (sha1(text.encode(), usedforsecurity=False).hexdigest(), text)
     return found
 
 
@@ -55,7 +71,8 @@ class Server:
         self._timeout = timeout
         self._wait = wait
         self._pid = os.getpid()
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, Lanes | None]]
+        self._clients = weakref.WeakKeyDictionary()
         self._parents: list[Any] = []
         parts = urlsplit(url)
         self._parts = parts
@@ -69,16 +86,33 @@ class Server:
             self._places(parts)
 
     def client(self) -> Any:
-        """The client of the running loop."""
+        """The driver's client of the running loop."""
+        return self._here()[0]
+
+    def _here(self) -> tuple[Any, Lanes | None]:
+        """The client of the running loop; the lanes to its server, unless it is a cluster."""
         if self._pid != os.getpid():
             # Sockets of the parent process are not ours to use, nor to close: not even by being collected.
             self._parents.append(self._clients)
             self._clients = weakref.WeakKeyDictionary()
             self._pid = os.getpid()
         loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._clients[loop] = self._make(self._parts)
-        return self._clients[loop]
+        found = self._clients.get(loop)
+        if found is None:
+            self._leave_the_dead()
+            client = self._make(self._parts)
+            lanes = None if self.is_cluster else Lanes(client.connection_pool, self._timeout, _CONNECTIONS)
+            found = self._clients[loop] = (client, lanes)
+        return found
+
+    def _leave_the_dead(self) -> None:
+        """Close the connections of loops that have ended: they hold their loops, so that neither is ever collected."""
+        for reference in self._clients.keyrefs():
+            loop = reference()
+            found = self._clients.pop(loop, None) if loop is not None and loop.is_closed() else None
+            if found is not None:
+                client, lanes = found
+                hang_up([*(lanes.connections if lanes is not None else ()), *_connections_of(client)])
 
     def _make(self, parts: SplitResult) -> Any:
         options: dict[str, Any] = {
@@ -135,31 +169,43 @@ class Server:
         """
         digest, text = SCRIPTS[name]
         wait = self._wait if writes else 0
+        rest = (len(keys), *keys, *args)
 
         async def work() -> Any:
             try:
-                return await self._evaluate("EVALSHA", digest, keys, args, wait)
+                return await self._evaluate(("EVALSHA", digest, *rest), wait)
             except said.NoScriptError:
-                return await self._evaluate("EVAL", text, keys, args, wait)
+                return await self._evaluate(("EVAL", text, *rest), wait)
 
         return await self.call(work, writes=writes)
 
-    async def _evaluate(self, how: str, script: str, keys: Sequence[str], args: Sequence[Any], wait: int) -> Any:
-        client = self.client()
+    async def _evaluate(self, command: Sequence[Any], wait: int) -> Any:
         if not wait:
-            return await client.execute_command(how, script, len(keys), *keys, *args)
-        # WAIT is about the writes of its own connection: both go over the same one, in one round trip.
-        async with client.pipeline(transaction=False) as pipe:
-            pipe.execute_command(how, script, len(keys), *keys, *args)
-            pipe.execute_command("WAIT", wait, max(1, int(self._timeout * 500)))
-            reply, have = await pipe.execute(raise_on_error=False)
+            return await self._ask(command)
+        # All go over the same connection, in one round trip.
+        _, lanes = self._here()
+        assert lanes is not None  # a cluster with wait is refused
+        waiting = pack(("WAIT", wait, max(1, int(self._timeout * 500))))
+        reply, marked, have = await lanes.ask(pack(command), pack(_EXTEND), waiting)
         if isinstance(reply, Exception):
             raise reply
-        if not isinstance(have, int) or have < wait:
+        if marked == 0:  # the first call to this server, or since it was emptied
+            marked, have = await lanes.ask(pack(_MAKE), waiting)
+        if isinstance(marked, Exception) or not isinstance(have, int) or have < wait:
+            why = f"({marked})" if isinstance(marked, Exception) else f"only {have} of {wait} replicas have it so far"
             raise OutcomeUnknown(
-                f"{self.where}: only {have} of {wait} replicas have the write so far; it is on the primary. "
+                f"{self.where}: the write is on the primary, but {why}. "
                 "Repeat it with the same message ids: nothing is stored twice"
             )
+        return reply
+
+    async def _ask(self, command: Sequence[Any]) -> Any:
+        client, lanes = self._here()
+        if lanes is None:
+            return await client.execute_command(*command)
+        (reply,) = await lanes.ask(pack(command))
+        if isinstance(reply, Exception):
+            raise reply
         return reply
 
     async def run_many(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
@@ -167,28 +213,37 @@ class Server:
         if self.is_cluster:
             return await asyncio.gather(*(self.run(name, keys, args, writes=False) for keys, args in calls))
         digest, text = SCRIPTS[name]
+        return await self._many([("EVALSHA", digest, len(keys), *keys, *args) for keys, args in calls], text)
+
+    async def do_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send plain commands that only read: one round trip, on a cluster many at once."""
+        if self.is_cluster:
+            return await asyncio.gather(*(self.do(*command, writes=False) for command in commands))
+        return await self._many(commands)
+
+    async def _many(self, commands: Sequence[Sequence[Any]], script: str | None = None) -> list[Any]:
+        """``script``: the one that they run, for a server that does not know it."""
+        if not commands:
+            return []
 
         async def work() -> list[Any]:
-            client = self.client()
-            for known in (False, True):
-                async with client.pipeline(transaction=False) as pipe:
-                    for keys, args in calls:
-                        pipe.execute_command("EVALSHA", digest, len(keys), *keys, *args)
-                    replies: list[Any] = await pipe.execute(raise_on_error=False)
-                wrong = [reply for reply in replies if isinstance(reply, Exception)]
-                if not wrong:
-                    return replies
-                if known or not isinstance(wrong[0], said.NoScriptError):
-                    raise wrong[0]
-                await client.script_load(text)
-            raise AssertionError
+            _, lanes = self._here()
+            assert lanes is not None
+            replies = await lanes.ask(*map(pack, commands))
+            if script is not None and any(isinstance(reply, said.NoScriptError) for reply in replies):
+                await lanes.ask(pack(("SCRIPT", "LOAD", script)))
+                replies = await lanes.ask(*map(pack, commands))
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies
 
         found: list[Any] = await self.call(work, writes=False)
         return found
 
     async def do(self, *command: Any, writes: bool = True) -> Any:
         """Send one plain command."""
-        return await self.call(lambda: self.client().execute_command(*command), writes=writes)
+        return await self.call(lambda: self._ask(command), writes=writes)
 
     async def call(self, work: Callable[[], Awaitable[Any]], *, writes: bool = True) -> Any:
         """Await ``work()``; again where the connection broke: once, on a cluster, which may be choosing a new primary,
@@ -252,15 +307,35 @@ class Server:
 
     async def close(self) -> None:
         """Close the running loop's client; each loop closes its own."""
-        client = self._clients.pop(asyncio.get_running_loop(), None) if self._pid == os.getpid() else None
-        if client is None:
+        found = self._clients.pop(asyncio.get_running_loop(), None) if self._pid == os.getpid() else None
+        if found is None:
             return
-        await client.aclose()
-        if not self.is_cluster:
-            pool = client.connection_pool
-            await pool.disconnect()
-            for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
-                await sentinel.aclose()
+        client, lanes = found
+        try:
+            if lanes is not None:
+                await lanes.close()
+            await client.aclose()
+            if not self.is_cluster:
+                pool = client.connection_pool
+                await pool.disconnect()
+                for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+                    await sentinel.aclose()
+        except (said.RedisError, OSError, RuntimeError, AttributeError) as error:  # it is gone all the same
+            log.debug("closing the connections to %s: %r", self.where, error)
+
+
+def _connections_of(client: Any) -> list[Any]:
+    """Those that the driver keeps itself."""
+    if isinstance(client, RedisCluster):
+        client._initialize = True  # closed, as the driver sees it
+        manager: Any = client.nodes_manager
+        nodes = [*manager.nodes_cache.values(), *manager.startup_nodes.values()]
+        return [connection for node in nodes for connection in node._connections]
+    pool = client.connection_pool
+    found = [*pool._available_connections, *pool._in_use_connections]
+    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+        found += _connections_of(sentinel)
+    return found
 
 
 def _text(value: object) -> str:

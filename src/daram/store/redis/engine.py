@@ -84,16 +84,18 @@ class RedisStore(RedisTransfer):
         args = [*_append_args(ref, spec, now), *values.batch_args(spec.messages)]
         reply = await self._change("append", ref, now, *args, create=spec.create, expect=spec.expect)
         await self._settle(ref, now, int(reply[6]))
-        return values.to_appended(ref, reply)
+        return values.to_appended(ref, reply, spec.messages, now, spec.window)
 
     async def _tail(self, ref: Ref, limit: int) -> builtins.list[Message]:
-        return values.to_messages(await self._read("tail", ref, ref.id, limit))[::-1]
+        return values.to_tail(await self._read("tail", ref, ref.id, limit), limit)
 
     async def _messages(
         self, ref: Ref, limit: int, order: Order, after: tuple[int, int] | None
     ) -> tuple[builtins.list[Message], int]:
-        triples, leaf = await self._read("messages", ref, ref.id, limit, order, *(after or (0, 0)))
-        return values.to_messages(triples), int(leaf)
+        found, leaf = await self._read("messages", ref, ref.id, limit, order, *(after or (0, 0)))
+        if order == "desc":
+            return values.to_tail(found, limit)[::-1], int(leaf)
+        return values.to_messages(found), int(leaf)
 
     async def _message(self, ref: Ref, message_id: str) -> Message:
         return values.to_messages(await self._read("message", ref, ref.id, message_id, "0"))[0]
@@ -126,7 +128,7 @@ class RedisStore(RedisTransfer):
                 break
             dead = [rest[5]]
         await self._settle(ref, now, int(done[6]))
-        appended = values.to_appended(ref, done)
+        appended = values.to_appended(ref, done, spec.messages, now, spec.window)
         if state == b"finished":
             return Turn(state="finished", appended=appended, message=values.to_messages(rest)[0])
         found = values.to_answer(ref, rest)
@@ -140,7 +142,7 @@ class RedisStore(RedisTransfer):
         now = self._now()
         reply = await self._change("finish", ref, now, token, ids.etag(), now, *values.batch_args([message]))
         await self._settle(ref, now, int(reply[6]))
-        return values.to_appended(ref, reply)
+        return values.to_appended(ref, reply, [message], now, 0)
 
     async def _cancel_turn(self, ref: Ref, answer_id: str | None) -> int:
         return int((await self._run("cancel", ref, ref.id, answer_id or ""))[0])

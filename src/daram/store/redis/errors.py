@@ -27,7 +27,9 @@ def was_not_sent(error: BaseException) -> bool:
         return True
     if isinstance(error, said.RedisClusterException | said.ClusterError):
         return True  # nobody to send it to, or nothing but redirections
-    return any(sign in str(error) for sign in ("connecting to", "No connection available", "No master found"))
+    # The last is what the driver makes of READONLY behind a Sentinel: refused, not stored.
+    signs = ("connecting to", "No connection available", "No master found", "previous master is now a slave")
+    return any(sign in str(error) for sign in signs)
 
 
 def is_an_answer(error: BaseException) -> bool:

@@ -25,13 +25,13 @@ def namespaces(owner: str) -> str:
 
 
 def records(owner: str, namespace: str) -> list[str]:
-    """HASH key -> record, and ZSET of the keys in their order."""
+    """HASH key -> record, ZSET of the keys in their order, and ZSET of those that expire, score in µs."""
     tag = f"daram:{{r{ids.conversation_key(owner, namespace).hex()}}}"
-    return [f"{tag}:values", f"{tag}:order"]
+    return [f"{tag}:values", f"{tag}:order", f"{tag}:ends"]
 
 
 def shard(kind: str, key: bytes) -> str:
-    """ZSET of the conversations that a sweep looks at: ``lease`` or ``expiry``, score in µs."""
+    """ZSET of what a sweep looks at, score in µs: conversations (``lease``, ``expiry``) or namespaces (``records``)."""
     return f"daram:{kind}:{key[0] % SHARDS}"
 
 

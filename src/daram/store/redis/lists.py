@@ -96,6 +96,7 @@ class RedisLists(RedisRecords):
             offset += len(entries)
             entries = [(ref, score) for ref, score in entries if before is None or (score, ref.key) < before]
             calls = [(self._keys(ref), [self._offset(), ref.id]) for ref, _ in entries]
+            missing: builtins.list[tuple[Ref, int]] = []
             for (ref, score), reply in zip(entries, await self.server.run_many("get", calls), strict=True):
                 if reply[0] != b"!":
                     updated = int(reply[12])
@@ -109,17 +110,37 @@ class RedisLists(RedisRecords):
                 elif not isinstance(refusal(ref, [part.decode() for part in reply[1:]]), NotFound):
                     raise refusal(ref, [part.decode() for part in reply[1:]])
                 elif score < self._clock() - _YOUNG:
-                    member = keys.index_member(ref.key, ref.id)
-                    offset -= await self.server.run("forget", [name], [member, score])
+                    missing.append((ref, score))
+            offset -= await self._forget_missing(name, missing)
             if len(page) < 2 * limit:
                 break
         found.sort(key=lambda each: each[:2], reverse=True)
         return [conversation for _, _, conversation in found[:limit]]
 
+    async def _forget_missing(self, index: str, entries: builtins.list[tuple[Ref, int]]) -> int:
+        """Remove entries of conversations of which nothing is stored; what has expired is kept for who deletes it."""
+        traces = await self.server.run_many("traces", [(self._keys(ref), [self._offset()]) for ref, _ in entries])
+        gone = [entry for entry, there in zip(entries, traces, strict=True) if not there]
+        count = 0
+        for ref, score in gone:
+            count += await self.server.run("forget", [index], [keys.index_member(ref.key, ref.id), score])
+        return count
+
     async def _delete(self, ref: Ref) -> None:
-        await self._run("delete", ref, ref.id, TOMBSTONE_SECONDS * 1000, "0", secrets.token_hex(8))
+        await self._remove(ref, "0")
+
+    async def _remove(self, ref: Ref, which: str) -> builtins.list[bytes]:
+        """``which`` and the reply: as ``delete.lua`` says."""
+        index, member = keys.index(ref.owner), keys.index_member(ref.key, ref.id)
+        listed = None
         if self.server.is_cluster:
-            await self.server.do("ZREM", keys.index(ref.owner), keys.index_member(ref.key, ref.id))
+            listed = await self.server.do("ZSCORE", index, member, writes=False)
+        args = (ref.owner, ref.id, TOMBSTONE_SECONDS * 1000, which, secrets.token_hex(8))
+        reply: builtins.list[bytes] = await self._run("delete", ref, *args)
+        if listed is not None and reply[0] == b"1":
+            # Somebody may have made it anew meanwhile: then the entry is theirs.
+            await self.server.run("forget", [index], [member, listed])
+        return reply
 
     async def _delete_owner(self, owner: str) -> int:
         count = offset = 0
@@ -127,12 +148,10 @@ class RedisLists(RedisRecords):
             for member in page:
                 ref, _ = _entry(owner, member, b"0")
                 try:
-                    await self._delete(ref)
+                    await self._remove(ref, "2")
                     count += 1
                 except NotFound:
-                    # Expired, and it goes too; or one that somebody is just making: then the entry is theirs.
-                    expired = await self._purge_one(ref)
-                    offset += not expired
+                    offset += 1  # one that somebody is just making: the entry is theirs
         await self._delete_owner_records(owner)
         return count
 
@@ -141,26 +160,31 @@ class RedisLists(RedisRecords):
     async def _purge(self, limit: int) -> int:
         count = 0
         for shard in keys.shards("expiry"):
+            kept = 0
             while count < limit:
                 size = min(_CHUNK, limit - count)
-                command = ("ZRANGEBYSCORE", shard, "-inf", self._clock(), "WITHSCORES", "LIMIT", 0, size)
-                due = _pairs(await self.server.do(*command, writes=False))
+                due = _pairs(await self.server.run("due", [shard], [self._offset(), kept, size], writes=False))
                 for member, score in due:
-                    count += await self._purge_one(_swept(member))
-                    await self.server.run("forget", [shard], [member, score])
+                    done, later = await self._purge_one(_swept(member))
+                    count += done
+                    if later is None:
+                        await self.server.run("forget", [shard], [member, score])
+                    elif int(later) == int(float(score)):
+                        kept += 1  # by the clock of its own node it is not due yet
+                    else:
+                        await self.server.run("settle", [shard], [member, score, later])
                 if len(due) < size:
                     break
+        await self._purge_records()
         return count
 
-    async def _purge_one(self, ref: Ref) -> bool:
-        """Delete it if it has expired."""
+    async def _purge_one(self, ref: Ref) -> tuple[bool, bytes | None]:
+        """Delete it if it has expired: whether it had, and when it will where it has not."""
         try:
-            reply = await self._run("delete", ref, ref.id, TOMBSTONE_SECONDS * 1000, "1", secrets.token_hex(8))
+            done, *later = await self._remove(ref, "1")
         except NotFound:
-            return False
-        if reply[0] == b"1" and self.server.is_cluster:
-            await self.server.do("ZREM", keys.index(ref.owner), keys.index_member(ref.key, ref.id))
-        return bool(reply[0] == b"1")
+            return False, None
+        return done == b"1", (later[0] or None) if later else None
 
     async def _claim_dead(self, ref: Ref | None, limit: int, lease: float) -> builtins.list[Answer]:
         if ref is not None:

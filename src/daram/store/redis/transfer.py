@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+from hashlib import blake2b
 from typing import Any
 
 from daram import ids
@@ -17,6 +18,8 @@ from daram.store.transfer import HIDDEN, LOG_BYTES, Chunk, TransferEngine
 
 _CONVERSATIONS = "daram:{*}:c"
 _RECORDS = "daram:{r*}:values"
+# At how many namespaces one page of records looks.
+_NAMESPACES = 50
 
 
 class RedisTransfer(RedisSearch, TransferEngine):
@@ -48,13 +51,13 @@ class RedisTransfer(RedisSearch, TransferEngine):
 
     async def _scan(self, limit: int, after: bytes | None) -> tuple[builtins.list[Conversation], bytes | None]:
         names, position = await self._keyspace(_CONVERSATIONS, limit, after)
+        whose = await self.server.do_many([("HMGET", name, "owner", "id") for name in names])
         calls = []
-        for name in names:
-            owner, id = await self.server.do("HMGET", name, "owner", "id", writes=False)
+        for owner, id in whose:
             if owner is not None and id is not None:
                 ref = Ref(owner.decode(), id.decode(), ids.conversation_key(owner.decode(), id.decode()))
                 calls.append((self._keys(ref), [self._offset(), ref.id]))
-        replies = await self.server.run_many("get", calls) if calls else []
+        replies = await self.server.run_many("get", calls)
         return [values.to_conversation(reply) for reply in replies if reply[0] != b"!"], position
 
     async def _log(self, ref: Ref, after: int, limit: int) -> builtins.list[LogEntry]:
@@ -81,8 +84,14 @@ class RedisTransfer(RedisSearch, TransferEngine):
         ]
         for entry in chunk.entries:
             args += [entry.parent, "" if entry.question is None else entry.question, int(entry.deleted)]
-        if self.server.is_cluster and not chunk.more:
-            reply = await self._change("load", ref, updated, *args, create=True, expect=chunk.expect)
+        if self.server.is_cluster:
+            # As young while it is being made: a list forgets what has been missing for long.
+            now = self._now()
+            reply = await self._change("load", ref, now, *args, create=True, expect=chunk.expect)
+            if chunk.more:
+                await self._watch("expiry", ref, HIDDEN)  # a purge may have come between, and found nothing
+            else:
+                await self._settle(ref, now, updated)
         else:
             reply = await self._run("load", ref, *args, expect=chunk.expect)
         return values.to_conversation(reply)
@@ -90,18 +99,42 @@ class RedisTransfer(RedisSearch, TransferEngine):
     async def _scan_all_records(
         self, limit: int, after: bytes | None
     ) -> tuple[builtins.list[OwnedRecord], bytes | None]:
-        names, position = await self._keyspace(_RECORDS, limit, after)
-        found = []
-        for name in names:
-            whose = await self.server.do("HGET", name, "\n", writes=False)
-            if whose is None:
+        # Where the keyspace was scanned, what that gave, how many namespaces of it are done, the last key of the next.
+        where, mark, done, last = (None, "", 0, None) if after is None else json.loads(after)
+        names, position = await self._keyspace(_RECORDS, limit, None if where is None else where.encode())
+        names.sort()
+        seen = blake2b(b"\n".join(names), digest_size=8).hexdigest()
+        if seen != mark:  # the keyspace was ordered anew: once more, so that nothing is left out
+            done, last = 0, None
+        few = names[done : done + _NAMESPACES]
+        lows = [b"-" if n or last is None else b"(" + last.encode() for n in range(len(few))]
+        orders = [name.removesuffix(b":values") + b":order" for name in few]
+        whose = await self.server.do_many([("HGET", name, "\n") for name in few])
+        keys = await self.server.do_many(
+            [("ZRANGEBYLEX", order, low, "+", "LIMIT", 0, limit) for order, low in zip(orders, lows, strict=True)]
+        )
+        room, parts = limit, []
+        after = None
+        for n, (name, owner, there) in enumerate(zip(few, whose, keys, strict=True), done):
+            if owner is None or not there:
                 continue  # dropped meanwhile
-            owner, namespace = whose.decode().split("\n")
-            last: str | None = None
-            while page := await self._scan_records(owner, namespace, "", limit, last):
-                found += [OwnedRecord(owner=owner, record=record) for record in page]
-                last = page[-1].key
-        return found, position
+            parts.append((owner, name, there[:room]))
+            room -= len(there[:room])
+            if not room:
+                after = json.dumps([where, seen, n, parts[-1][2][-1].decode()]).encode()
+                break
+        else:
+            if done + len(few) < len(names):
+                after = json.dumps([where, seen, done + len(few), None]).encode()
+            elif position is not None:
+                after = json.dumps([position.decode(), "", 0, None]).encode()
+        stored = await self.server.do_many([("HMGET", name, *some) for _, name, some in parts])
+        found = []
+        for (whole, _, some), data in zip(parts, stored, strict=True):
+            owner, namespace = whole.decode().split("\n")
+            records = (self._record(namespace, key.decode(), value) for key, value in zip(some, data, strict=True))
+            found += [OwnedRecord(owner=owner, record=record) for record in records if record is not None]
+        return found, after
 
 
 def _scanned(reply: Any) -> tuple[int, builtins.list[bytes]]:

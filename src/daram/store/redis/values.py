@@ -77,6 +77,26 @@ def _to_message(seq: int, fields: list[bytes], parent: bytes, names: dict[int, b
         raise StoreCorrupt(f"message {seq} of a conversation cannot be read: {error}") from None
 
 
+def to_tail(reply: Sequence[Any], limit: int) -> list[Message]:
+    """The reply of ``tail`` in ``_tree.lua``, oldest first.
+
+    Raises ``StoreCorrupt`` where a value is not a message.
+    """
+    if len(reply) != 2:
+        return to_messages(reply)[::-1]
+    first, stored = reply
+    fields = [value.split(b"\n", 8) for value in stored]
+    names = {first: fields[0][7]} if len(stored) > limit and len(fields[0]) == 9 else {}
+    if len(stored) > limit:  # that one gives the next its parent's name
+        del fields[0]
+        first += 1
+    found = []
+    for seq, each in enumerate(fields, first):
+        found.append(_to_message(seq, each, b"", names))
+        names = {seq: each[7]}
+    return found
+
+
 def to_conversation(values: Sequence[bytes]) -> Conversation:
     """The reply of ``value_of`` in ``_common.lua``. A title is "+" and the title, or empty."""
     owner, id, title, metadata, pinned, archived, version, etag, last_seq, _, _, created, updated, expires, head = (
@@ -99,18 +119,32 @@ def to_conversation(values: Sequence[bytes]) -> Conversation:
     )
 
 
-def to_appended(ref: Ref, reply: Sequence[Any]) -> Appended:
-    """The reply of ``appended`` in ``_common.lua``; its tail comes newest first."""
-    version, etag, previous, parent, batch, tail, _ = reply
+def to_appended(ref: Ref, reply: Sequence[Any], sent: Sequence[Message], now: int, window: int) -> Appended:
+    """The reply of ``append`` or ``appended`` in ``_append.lua``; ``now``: the time that was sent with the batch."""
+    version, etag, previous, parent, batch, before, _ = reply
+    if isinstance(batch, int):  # stored just now: what was sent, and where it stands
+        messages = _placed(sent, batch, parent.decode() or None, now)
+        tail = (to_tail(before, window - len(sent)) + messages)[-window:] if window else []
+    else:
+        messages, tail = to_messages(batch), to_tail(before, window)
     return Appended(
         conversation=ref.id,
-        version=int(version),
+        version=version,
         etag=etag.decode(),
         previous_etag=previous.decode(),
         parent=parent.decode() or None,
-        messages=to_messages(batch),
-        tail=to_messages(tail)[::-1],
+        messages=messages,
+        tail=tail,
     )
+
+
+def _placed(sent: Sequence[Message], seq: int, parent: str | None, now: int) -> list[Message]:
+    found = []
+    for message in sent:
+        at = from_micros(now if message.created_at is None else to_micros(message.created_at))
+        found.append(msgspec.structs.replace(message, seq=seq, parent=parent, created_at=at))
+        seq, parent = seq + 1, message.id
+    return found
 
 
 def to_answer(ref: Ref, row: Sequence[bytes]) -> Answer:

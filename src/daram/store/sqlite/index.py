@@ -7,6 +7,8 @@ every search at once; its terms leave the file when the index is merged (``wipe`
 
 from __future__ import annotations
 
+import time
+
 import apsw
 
 from daram import ids
@@ -19,8 +21,9 @@ from daram.text.analyzer import Query, fts5_match, index_terms, matches, parse_q
 # How many documents one transaction takes into the index, and how many characters of text (a few tens of milliseconds).
 GROUP = 500
 CHARACTERS = 1_000_000
-# How many pages of the index one transaction merges.
+# How many pages of the index are merged at once, and for how long one transaction goes on, in seconds.
 _PAGES = 200
+_WIPING = 0.03
 
 
 # "§" keeps them out of reach of what users write: the analyzer makes no term that has it.
@@ -69,15 +72,19 @@ def wipe(db: apsw.Connection) -> bool:
     """Merge a part of the index, so that what was deleted leaves the file; returns whether more is to be done.
 
     https://sqlite.org/fts5.html#the_merge_command: a negative number begins a merge of everything, positive ones go on,
-    and it is complete when one changes nothing.
+    and it is complete when one changes nothing. That must be reached within one transaction: where others write without
+    end, the next one finds new pieces to merge.
     """
-    stale = value(db, "stale")
-    before = db.total_changes()
-    if stale:
+    stale: int = value(db, "stale")
+    deadline = time.monotonic() + _WIPING
+    while stale:
+        before = db.total_changes()
         run(db, "merge", (-_PAGES if stale == 1 else _PAGES,))
-    is_done = stale == 0 or (stale == 2 and db.total_changes() - before < 2)
-    run(db, "set_stale", (0 if is_done else 2,))
-    return not is_done
+        stale = 0 if stale == 2 and db.total_changes() - before < 2 else 2
+        if time.monotonic() >= deadline:
+            break
+    run(db, "set_stale", (stale,))
+    return stale != 0
 
 
 def search(

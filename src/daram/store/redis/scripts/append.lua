@@ -1,9 +1,10 @@
+-- With: tree, write, append
 -- ARGV: owner, id, create, parent, expect, window, etag of a new conversation, etag, updated, batch.
 local owner, id, create, wanted, expect, window = arg(), arg(), arg(), arg(), arg(), tonumber(arg())
 local first_etag, etag, updated = arg(), arg(), arg()
 local batch = read_batch()
 local found = find()
-local fresh = false
+local parent = 0
 if not found then
     if create ~= '1' or is_tombstoned() then
         return missing(id)
@@ -16,26 +17,21 @@ if not found then
         return fail('not found', 'message', string.sub(wanted, 2))
     end
     found = make(owner, id, '', '', '', first_etag, updated)
-    fresh = true
-end
-if not fresh then
-    local stored, wrong = repeated(batch, wanted)
+else
+    local stored, wrong = repeated(batch, wanted, answering())
     if wrong then
         return wrong
     end
     if stored then
-        local parent = parse(raw(stored[1])).parent
-        return appended(found, found.etag, stored[1], stored[#stored], parent, stored[#stored], window)
+        return appended(found, stored[1], stored[#stored], window)
     end
     wrong = unexpected(found, expect)
     if wrong then
         return wrong
     end
+    parent, wrong = place(found, wanted)
+    if wrong then
+        return wrong
+    end
 end
-local parent, wrong = place(found, wanted)
-if wrong then
-    return wrong
-end
-local previous, first = found.etag, found.last_seq + 1
-insert(found, batch, parent, true, nil, etag, updated)
-return appended(found, previous, first, found.last_seq, parent, found.head, window)
+return append(found, batch, parent, true, nil, etag, updated, window)

@@ -1,3 +1,4 @@
+-- With: tree, write, append, answers
 -- ARGV: owner, id, create, parent, expect, window, etag of a new conversation, etag, updated,
 -- answer id, lease in microseconds, model, token, process, number and names of dead processes, batch.
 local owner, id, create, wanted, expect, window = arg(), arg(), arg(), arg(), arg(), tonumber(arg())
@@ -9,12 +10,14 @@ for _ = 1, tonumber(arg()) do
 end
 local batch = read_batch()
 
+local running = answering()
+
 local function late(row)
-    return row.till <= now or dead[row.process] == true
+    return row.till <= now() or dead[row.process] == true
 end
 
 local function busy(found, at)
-    for _, row in ipairs(rows()) do
+    for _, row in ipairs(next(running) and rows() or {}) do
         if on_path(found, row.question, at) then
             return fail('busy', row.id, late(row) and '1' or '0', row.process)
         end
@@ -43,7 +46,7 @@ local function answer_taken()
     if seq and parse(raw(seq)).deleted then
         return fail('gone', 'message', answer_id)
     end
-    if seq or redis.call('HEXISTS', a, answer_id) == 1 then
+    if seq or running[answer_id] then
         return fail('answer taken', answer_id)
     end
     return nil
@@ -66,8 +69,7 @@ if #batch == 0 then
     if parse(value).deleted then
         return fail('gone', 'message', parse(value).id)
     end
-    done = { num(found.version), found.etag, found.etag, name(question), {}, tail(found, question, window),
-        found.updated }
+    done = { found.version, found.etag, found.etag, name(question), {}, tail(found, question, window), found.updated }
     local mine = row_of(answer_id)
     if mine and mine.question == question and not late(mine) then
         return { 'started', done, row_value(mine, true) }
@@ -75,14 +77,14 @@ if #batch == 0 then
 else
     local stored, wrong
     if not fresh then
-        stored, wrong = repeated(batch, wanted)
+        stored, wrong = repeated(batch, wanted, running)
         if wrong then
             return wrong
         end
     end
     if stored then
         question = stored[#stored]
-        done = appended(found, found.etag, stored[1], question, parse(raw(stored[1])).parent, question, window)
+        done = appended(found, stored[1], question, window)
         for _, row in ipairs(rows()) do
             if row.question == question and not late(row) then
                 local mine = row.id == answer_id
@@ -105,7 +107,7 @@ else
             end
         end
         if best then
-            return { 'finished', done, with_parents({ num(best), raw(best) }) }
+            return { 'finished', done, with_parents({ best, raw(best) }) }
         end
     end
 end
@@ -134,14 +136,12 @@ else
     else
         found = make(owner, id, '', '', '', first_etag, updated)
     end
-    local previous, first = found.etag, found.last_seq + 1
-    insert(found, batch, parent, true, nil, etag, updated)
-    done = appended(found, previous, first, found.last_seq, parent, found.head, window)
+    done = append(found, batch, parent, true, nil, etag, updated, window)
     question = found.head
     sibling = false
 end
-local row = { id = answer_id, question = question, sibling = sibling and '1' or '0', cancel = '0', created = num(now),
-    till = now + lease, token = token, process = process, model = model, text = '' }
+local row = { id = answer_id, question = question, sibling = sibling and '1' or '0', cancel = '0', created = num(now()),
+    till = now() + lease, token = token, process = process, model = model, text = '' }
 keep_row(row)
 watch_lease(found, row.till)
-return { 'started', done, row_value(row, true) }
+return { 'started', done, row_value(row, true, #batch > 0 and batch[#batch].id or nil) }

@@ -1,3 +1,4 @@
+-- With: answers
 -- ARGV: id, answer id or "".
 local id, answer_id = arg(), arg()
 if not find() then

@@ -1,3 +1,4 @@
+-- With: answers
 -- ARGV: answer id, process and end of lease that were seen, new token, new process, lease in microseconds.
 local id, process, till, token, mine, lease = arg(), arg(), tonumber(arg()), arg(), arg(), tonumber(arg())
 local found = find()
@@ -10,7 +11,7 @@ if not row or row.process ~= process or row.till ~= till then
 end
 row.token = token
 row.process = mine
-row.till = now + lease
+row.till = now() + lease
 keep_row(row)
 watch_lease(found, row.till)
 return row_value(row, true)

@@ -1,3 +1,4 @@
+-- With: write
 -- ARGV: owner, id, title, metadata, expires, etag, updated. A title is "+" and the title, or "".
 local owner, id, title, metadata, expires, etag, updated = arg(), arg(), arg(), arg(), arg(), arg(), arg()
 local found = find()

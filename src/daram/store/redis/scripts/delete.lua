@@ -1,17 +1,20 @@
--- ARGV: id, milliseconds that the tombstone stays, "1" to delete also what has expired (the purge), who deletes it.
-local id, stay, expired, token = arg(), arg(), arg(), arg()
-if not find() then
+-- With: write
+-- ARGV: owner, id, milliseconds that the tombstone stays, which ("0": what has not expired, "1": what has, as the purge
+-- does, "2": whatever is there), who deletes it. Reply: "1", or "0" and when it expires.
+local owner, id, stay, which, token = arg(), arg(), arg(), arg(), arg()
+local found = find()
+if not found then
     if redis.call('GET', d) == token then
         return { '1' } -- once more, by the same caller
     end
-    if expired ~= '1' or redis.call('EXISTS', c) == 0 then
+    if which == '0' or redis.call('EXISTS', c, m, i, f, s, l, a, q) == 0 then
         return fail('not found', 'conversation', id)
     end
-elseif expired == '1' then
-    return { '0' } -- it was given more time meanwhile
+elseif which == '1' then
+    return { '0', found.expires } -- it was given more time meanwhile, or has some left by this clock
 end
-clear()
-if expired ~= '1' then -- what has expired may be made again
+clear(owner, id)
+if which ~= '1' then -- what the purge took may be made again
     redis.call('SET', d, token, 'PX', stay)
 end
 return { '1' }

@@ -1,3 +1,4 @@
+-- With: write
 -- ARGV: id, message id, etag.
 local id, message_id, etag = arg(), arg(), arg()
 local found = find()
@@ -12,7 +13,8 @@ local old = seq and parse(raw(seq))
 if not old or old.deleted then
     return fail('not found', 'message', message_id)
 end
-redis.call('LSET', m, seq - 1, table.concat({ num(old.parent), '1', old.created,
-    old.question and num(old.question) or '', old.role, old.status, '', old.id, '' }, '\n'))
+redis.call('HSET', c, 'holes', '1')
+redis.call('LSET', m, seq - 1, table.concat({ old.parent, '1', old.created, old.question or '', old.role,
+    old.status, '', old.id, '' }, '\n'))
 change(found, etag)
 return value_of(found)

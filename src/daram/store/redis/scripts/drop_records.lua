@@ -1,6 +1,7 @@
--- KEYS: values, order, the owner's namespaces (on a single server). ARGV: namespace.
-redis.call('UNLINK', KEYS[1], KEYS[2])
-if KEYS[3] then
-    redis.call('SREM', KEYS[3], ARGV[1])
+-- KEYS: as of put_record. ARGV: namespace, whose they are.
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
+if KEYS[4] then
+    redis.call('SREM', KEYS[4], ARGV[1])
+    redis.call('ZREM', KEYS[5], ARGV[2])
 end
 return 1

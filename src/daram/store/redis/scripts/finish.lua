@@ -1,3 +1,4 @@
+-- With: tree, write, append, answers
 -- ARGV: token, etag, updated, batch of one. Reply: whether a row was removed, and what an append answers.
 local token, etag, updated = arg(), arg(), arg()
 local batch = read_batch()
@@ -13,7 +14,7 @@ if not row or row.token ~= token then
     if not old or old.deleted or old.digest ~= batch[1].digest then
         return fail('lease lost', id)
     end
-    return appended(found, found.etag, seq, seq, old.parent, seq, 0)
+    return appended(found, seq, seq, 0)
 end
 redis.call('HDEL', a, id)
 if leases and redis.call('EXISTS', a) == 0 then
@@ -24,6 +25,4 @@ local parent = row.question
 if row.sibling ~= '1' then
     parent = in_use and found.head or leaf_under(found, row.question)
 end
-local previous = found.etag
-insert(found, batch, parent, in_use, parent ~= row.question and row.question or nil, etag, updated)
-return appended(found, previous, found.last_seq, found.last_seq, parent, found.last_seq, 0)
+return append(found, batch, parent, in_use, parent ~= row.question and row.question or nil, etag, updated, 0)

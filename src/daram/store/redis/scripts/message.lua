@@ -1,3 +1,4 @@
+-- With: tree
 -- ARGV: id, message id, "1" for it and its siblings.
 local id, message_id, siblings = arg(), arg(), arg()
 local found = find()
@@ -10,13 +11,13 @@ if not seq or parse(value).deleted then
     return fail('not found', 'message', message_id)
 end
 if siblings ~= '1' then
-    return with_parents({ num(seq), value })
+    return with_parents({ seq, value })
 end
 local out = {}
 for _, child in ipairs(children(found, parse(value).parent)) do
     local other = raw(child)
     if not parse(other).deleted then
-        out[#out + 1] = num(child)
+        out[#out + 1] = child
         out[#out + 1] = other
     end
 end

@@ -1,3 +1,4 @@
+-- With: tree
 -- ARGV: id, limit, order, seq, leaf (both 0 without a cursor). See Engine._messages.
 local id, limit, order, seq, leaf = arg(), tonumber(arg()), arg(), tonumber(arg()), tonumber(arg())
 local found = find()
@@ -9,7 +10,7 @@ if order == 'desc' then
     if seq > 0 then
         start = seq <= found.last_seq and parse(raw(seq)).parent or 0
     end
-    return { tail(found, start, limit), num(found.head) }
+    return { tail(found, start, limit), found.head }
 end
 if seq == 0 or on_path(found, seq, found.head) then
     leaf = found.head
@@ -19,18 +20,19 @@ if leaf <= found.last_seq then
     local at = leaf
     while at > seq do
         local low, parent = run_of(found, at)
-        table.insert(path, 1, { math.max(low, seq + 1), at })
+        path[#path + 1] = { math.max(low, seq + 1), at }
         at = parent
     end
 end
 local out, count = {}, 0
-for _, run in ipairs(path) do
+for n = #path, 1, -1 do
+    local run = path[n]
     local low = run[1]
     while low <= run[2] and count < limit do
         local high = math.min(run[2], low + (limit - count) - 1)
-        for n, value in ipairs(redis.call('LRANGE', m, low - 1, high - 1)) do
+        for place, value in ipairs(redis.call('LRANGE', m, low - 1, high - 1)) do
             if not parse(value).deleted then
-                out[#out + 1] = num(low + n - 1)
+                out[#out + 1] = low + place - 1
                 out[#out + 1] = value
                 count = count + 1
             end
@@ -38,4 +40,4 @@ for _, run in ipairs(path) do
         low = high + 1
     end
 end
-return { with_parents(out), num(leaf) }
+return { with_parents(out), leaf }

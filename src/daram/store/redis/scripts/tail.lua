@@ -1,3 +1,4 @@
+-- With: tree
 -- ARGV: id, limit. The newest first.
 local id, limit = arg(), tonumber(arg())
 local found = find()

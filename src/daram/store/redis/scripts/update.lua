@@ -1,3 +1,4 @@
+-- With: write
 -- ARGV: id, etag, then pairs of field and value.
 local id, etag = arg(), arg()
 local found = find()

@@ -1,3 +1,4 @@
+-- With: tree, write
 -- ARGV: id, message id, etag.
 local id, message_id, etag = arg(), arg(), arg()
 local found = find()
@@ -14,6 +15,6 @@ end
 found.head = leaf_under(found, seq)
 change(found, etag)
 if found.branched == 1 then
-    redis.call('ZADD', l, found.version, num(found.head))
+    redis.call('ZADD', l, found.version, found.head)
 end
 return value_of(found)

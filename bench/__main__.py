@@ -20,6 +20,7 @@ MORE = {
     "redis": "bench.redis_turns",
     "cache": "bench.cache_turns",
     "sizes": "bench.sizes",
+    "streams": "bench.streams",
 }
 
 

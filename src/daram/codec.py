@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from daram import ids
 from daram.errors import InvalidInput, StoreCorrupt
 from daram.model import Message, Part
 
@@ -101,3 +102,14 @@ def decode_cursor(cursor: object, kind: str, scope: bytes, *types: type) -> list
     except (TypeError, ValueError, KeyError, msgspec.DecodeError):
         raise InvalidInput("cursor", "is not a next_cursor of this list; begin again without one") from None
     return list(found[2:])
+
+
+def list_cursor(owner: str, updated_at: datetime, id: str) -> str:
+    """Where the list of an owner's conversations goes on behind this one."""
+    key = ids.conversation_key(owner, id)
+    return encode_cursor("list", ids.owner_key(owner), to_micros(updated_at), key)
+
+
+def messages_cursor(owner: str, id: str, order: str, seq: int, leaf: int) -> str:
+    """Where the messages of the branch that ends at ``leaf`` go on behind ``seq``."""
+    return encode_cursor(f"messages.{order}", ids.conversation_key(owner, id), seq, leaf)

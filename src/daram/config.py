@@ -15,6 +15,7 @@ from daram.settings import OPENAI_URL, Settings, mask
 
 if TYPE_CHECKING:
     from daram.chat import Chatbot
+    from daram.chat.events import EventLog
     from daram.chat.title import OnTitle
     from daram.llm.base import ChatModel
     from daram.memory import Memory
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Settings",
     "make_chatbot",
+    "make_events",
     "make_model",
     "make_store",
     "open_chatbot",
@@ -132,8 +134,29 @@ def _no_model(reason: str) -> ChatModel:
     return NoModel(reason)
 
 
-def make_chatbot(settings: Settings, memory: Memory, model: ChatModel, *, on_title: OnTitle | None = None) -> Chatbot:
-    """The chatbot over a memory and a model, by the settings; ``on_title`` hears of the titles it makes."""
+def make_events(settings: Settings) -> EventLog:
+    """The log in which the events of running answers are kept. Raises ``ConfigError``, ``MissingExtra``."""
+    if settings.redis is not None:
+        from daram.chat.redis_events import RedisEventLog
+
+        return RedisEventLog(settings.redis)
+    from daram.chat.events import MemoryEventLog
+
+    return MemoryEventLog()
+
+
+def make_chatbot(
+    settings: Settings,
+    memory: Memory,
+    model: ChatModel,
+    *,
+    events: EventLog | None = None,
+    on_title: OnTitle | None = None,
+) -> Chatbot:
+    """The chatbot over a memory and a model, by the settings; ``on_title`` hears of the titles it makes.
+
+    ``events`` is not closed with it; None is a log of its own, in the memory of this process.
+    """
     from daram.chat import Chatbot
     from daram.llm.base import Options
 
@@ -146,6 +169,7 @@ def make_chatbot(settings: Settings, memory: Memory, model: ChatModel, *, on_tit
         titles=settings.titles,
         lease=settings.lease,
         wait=settings.wait,
+        events=events,
         on_title=on_title,
     )
 

@@ -8,24 +8,36 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
-from urllib.parse import quote, urlsplit
+from typing import Any, Final, Self
+from urllib.parse import quote
 
 from daram.errors import ConfigError
+from daram.kinds import (
+    SWITCH,
+    TEXT,
+    Kind,
+    matching,
+    numbers,
+    read_database,
+    read_endpoint,
+    read_hosts,
+    read_issuer,
+    read_key,
+    read_networks,
+    read_origin,
+    read_origins,
+    read_path,
+    read_printable,
+    seconds,
+    whole,
+)
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 # Up to the last "@" in front of the path, as where URLs are read; or as an option, as libpq and Redis take it.
 _PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/\s]+@|([?&]password=)[^&\s]+")
-
-
-class Kind(NamedTuple):
-    """What a value may be: ``read`` takes its text and raises ValueError where it is not what ``allowed`` says."""
-
-    read: Callable[[str], Any]
-    allowed: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,74 +50,6 @@ class Variable:
     default: str
     flag: str
     secret: bool
-
-
-# --- kinds ----------------------------------------------------------------------------------------------------------
-
-
-def _numbers(read: Callable[[str], float], low: float, high: float, what: str) -> Kind:
-    def checked(text: str) -> float:
-        number = read(text)
-        if not low <= number <= high:
-            raise ValueError(text)
-        return number
-
-    return Kind(checked, f"{what} from {low:,} to {high:,}")
-
-
-def _whole(low: int, high: int, what: str = "a whole number") -> Kind:
-    return _numbers(int, low, high, what)
-
-
-def _seconds(low: float, high: float) -> Kind:
-    return _numbers(float, low, high, "seconds,")
-
-
-def _matching(pattern: str, allowed: str) -> Kind:
-    def read(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(text)
-        return text
-
-    return Kind(read, allowed)
-
-
-def _read_path(text: str) -> Path:
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError as error:  # "~somebody", whom the system does not know
-        raise ValueError(text) from error
-
-
-def _read_printable(text: str) -> str:
-    if not text or not text.isprintable():
-        raise ValueError(text)
-    return text
-
-
-def _read_key(text: str) -> str:
-    if len(text.encode()) > 64:
-        raise ValueError(text)
-    return text
-
-
-def _read_endpoint(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # raises for what is no port
-        raise ValueError(text)
-    return text.rstrip("/")
-
-
-def _read_switch(text: str) -> bool:
-    if text.lower() in ("on", "true", "yes", "1"):
-        return True
-    if text.lower() in ("off", "false", "no", "0"):
-        return False
-    raise ValueError(text)
-
-
-_TEXT = Kind(str, "text")
-_SWITCH = Kind(_read_switch, "`on`, `off`")
 
 
 def _data_directory() -> Path:
@@ -143,6 +87,8 @@ def _setting(
 def _as_text(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -152,7 +98,7 @@ class Settings:
 
     data: Path = _setting(
         "DARAM_DATA",
-        Kind(_read_path, "a directory; made where there is none, readable by its owner only"),
+        Kind(read_path, "a directory; made where there is none, readable by its owner only"),
         "The data directory: the database, the weights of local models.",
         default=_data_directory,
         shown="`~/.local/share/daram` (Linux), `~/Library/Application Support/daram` (macOS), "
@@ -162,7 +108,7 @@ class Settings:
     store: str = _setting(
         "DARAM_STORE",
         Kind(
-            _read_printable,
+            read_printable,
             "`sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, `postgresql://USER:PASSWORD@HOST/DATABASE`, "
             "`redis://HOST:6379/0`, `memory://` (kept until the program ends)",
         ),
@@ -173,115 +119,229 @@ class Settings:
     )
     cache: str | None = _setting(
         "DARAM_CACHE",
-        Kind(_read_printable, "`memory://`, `redis://HOST:6379/0`, `django:ALIAS`; several with a comma between"),
+        Kind(read_printable, "`memory://`, `redis://HOST:6379/0`, `django:ALIAS`; several with a comma between"),
         "A cache in front of the store, where the ends of conversations are kept for turns.",
         shown="none",
     )
     cache_key: str | None = _setting(
         "DARAM_CACHE_KEY",
-        Kind(_read_key, "text of at most 64 bytes in UTF-8"),
+        Kind(read_key, "text of at most 64 bytes in UTF-8"),
         "A secret that keeps others from writing to the cache.",
         shown="none",
         secret=True,
     )
     owner: str = _setting(
         "DARAM_OWNER",
-        Kind(_read_printable, "printable text"),
+        Kind(read_printable, "printable text"),
         "Whose conversations the terminal and the page show.",
         default="local",
         flag="--owner",
     )
     model: str = _setting(
         "DARAM_MODEL",
-        _matching(r"auto|local|openai:\S+", "`auto`, `local`, `openai:NAME`"),
+        matching(r"auto|local|openai:\S+", "`auto`, `local`, `openai:NAME`"),
         "The language model. `auto`: the endpoint where one is set (`OPENAI_MODEL` and one of `OPENAI_BASE_URL`, "
         "`OPENAI_API_KEY`), else the local one.",
         default="auto",
         flag="--model",
     )
     openai_model: str | None = _setting(
-        "OPENAI_MODEL", _TEXT, "The name of the model at the endpoint, for `auto`.", shown="none"
+        "OPENAI_MODEL", TEXT, "The name of the model at the endpoint, for `auto`.", shown="none"
     )
     base_url: str | None = _setting(
         "OPENAI_BASE_URL",
-        Kind(_read_endpoint, "an `http://` or `https://` URL"),
+        Kind(read_endpoint, "an `http://` or `https://` URL"),
         "The OpenAI-compatible endpoint.",
         shown=f"`{OPENAI_URL}`",
     )
-    api_key: str | None = _setting("OPENAI_API_KEY", _TEXT, "The key for that endpoint.", shown="none", secret=True)
+    api_key: str | None = _setting("OPENAI_API_KEY", TEXT, "The key for that endpoint.", shown="none", secret=True)
     local_model: Path | None = _setting(
         "DARAM_LOCAL_MODEL",
-        Kind(_read_path, "a GGUF file"),
+        Kind(read_path, "a GGUF file"),
         "A model file of your own instead of the weights that `daram model get` fetches.",
         shown="none",
     )
     threads: int | None = _setting(
         "DARAM_THREADS",
-        _whole(1, 1024),
+        whole(1, 1024),
         "Threads that the local model generates with.",
         shown="one fewer than there are processors",
     )
-    system: str | None = _setting(
-        "DARAM_SYSTEM", _TEXT, "The system prompt: how the model should behave.", shown="none"
-    )
+    system: str | None = _setting("DARAM_SYSTEM", TEXT, "The system prompt: how the model should behave.", shown="none")
     window: int = _setting(
-        "DARAM_WINDOW", _whole(1, 1000), "How many of the last messages go to the model, if they fit.", default=20
+        "DARAM_WINDOW", whole(1, 1000), "How many of the last messages go to the model, if they fit.", default=20
     )
     context_tokens: int | None = _setting(
         "DARAM_CONTEXT_TOKENS",
-        _whole(256, 10_000_000, "tokens,"),
+        whole(256, 10_000_000, "tokens,"),
         "The length of the model's context, answer included.",
         shown="what the model says of itself",
     )
     max_tokens: int | None = _setting(
-        "DARAM_MAX_TOKENS", _whole(1, 1_000_000, "tokens,"), "The longest answer.", shown="left to the model"
+        "DARAM_MAX_TOKENS", whole(1, 1_000_000, "tokens,"), "The longest answer.", shown="left to the model"
     )
     temperature: float | None = _setting(
         "DARAM_TEMPERATURE",
-        _numbers(float, 0, 2, "a number"),
+        numbers(float, 0, 2, "a number"),
         "How freely the model chooses its words; 0 is greedy.",
         shown="left to the model",
     )
     titles: bool = _setting(
-        "DARAM_TITLES", _SWITCH, "Whether the model names a conversation after its first turn.", default=True
+        "DARAM_TITLES", SWITCH, "Whether the model names a conversation after its first turn.", default=True
     )
     connect_timeout: float = _setting(
-        "DARAM_CONNECT_TIMEOUT", _seconds(0.1, 600), "How long a connection to the endpoint may take.", default=5.0
+        "DARAM_CONNECT_TIMEOUT", seconds(0.1, 600), "How long a connection to the endpoint may take.", default=5.0
     )
     read_timeout: float = _setting(
         "DARAM_READ_TIMEOUT",
-        _seconds(0.1, 3600),
+        seconds(0.1, 3600),
         "How long the endpoint may say nothing, before and within an answer.",
         default=60.0,
     )
     wait: float = _setting(
         "DARAM_WAIT",
-        _seconds(0, 3600),
+        seconds(0, 3600),
         "How long a turn waits while another answer is being made in its conversation.",
         default=30.0,
     )
     lease: float = _setting(
         "DARAM_LEASE",
-        _seconds(5, 3600),
+        seconds(5, 3600),
         "After how long without a sign of life an answer counts as abandoned.",
         default=30.0,
     )
     host: str = _setting(
         "DARAM_HOST",
-        Kind(_read_printable, "`127.0.0.1`, `::1`, `localhost`"),
-        "The address that `daram serve` listens on.",
+        Kind(read_printable, "an address of this machine; `0.0.0.0` or `::` for all of them"),
+        "The address that `daram serve` listens on. One that others can reach needs accounts and "
+        "`DARAM_ALLOWED_HOSTS`.",
         default="127.0.0.1",
         flag="--host",
     )
     port: int = _setting(
         "DARAM_PORT",
-        _whole(0, 65535),
+        whole(0, 65535),
         "The port that `daram serve` listens on; 0 takes a free one.",
         default=8000,
         flag="--port",
     )
+    accounts: str | None = _setting(
+        "DATABASE_URL",
+        Kind(read_database, "`postgresql://USER:PASSWORD@HOST/DATABASE`, `sqlite:////absolute/file.sqlite3`"),
+        "Where the accounts of `daram serve` are kept: users, API keys, sessions.",
+        shown="`accounts.sqlite3` in the data directory",
+    )
+    secret_key: str | None = _setting(
+        "DARAM_SECRET_KEY",
+        matching(r"\S{50,}", "at least 50 characters without blanks"),
+        "What signs sessions and forms. Several machines that serve the same users need the same one.",
+        shown="the file `secret-key` in the data directory, made at the first start",
+        secret=True,
+    )
+    oidc_url: str | None = _setting(
+        "DARAM_OIDC_URL",
+        Kind(read_issuer, "an `https://` URL; `http://` on this machine only"),
+        "The issuer of an OpenID Connect provider that people log in with.",
+        shown="none",
+    )
+    oidc_client: str | None = _setting("DARAM_OIDC_CLIENT", TEXT, "The client's id at that provider.", shown="none")
+    oidc_secret: str | None = _setting(
+        "DARAM_OIDC_SECRET", TEXT, "The client's secret at that provider.", shown="none", secret=True
+    )
+    oidc_name: str = _setting(
+        "DARAM_OIDC_NAME", Kind(read_printable, "printable text"), "What the login page calls it.", default="SSO"
+    )
+    oidc_signup: bool = _setting(
+        "DARAM_OIDC_SIGNUP",
+        SWITCH,
+        "Whether everybody whom the provider knows gets an account. Otherwise those whose verified e-mail address "
+        "a user has.",
+        default=False,
+    )
+    public_url: str | None = _setting(
+        "DARAM_PUBLIC_URL",
+        Kind(read_origin, "an `http://` or `https://` URL without a path"),
+        "How browsers reach the service, where that is not the address it listens on: behind a balancer or a proxy. "
+        "With `https` cookies are sent over TLS only.",
+        shown="the address that it listens on",
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        "DARAM_ALLOWED_HOSTS",
+        Kind(read_hosts, "host names or addresses with a comma between; `.example.com` with its subdomains"),
+        "Names beside that of `DARAM_PUBLIC_URL` and those of this machine under which the service may be asked.",
+        default=(),
+        shown="none",
+    )
+    proxies: tuple[str, ...] = _setting(
+        "DARAM_PROXIES",
+        Kind(read_networks, "addresses or networks (`10.0.0.0/8`) with a comma between"),
+        "The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
+        default=(),
+        shown="none",
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "DARAM_CORS_ORIGINS",
+        Kind(read_origins, "origins like `https://app.example.org` with a comma between"),
+        "The sites whose pages may use the API under `/v1` from a browser.",
+        default=(),
+        shown="none",
+    )
+    rate_limit: int = _setting(
+        "DARAM_RATE_LIMIT",
+        whole(0, 1_000_000),
+        "How many requests to the API a user may make in a minute; 0 is no limit.",
+        default=600,
+    )
+    stream_limit: int = _setting(
+        "DARAM_STREAM_LIMIT",
+        whole(0, 1_000_000),
+        "How many requests to the API a user may have running at once, in one process; 0 is no limit.",
+        default=64,
+    )
+    body_limit: int = _setting(
+        "DARAM_BODY_LIMIT",
+        whole(1024, 1 << 30, "bytes,"),
+        "The largest body of a request.",
+        default=8 << 20,
+    )
+    body_timeout: float = _setting(
+        "DARAM_BODY_TIMEOUT",
+        seconds(0.1, 3600),
+        "How long the head of a request, and then its body, may take to arrive.",
+        default=30.0,
+    )
+    send_timeout: float = _setting(
+        "DARAM_SEND_TIMEOUT",
+        seconds(0.1, 3600),
+        "How long a client may take no more of what it is sent before the connection is closed.",
+        default=60.0,
+    )
+    metrics: str = _setting(
+        "DARAM_METRICS",
+        matching(r"local|open|off", "`local`, `open`, `off`"),
+        "Who may read `/metrics`: this machine, everybody who reaches the service, nobody.",
+        default="local",
+    )
+    log: str = _setting(
+        "DARAM_LOG",
+        matching(r"off|text|json", "`off`, `text`, `json`"),
+        "How each request is logged, on stderr: not at all, for people, or as lines of JSON.",
+        default="off",
+    )
+    redis: str | None = _setting(
+        "DARAM_REDIS",
+        Kind(read_printable, "`redis://HOST:6379/0`, `redis+cluster://HOST:6379`"),
+        "Where the events of running answers are told, so that every process can serve the stream of every answer.",
+        shown="none: in the memory of the process",
+    )
+    drain: float = _setting(
+        "DARAM_DRAIN",
+        seconds(0, 3600),
+        "How long running answers may go on when the server is told to end; then they are kept as incomplete.",
+        default=10.0,
+    )
     debug: bool = _setting(
-        "DARAM_DEBUG", _SWITCH, "Whether an error of the terminal shows where in the code it arose.", default=False
+        "DARAM_DEBUG", SWITCH, "Whether an error of the terminal shows where in the code it arose.", default=False
     )
 
     def __post_init__(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,6 +72,10 @@ class Browser:
         if kind == "error" and "ERR_CONNECTION" not in text and "WebSocket connection" not in text:
             self.complaints.append(text)
 
+    def forgive(self, status: int) -> None:
+        """That the server said so was expected, and the browser's console says it too."""
+        self.complaints[:] = [text for text in self.complaints if f"status of {status}" not in text]
+
     def strangers(self) -> list[str]:
         """What the page asked of other machines."""
         own = urlsplit(self.url).netloc
@@ -80,9 +84,32 @@ class Browser:
     # --- what a user does ---
 
     def open(self, path: str = "/") -> None:
-        """Open the page and wait until it has said something."""
-        self.page.goto(self.url + path)
+        """Open the chat page and wait until it has said something."""
+        self.page.goto(f"{self.url}/chat{path}")
+        self.greeted()
+
+    def greeted(self) -> None:
+        """Wait until the chat page is there."""
         self.page.locator(".message-content").first.wait_for()
+
+    def log_in_by_link(self, link: str) -> None:
+        """Open the link that the server printed, and press its button."""
+        self.page.goto(link)
+        self.page.locator("main form button").click()
+        self.greeted()
+
+    def log_in(self, name: str, password: str) -> None:
+        """Open the server's address, which leads to the login, and fill in its form."""
+        self.page.goto(self.url)
+        self.page.locator("[name=username]").fill(name)
+        self.page.locator("[name=password]").fill(password)
+        self.page.locator("main form button").click()
+
+    def log_out(self) -> None:
+        """Choose it from the menu behind one's name, and see the login page."""
+        self.page.locator("#user-nav-button").click()
+        self.page.get_by_role("menuitem").last.click()
+        self.page.locator("[name=password]").wait_for()
 
     def reload(self) -> None:
         """Press F5."""
@@ -112,7 +139,7 @@ class Browser:
 
     def conversations(self) -> Any:
         """The entries of the list."""
-        return self.page.locator('#thread-history a[href^="/thread/"]')
+        return self.page.locator('#thread-history a[href^="/chat/thread/"]')
 
     def open_conversation(self, name: str) -> None:
         """Click a conversation of the list."""
@@ -147,3 +174,7 @@ def browse(executable: str, url: str, directory: Path, images: Path, *, language
             yield Browser(context, url, images)
         finally:
             context.close()
+
+
+Open = Callable[..., AbstractContextManager[Browser]]
+"""``with browser(page, language=…, name=…, known=…) as chat``: see the fixture ``browser``."""

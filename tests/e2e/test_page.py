@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from playwright.sync_api import expect
-from tests.e2e.browser import Browser, browse, find_chromium
+from tests.e2e.browser import Open
 from tests.service.served import Page, scripted_page
 
 from daram.llm import weights
@@ -18,8 +17,6 @@ from daram.settings import Settings
 from daram.ui.strings import ENGLISH, KOREAN, Words
 
 pytestmark = pytest.mark.e2e
-
-Open = Callable[..., AbstractContextManager[Browser]]
 
 
 class Story(NamedTuple):
@@ -42,28 +39,6 @@ STORIES = [
     ),
     Story("ko-KR", KOREAN, "앞으로 다람쥐를 다랑어라고 부를게.", "내가 다람쥐를 뭐라고 부르지?", "다랑어"),
 ]
-
-
-@pytest.fixture
-def images(tmp_path: Path, outside_environment: Mapping[str, str]) -> Path:
-    """Where the pictures of the story go: ``DARAM_SCREENSHOTS`` (``docs/images``), else where pytest keeps its runs."""
-    directory = Path(outside_environment.get("DARAM_SCREENSHOTS") or tmp_path / "images").absolute()
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
-
-
-@pytest.fixture
-def browser(tmp_path: Path, images: Path, outside_environment: Mapping[str, str]) -> Open:
-    chromium = find_chromium(outside_environment)
-
-    @contextmanager
-    def opened(page: Page, *, language: str = "en-US", name: str = "profile") -> Iterator[Browser]:
-        with browse(chromium, page.url, tmp_path / name, images, language=language) as found:
-            yield found
-            assert found.strangers() == []
-            assert found.complaints == []
-
-    return opened
 
 
 @pytest.fixture
@@ -219,7 +194,7 @@ def test_a_reload_and_a_second_tab_in_mid_answer_show_it_going_on(page: Page, br
         chat.reload()
         expect(chat.answer(1)).to_contain_text("word1 word2")
         other = chat.tab()
-        other.open(chat.page.url.removeprefix(chat.url))
+        other.open(chat.page.url.removeprefix(f"{chat.url}/chat"))
         for tab in (chat, other):
             seen = int(re.findall(r"word(\d+)", tab.answer(1).inner_text())[-1])
             expect(tab.answer(1)).to_contain_text(f"word{seen + 5}")

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx
+
 ROOT = Path(__file__).resolve().parents[2]
 _STARTS_WITHIN = 120.0  # seconds; a busy machine takes its time
 
@@ -35,6 +37,9 @@ sys.addaudithook(_watch)
 class Process:
     """A child process that says on its standard output where it is."""
 
+    says = re.compile(rb"http://\S+(?=\s)")
+    """What it has said when it is ready; the first URL in it is where it is."""
+
     def __init__(self, command: list[str], environ: Mapping[str, str], directory: Path) -> None:
         self._command = command
         self._environ = dict(environ)
@@ -42,6 +47,7 @@ class Process:
         self._errors = directory / f"stderr-{os.urandom(4).hex()}.txt"
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
+        self.said = ""
 
     def start(self) -> str:
         """Start it and wait until it has said its URL."""
@@ -51,14 +57,15 @@ class Process:
             )
         assert self.process.stdout is not None
         said, deadline = b"", time.monotonic() + _STARTS_WITHIN
-        while (found := re.search(rb"http://\S+(?=\s)", said)) is None:
+        while (found := self.says.search(said)) is None:
             ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
             chunk = os.read(self.process.stdout.fileno(), 4096) if ready else b""
             if not chunk:
                 self.stop()
                 raise AssertionError(f"{self._command} did not start:\n{said.decode()}{self.stderr()}")
             said += chunk
-        self.url = found[0].decode().rstrip("/")
+        self.said = said.decode()
+        self.url = found[0].decode().split()[0].rstrip("/")
         if "--port" in self._command:
             # A second start takes the same port, so that who knew it finds it again.
             port = re.search(r":(\d+)", self.url.removeprefix("http:"))
@@ -105,19 +112,76 @@ class Process:
 class Page(Process):
     """``daram serve`` on a data directory, watched for connections to other machines."""
 
-    def __init__(self, data: Path, directory: Path, **settings: str) -> None:
+    says = re.compile(rb"http://\S+/ [^\0]*(?:http://\S+/login/link\S+)\s")
+
+    def __init__(self, data: Path, directory: Path, *, program: list[str] | None = None, **settings: str) -> None:
         watcher = directory / "watcher"
         watcher.mkdir(exist_ok=True)
         (watcher / "sitecustomize.py").write_text(_WATCHER)
         self.connections = directory / "connections.txt"
         self.data = data
+        self._cookies: dict[str, str] = {}
         own = {"DARAM_DATA": str(data), "TESTS_CONNECTIONS": str(self.connections), **settings}
-        super().__init__([*_PYTHON, "-m", "daram", "serve", "--port", "0"], _environment(watcher) | own, directory)
+        command = program or [*_PYTHON, "-m", "daram", "serve", "--port", "0"]
+        super().__init__(command, _environment(watcher) | own, directory)
+
+    @property
+    def link(self) -> str:
+        """The link that logs in once, as the last start said it."""
+        return re.findall(r"http://\S+/login/link\S+", self.said)[-1]
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """Those of a browser in which the user of this machine is logged in; a login outlives the server."""
+        if not self._cookies:
+            with httpx.Client(timeout=60, trust_env=False) as client:
+                log_in_by_link(client, self.link)
+                self._cookies = dict(client.cookies)
+        return self._cookies
+
+    @property
+    def chat(self) -> str:
+        """Where the chat page is."""
+        return f"{self.url}/chat"
+
+    def run(self, *arguments: str, stdin: str = "") -> str:
+        """What a command of Daram prints, on the same data."""
+        done = subprocess.run(
+            [*_PYTHON, "-m", "daram", *arguments],
+            env=self._environ,
+            cwd=self._directory,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     def strangers(self) -> list[str]:
         """To whom it has spoken, or wanted to, who is not on this machine."""
         lines = self.connections.read_text().splitlines() if self.connections.exists() else []
         return [line for line in lines if not re.search(r"'(?:127\.0\.0\.1|::1|localhost)'|\s'/|None", line)]
+
+
+def log_in_by_link(client: httpx.Client, link: str) -> httpx.Response:
+    """Open the link and press its button. Returns what comes of that."""
+    opened = client.get(link)
+    assert opened.status_code == 200, opened.text
+    return _submit(client, opened)
+
+
+def log_in(client: httpx.Client, url: str, name: str, password: str) -> httpx.Response:
+    """Fill in the form of the login page. Returns what comes of that."""
+    return _submit(client, client.get(f"{url}/login"), username=name, password=password)
+
+
+def _submit(client: httpx.Client, page: httpx.Response, **filled: str) -> httpx.Response:
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.text))
+    action = re.search(r'<form method="post" action="([^"]*)"', page.text)
+    assert action is not None, page.text
+    return client.post(page.url.join(action[1]), data=hidden | filled)
 
 
 _PYTHON = [sys.executable, "-X", "utf8"]

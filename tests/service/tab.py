@@ -10,19 +10,28 @@ from typing import Any, Self
 
 import httpx
 import socketio
+from tests.service.served import Page
 
 _WAIT = 60.0  # seconds
 
 
 class Tab:
-    """Opens the page (its cookie), connects, and follows what the server says.
+    """Opens the page as whoever is logged in, connects, and follows what the server says.
 
     ``steps``: what is shown, by id, in order; ``actions``: the buttons; ``loading``: whether an answer is being made;
     ``thread``: the conversation in the address bar; ``interactions``: what made the page read its list again.
     """
 
-    def __init__(self, url: str, *, thread: str = "", language: str = "en-US", session: str | None = None) -> None:
-        self.url = url
+    def __init__(
+        self,
+        page: Page,
+        *,
+        thread: str = "",
+        language: str = "en-US",
+        session: str | None = None,
+        cookies: dict[str, str] | None = None,
+    ) -> None:
+        self.url = page.url
         self.thread = thread
         self.session = session or str(uuid.uuid4())
         self.steps: dict[str, dict[str, Any]] = {}
@@ -30,13 +39,23 @@ class Tab:
         self.loading = False
         self.errors: list[str] = []
         self.interactions: list[str] = []
-        self.http = httpx.AsyncClient(base_url=url, timeout=_WAIT, trust_env=False)
+        self.closed = False
+        known = page.cookies if cookies is None else cookies
+        self.http = httpx.AsyncClient(base_url=page.chat, timeout=_WAIT, trust_env=False, cookies=known)
         self._language = language
         self._changed = asyncio.Condition()
         self._socket = socketio.AsyncClient(reconnection=False)
         self._socket.on("*", self._hear)
+        self._socket.on("disconnect", self._end)
 
     async def __aenter__(self) -> Self:
+        try:
+            return await self._open()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+
+    async def _open(self) -> Self:
         page = await self.http.get("/")
         assert page.status_code == 200
         cookie = "; ".join(f"{name}={value}" for name, value in self.http.cookies.items())
@@ -49,7 +68,7 @@ class Tab:
         }
         headers = {"Cookie": cookie, "Accept-Language": self._language, "Origin": self.url}
         await self._socket.connect(
-            self.url, headers=headers, auth=auth, socketio_path="/ws/socket.io", wait_timeout=_WAIT
+            self.url, headers=headers, auth=auth, socketio_path="/chat/ws/socket.io", wait_timeout=_WAIT
         )
         await self._socket.emit("connection_successful")
         await self.until(lambda tab: tab.shown or tab.errors, note="to be greeted")
@@ -150,6 +169,11 @@ class Tab:
                     self.actions[data["id"]] = data
                 case "remove_action":
                     self.actions.pop(data["id"], None)
+            self._changed.notify_all()
+
+    async def _end(self, reason: str = "") -> None:
+        async with self._changed:
+            self.closed = True
             self._changed.notify_all()
 
     def _add(self, step: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha256
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
-from tests.service.served import Page, Process, scripted_page
+from tests.service.served import Page, scripted_page
 
 from daram.errors import ConfigError
 from daram.model import Message
@@ -36,8 +38,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture
 def browser(page: Page) -> Iterator[httpx.Client]:
-    """A client with the cookie that the page itself brings."""
-    with httpx.Client(base_url=page.url, timeout=60, trust_env=False) as client:
+    """A client in which the user of this machine is logged in, below the chat page."""
+    with httpx.Client(base_url=page.chat, timeout=60, trust_env=False, cookies=page.cookies) as client:
         assert client.get("/").status_code == 200
         yield client
 
@@ -45,9 +47,9 @@ def browser(page: Page) -> Iterator[httpx.Client]:
 # --- what it serves ---
 
 
-@pytest.mark.parametrize("path", ["/", "/login", "/thread/some-id", "/thread/a%2Fb", "/element/x"])
-def test_the_page_is_served_and_asks_nobody_else(page: Page, path: str) -> None:
-    answer = httpx.get(page.url + path, timeout=60, trust_env=False)
+@pytest.mark.parametrize("path", ["/", "/thread/some-id", "/thread/a%2Fb", "/element/x"])
+def test_the_page_is_served_and_asks_nobody_else(browser: httpx.Client, path: str) -> None:
+    answer = browser.get(path)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/html")
     assert "<title>Daram</title>" in answer.text
@@ -70,12 +72,12 @@ def test_what_the_page_asks_for_names_nobody_else(browser: httpx.Client, path: s
     assert _FOREIGN.findall(answer.text) == []
 
 
-def test_every_file_that_the_page_names_is_there(browser: httpx.Client) -> None:
+def test_every_file_that_the_page_names_is_there(page: Page, browser: httpx.Client) -> None:
     html = browser.get("/").text
     named = re.findall(r'(?:href|src|content)="(/[^"]+)"', html)
     assert any(name.endswith(".js") for name in named)
-    for name in [*named, "/favicon", "/logo?theme=dark", "/avatars/Daram", "/health"]:
-        answer = browser.get(name)
+    for name in [*named, "/chat/favicon", "/chat/logo?theme=dark", "/chat/avatars/Daram"]:
+        answer = browser.get(f"{page.url}{name}", follow_redirects=True)
         assert answer.status_code == 200, name
         assert answer.content, name
     squirrel = (Path(home.__file__).parent / "static" / "squirrel.svg").read_bytes()
@@ -105,10 +107,10 @@ def test_chainlits_other_doors_are_shut(browser: httpx.Client, method: str, path
     assert browser.request(method, path).status_code in (400, 404)
 
 
-def test_the_policy_lets_the_page_reach_its_own_server_only(browser: httpx.Client) -> None:
+def test_the_policy_lets_the_page_reach_its_own_server_only(page: Page, browser: httpx.Client) -> None:
     answer = browser.get("/")
     policy = dict(rule.split(" ", 1) for rule in answer.headers["content-security-policy"].split("; "))
-    host = browser.base_url.netloc.decode()
+    host = page.url.removeprefix("http://")
     assert policy["default-src"] == "'self'"
     assert policy["connect-src"] == f"'self' ws://{host}"
     assert policy["img-src"] == "'self' data: blob:"
@@ -126,17 +128,48 @@ def test_the_policy_lets_the_page_reach_its_own_server_only(browser: httpx.Clien
     assert not any(name.startswith("access-control-") for name in browser.get("/user").headers)
 
 
-def test_the_user_is_known_without_a_login(page: Page) -> None:
+def test_who_is_not_logged_in_is_led_to_the_login(page: Page) -> None:
     with httpx.Client(base_url=page.url, timeout=60, trust_env=False) as client:
+        assert client.get("/").headers["location"] == "/chat/"
+        assert client.get("/chat").headers["location"] == "/chat/"
+        for path in ("/", "/thread/some-id", "/element/x"):
+            answer = client.get(f"/chat{path}")
+            assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next=/chat{path}")
+        assert client.get("/chat/login").headers["location"] == "/login?next=/chat/"
+        for method, path in [
+            ("GET", "/user"),
+            ("POST", "/auth/header"),
+            ("POST", "/project/threads"),
+            ("POST", "/logout"),
+        ]:
+            assert client.request(method, f"/chat{path}").status_code == 401
+        assert web_socket(page, {}) == 403
+
+
+def test_the_pages_own_login_is_the_accounts_and_never_leaves(page: Page, browser: httpx.Client) -> None:
+    assert browser.get("/user").json()["identifier"] == "local"
+    again = browser.post("/auth/header")
+    assert again.json() == {"success": True}
+    assert "set-cookie" not in again.headers
+    # Chainlit's own cookie opens nothing, not even one that is signed with the right key.
+    secret = (page.data / "page" / "auth-secret").read_text().strip()
+    token = jwt.encode({"identifier": "local", "exp": time.time() + 600}, secret, algorithm="HS256")
+    cookies = {f"daram_{sha256(secret.encode()).hexdigest()[:12]}": token}
+    bearer = {"authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=page.chat, timeout=60, trust_env=False, cookies=cookies, headers=bearer) as client:
         assert client.get("/user").status_code == 401
-        first = client.get("/")
-        cookie = first.headers["set-cookie"].lower()
-        assert "httponly" in cookie
-        assert "samesite=strict" in cookie
-        assert client.get("/user").json()["identifier"] == "local"
-        client.cookies.clear()
-        assert client.post("/auth/header").json() == {"success": True}  # a tab whose cookie has run out
-        assert client.get("/user").json()["identifier"] == "local"
+        assert client.post("/project/threads", json={}).status_code == 401
+
+
+def test_a_login_survives_neither_a_log_out_nor_another_key(tmp_path: Path) -> None:
+    with scripted_page(tmp_path) as own:
+        with httpx.Client(base_url=own.chat, timeout=60, trust_env=False, cookies=own.cookies) as client:
+            assert client.get("/user").status_code == 200
+            assert client.post("/logout").json() == {"success": True}
+        with httpx.Client(base_url=own.chat, timeout=60, trust_env=False, cookies=own.cookies) as client:
+            assert client.get("/user").status_code == 401
+        again = httpx.get(own.link, timeout=60, trust_env=False)
+        assert again.status_code == 404  # it logs in once
 
 
 # --- to whom ---
@@ -164,13 +197,21 @@ BAD = [
 
 @pytest.mark.parametrize(("headers", "why"), BAD, ids=[why for _, why in BAD])
 @pytest.mark.parametrize(
-    "path", ["/", "/project/settings", "/ws/socket.io/?EIO=4&transport=polling", "/public/daram.css"]
+    "path",
+    [
+        "/",
+        "/login",
+        "/v1/models",
+        "/chat/project/settings",
+        "/chat/ws/socket.io/?EIO=4&transport=polling",
+        "/chat/public/daram.css",
+    ],
 )
 def test_no_other_site_gets_in(page: Page, headers: dict[str, str], why: str, path: str) -> None:
     port = page.url.rpartition(":")[2]
     status, text = raw(page, "GET", path, {name: value.format(port=port) for name, value in headers.items()})
     assert status == 403, text
-    assert "403 Forbidden: " in text  # says what was wrong
+    assert re.search(r"403 Forbidden: |\"message\": \"", text)  # says what was wrong
 
 
 @pytest.mark.parametrize(("headers", "why"), BAD, ids=[why for _, why in BAD])
@@ -198,9 +239,10 @@ def test_no_other_site_opens_a_web_socket(page: Page, headers: dict[str, str], w
 def test_this_machine_gets_in(page: Page, headers: dict[str, str]) -> None:
     port = page.url.rpartition(":")[2]
     given = {name: value.format(port=port) for name, value in headers.items()}
-    assert raw(page, "GET", "/", given)[0] == 200
+    assert raw(page, "GET", "/login", given)[0] == 200
     if given.get("sec-fetch-mode") != "navigate":
-        assert web_socket(page, given) == 101
+        cookie = "; ".join(f"{name}={value}" for name, value in page.cookies.items())
+        assert web_socket(page, {**given, "cookie": cookie}) == 101
 
 
 @pytest.mark.parametrize(
@@ -344,7 +386,7 @@ def test_an_unknown_chainlit_is_refused_rather_than_served() -> None:
 
 def test_without_a_model_the_page_starts(tmp_path: Path) -> None:
     with Page(tmp_path / "data", tmp_path, DARAM_MODEL="local") as page:
-        assert httpx.get(page.url, timeout=60, trust_env=False).status_code == 200
+        assert httpx.get(page.chat + "/", timeout=60, trust_env=False, cookies=page.cookies).status_code == 200
 
 
 def test_a_store_that_cannot_be_opened_is_told_in_words(tmp_path: Path) -> None:
@@ -368,7 +410,7 @@ def keys(words: Any, prefix: str = "") -> set[str]:
     return found
 
 
-def raw(page: Process, method: str, target: str, headers: dict[str, str]) -> tuple[int, str]:
+def raw(page: Page, method: str, target: str, headers: dict[str, str]) -> tuple[int, str]:
     """A request byte by byte: clients would mend what is to be sent broken. Returns status and body."""
     host, _, port = page.url.removeprefix("http://").partition(":")
     lines = {"host": f"{host}:{port}", "connection": "close", **headers}
@@ -386,7 +428,7 @@ def raw(page: Process, method: str, target: str, headers: dict[str, str]) -> tup
     return int(head.split()[1]), body.decode("utf-8", "replace")
 
 
-def web_socket(page: Process, headers: dict[str, str]) -> int:
+def web_socket(page: Page, headers: dict[str, str]) -> int:
     """The status that a web socket's handshake gets."""
     handshake = {
         "upgrade": "websocket",
@@ -394,7 +436,7 @@ def web_socket(page: Process, headers: dict[str, str]) -> int:
         "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
         "sec-websocket-version": "13",
     }
-    return raw(page, "GET", "/ws/socket.io/?EIO=4&transport=websocket", handshake | headers)[0]
+    return raw(page, "GET", "/chat/ws/socket.io/?EIO=4&transport=websocket", handshake | headers)[0]
 
 
 def test_json_helpers_see_differences() -> None:

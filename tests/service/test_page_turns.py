@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.service.served import Page, Process, model_server, scripted_page
+from tests.service.served import Page, model_server, scripted_page
 from tests.service.tab import Tab
 
 import daram
@@ -43,7 +43,7 @@ async def tail(page: Page, thread: str) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("language", "table"), [("en-US,en;q=0.9", ENGLISH), ("ko-KR,ko;q=0.9", KOREAN)])
 async def test_a_new_chat_greets_and_stores_nothing(page: Page, language: str, table: object) -> None:
-    async with Tab(page.url, language=language) as tab:
+    async with Tab(page, language=language) as tab:
         before = await tab.list()
         await tab.until(lambda tab: tab.shown)
         assert tab.shown == [table.greeting]
@@ -51,7 +51,7 @@ async def test_a_new_chat_greets_and_stores_nothing(page: Page, language: str, t
 
 
 async def test_a_turn_is_streamed_stored_and_listed(page: Page) -> None:
-    async with Tab(page.url) as tab:
+    async with Tab(page) as tab:
         await tab.until(lambda tab: tab.shown)
         question = await tab.say("Call a squirrel tuna from now on. [[tokens 40]]")
         await tab.until(lambda tab: any(step.get("streaming") and step["output"] for step in tab.steps.values()))
@@ -67,7 +67,7 @@ async def test_a_turn_is_streamed_stored_and_listed(page: Page) -> None:
 
 
 async def test_the_models_title_reaches_the_list_without_a_reload(page: Page) -> None:
-    async with Tab(page.url) as tab:
+    async with Tab(page) as tab:
         await tab.say("Where do they keep them? [[title The keeping of nuts]]")
         await tab.until_answered()
         await tab.until(lambda tab: any("The keeping of nuts" in why for why in tab.interactions))
@@ -75,11 +75,11 @@ async def test_the_models_title_reaches_the_list_without_a_reload(page: Page) ->
 
 
 async def test_the_conversation_is_remembered_in_the_next_turn_and_after_a_reload(page: Page) -> None:
-    async with Tab(page.url) as tab:
+    async with Tab(page) as tab:
         await tab.say("From now on call a squirrel tuna.")
         await tab.until_answered()
         thread = tab.thread
-    async with Tab(page.url, thread=thread) as again:
+    async with Tab(page, thread=thread) as again:
         await again.until(lambda tab: len(tab.shown) == 2)
         assert again.interactions[0] == "resume"
         await again.say("What do you call a squirrel?")
@@ -90,12 +90,12 @@ async def test_the_conversation_is_remembered_in_the_next_turn_and_after_a_reloa
 
 
 async def test_a_reload_in_mid_answer_shows_it_going_on(page: Page) -> None:
-    async with Tab(page.url) as tab:
+    async with Tab(page) as tab:
         await tab.say("[[delay 0.1]] [[tokens 9000]]")  # longer than any of this takes
         await tab.until(lambda tab: any("word5" in text for text in tab.shown[2:]))
         thread = tab.thread
     # The tab is gone, the answer is not.
-    async with Tab(page.url, thread=thread) as again:
+    async with Tab(page, thread=thread) as again:
         await again.until(lambda tab: tab.loading and len(tab.shown) == 2)
         first = again.shown[-1]
         assert first.startswith("word1 ")
@@ -111,10 +111,10 @@ async def test_a_reload_in_mid_answer_shows_it_going_on(page: Page) -> None:
 
 
 async def test_two_tabs_show_the_same(page: Page) -> None:
-    async with Tab(page.url) as one:
+    async with Tab(page) as one:
         await one.say("first")
         await one.until_answered()
-        async with Tab(page.url, thread=one.thread) as two:
+        async with Tab(page, thread=one.thread) as two:
             await two.until(lambda tab: len(tab.shown) == 2)
             await one.say("[[tokens 30]]")
             answer = await one.until_answered(2)
@@ -128,10 +128,10 @@ async def test_two_tabs_show_the_same(page: Page) -> None:
 
 
 async def test_two_tabs_that_speak_at_once_both_get_their_answer(page: Page) -> None:
-    async with Tab(page.url) as one:
+    async with Tab(page) as one:
         await one.say("first")
         await one.until_answered()
-        async with Tab(page.url, thread=one.thread) as two:
+        async with Tab(page, thread=one.thread) as two:
             await two.until(lambda tab: len(tab.shown) == 2)
             await asyncio.gather(one.say("[[say A]]"), two.say("[[say B]]"))
             await asyncio.gather(one.until_answered(3), two.until_answered(3))
@@ -140,16 +140,16 @@ async def test_two_tabs_that_speak_at_once_both_get_their_answer(page: Page) -> 
 
 
 async def test_a_connection_that_comes_back_finds_the_answer(page: Page) -> None:
-    async with Tab(page.url) as tab:
+    async with Tab(page) as tab:
         await tab.say("[[delay 0.05]] [[tokens 30]]")
         await tab.until(lambda tab: any("word2" in text for text in tab.shown[2:]))
-    async with Tab(page.url, thread=tab.thread, session=tab.session) as same:
+    async with Tab(page, thread=tab.thread, session=tab.session) as same:
         assert (await same.until_answered()).endswith("word30")
         assert len(same.shown) == 2
 
 
 async def test_an_address_of_no_conversation_says_so(page: Page) -> None:
-    async with Tab(page.url, thread="no-such-thread", language="ko") as tab:
+    async with Tab(page, thread="no-such-thread", language="ko") as tab:
         await tab.until(lambda tab: tab.errors)
         assert tab.errors == [KOREAN.not_found]
 
@@ -159,7 +159,7 @@ async def test_of_a_long_conversation_the_end_is_shown(page: Page) -> None:
         for start in range(0, 400, 100):
             batch = [daram.user(f"message {n}") for n in range(start, start + 100)]
             await memory.append("local", "a long one", batch, create=True)
-    async with Tab(page.url, thread="a long one", language="ko") as tab:
+    async with Tab(page, thread="a long one", language="ko") as tab:
         await tab.until(lambda tab: len(tab.shown) == HISTORY + 1)
         assert tab.shown[0] == f"*{KOREAN.earlier.format(shown=HISTORY)}*"
         assert tab.shown[1:] == [f"message {n}" for n in range(400 - HISTORY, 400)]
@@ -169,7 +169,7 @@ async def test_of_a_long_conversation_the_end_is_shown(page: Page) -> None:
 
 
 async def test_stop_keeps_what_was_said(page: Page) -> None:
-    async with Tab(page.url, language="ko-KR") as tab:
+    async with Tab(page, language="ko-KR") as tab:
         await tab.say("[[delay 0.1]] [[tokens 9000]]")
         await tab.until(lambda tab: any("word5" in text for text in tab.shown[2:]))
         await tab.stop()
@@ -182,7 +182,7 @@ async def test_stop_keeps_what_was_said(page: Page) -> None:
 
 
 async def test_an_edit_opens_a_branch_beside_what_was_said(page: Page) -> None:
-    async with Tab(page.url) as tab:
+    async with Tab(page) as tab:
         first = await tab.say("[[say one]]")
         await tab.until_answered()
         second = await tab.say("[[say two]]")
@@ -203,7 +203,7 @@ async def test_an_edit_opens_a_branch_beside_what_was_said(page: Page) -> None:
             "[[say a new beginning]]",
         ]
         assert len(await memory.branches("local", tab.thread, second)) == 2
-    async with Tab(page.url, thread=tab.thread) as again:
+    async with Tab(page, thread=tab.thread) as again:
         await again.until(lambda tab: tab.shown == said)
 
 
@@ -217,7 +217,7 @@ async def test_an_answer_that_another_process_makes_is_shown(page: Page) -> None
         )
         assert turn.answer is not None
         await memory.checkpoint("local", "elsewhere", "a1", turn.answer.token, "the first half")
-        async with Tab(page.url, thread="elsewhere") as tab:
+        async with Tab(page, thread="elsewhere") as tab:
             await tab.until(lambda tab: tab.shown == ["asked in the terminal", "the first half"] and tab.loading)
             text = "the first half, and the second"
             await memory.finish_turn("local", "elsewhere", "a1", turn.answer.token, text=text)
@@ -228,7 +228,7 @@ async def test_an_answer_that_another_process_makes_is_shown(page: Page) -> None
 async def test_a_question_that_nobody_answered_can_be_asked_again(page: Page) -> None:
     async with stored(page) as memory:
         await memory.append("local", "cut short", [daram.user("[[say here I am]]")], create=True)
-    async with Tab(page.url, thread="cut short") as tab:
+    async with Tab(page, thread="cut short") as tab:
         await tab.until(lambda tab: tab.actions)
         (retry,) = tab.actions.values()
         assert (await tab.click(retry)).status_code == 200
@@ -240,7 +240,7 @@ async def test_a_question_that_nobody_answered_can_be_asked_again(page: Page) ->
 
 
 async def test_rename_search_and_delete(page: Page) -> None:
-    async with Tab(page.url) as tab:
+    async with Tab(page) as tab:
         await tab.say("[[say something]]")
         await tab.until_answered()
         await tab.until(lambda tab: any(why.startswith("title ") for why in tab.interactions))
@@ -265,13 +265,13 @@ async def test_rename_search_and_delete(page: Page) -> None:
 
 
 async def test_an_opinion_is_shown_after_a_reload(page: Page) -> None:
-    async with Tab(page.url) as tab:
+    async with Tab(page) as tab:
         await tab.say("[[say well said]]")
         await tab.until_answered()
         run = next(step["id"] for step in tab.steps.values() if step["type"] == "run")
         opinion = {"forId": run, "value": 1, "threadId": tab.thread}
         await tab.http.put("/feedback", json={"feedback": opinion, "sessionId": tab.session})
-    async with Tab(page.url, thread=tab.thread) as again:
+    async with Tab(page, thread=tab.thread) as again:
         await again.until(lambda tab: len(tab.shown) == 2)
         assert again.steps[run]["feedback"]["value"] == 1
 
@@ -284,7 +284,7 @@ async def test_a_failed_answer_is_explained_and_tried_again_without_a_second_mes
         settings = {"OPENAI_BASE_URL": model.url, "DARAM_MODEL": "openai:scripted", "DARAM_TITLES": "off"}
         with Page(tmp_path / "data", tmp_path, **settings) as page:
             model.stop()
-            async with Tab(page.url) as tab:
+            async with Tab(page) as tab:
                 await tab.say("Are you there?")
                 shown = await tab.until_answered()
                 assert shown.startswith(f"**{ENGLISH.problems['model_unavailable']}**\n\n")
@@ -302,20 +302,20 @@ async def test_a_failed_answer_is_explained_and_tried_again_without_a_second_mes
 
 
 async def test_an_answer_that_breaks_off_keeps_what_was_said(page: Page) -> None:
-    async with Tab(page.url, language="ko") as tab:
+    async with Tab(page, language="ko") as tab:
         await tab.say("[[tokens 10]] [[cut 4]]")
         shown = await tab.until_answered()
         assert shown.startswith("word1 word2 word3 word4\n\n**")
         assert KOREAN.problems["model_broken"] in shown
         assert [action["label"] for action in tab.actions.values()] == [KOREAN.retry]
-    async with Tab(page.url, thread=tab.thread, language="en") as again:
+    async with Tab(page, thread=tab.thread, language="en") as again:
         await again.until(lambda tab: tab.actions)
         assert again.shown[-1] == f"word1 word2 word3 word4\n\n**{ENGLISH.problems['model_broken']}**"
 
 
 async def test_a_message_that_is_too_long_is_refused_in_words(tmp_path: Path) -> None:
     with scripted_page(tmp_path, DARAM_CONTEXT_TOKENS="1000") as page:
-        async with Tab(page.url) as tab:
+        async with Tab(page) as tab:
             # For the store (1 MiB; also more than a socket takes by itself), then for the model.
             for count, (size, code) in enumerate([(200_000, "too_large"), (20_000, "message_too_long")], 1):
                 await tab.say("squirrel " * size)
@@ -334,8 +334,9 @@ import asyncio, sys
 from pathlib import Path
 import uvicorn
 from daram.llm.base import Delta, Options
+from daram.cli.serve import _say_where
+from daram.service.asgi import create_app
 from daram.settings import Settings
-from daram.ui.app import create_app
 
 class Loading:
     name, context_tokens, prefers_notes = "loading", 4096, False
@@ -350,7 +351,7 @@ class Loading:
 class Server(uvicorn.Server):
     async def startup(self, sockets=None):
         await super().startup(sockets)
-        print(f"http://127.0.0.1:{self.servers[0].sockets[0].getsockname()[1]}/ ", flush=True)
+        await _say_where(settings, self.servers[0].sockets[0])
 
 settings = Settings.from_env(data=sys.argv[1] + "/data", store="memory://", titles=False)
 app = create_app(settings, model=Loading())
@@ -361,10 +362,9 @@ Server(uvicorn.Config(app, port=0, log_level="warning")).run()
 async def test_a_line_says_how_far_the_model_is(tmp_path: Path) -> None:
     progress = tmp_path / "progress"
     progress.write_text("loading 10 %")
-    from tests.service.served import _environment
-
-    with Process([sys.executable, "-c", _LOADING, str(tmp_path)], _environment(), tmp_path) as page:
-        async with Tab(page.url, language="ko") as tab:
+    program = [sys.executable, "-c", _LOADING, str(tmp_path)]
+    with Page(tmp_path / "data", tmp_path, program=program) as page:
+        async with Tab(page, language="ko") as tab:
             await tab.until(lambda tab: KOREAN.not_ready.format(line="loading 10 %") in tab.shown)
             progress.write_text("loading 90 %")
             await tab.until(lambda tab: KOREAN.not_ready.format(line="loading 90 %") in tab.shown)
@@ -381,16 +381,16 @@ async def test_a_line_says_how_far_the_model_is(tmp_path: Path) -> None:
 async def test_the_story(tmp_path: Path) -> None:
     """Tell it, kill the server, start it, find the conversation in the list, open it, ask."""
     with scripted_page(tmp_path) as page:
-        async with Tab(page.url) as tab:
+        async with Tab(page) as tab:
             await tab.say("다람쥐를 다랑어라고 불러 줘. [[title 다람쥐의 이름]]")
             await tab.until_answered()
             await tab.until(lambda tab: any(why.startswith("title ") for why in tab.interactions))
             thread = tab.thread
             page.kill()
         page.start()
-        async with Tab(page.url) as fresh:
+        async with Tab(page) as fresh:
             assert await fresh.list("다람쥐") == ["다람쥐의 이름"]
-        async with Tab(page.url, thread=thread, language="ko-KR") as again:
+        async with Tab(page, thread=thread, language="ko-KR") as again:
             await again.until(lambda tab: len(tab.shown) == 2)
             await again.say("다람쥐를 뭐라고 부르지?")
             assert "다랑어" in await again.until_answered(2)
@@ -399,14 +399,14 @@ async def test_the_story(tmp_path: Path) -> None:
 
 async def test_a_half_finished_answer_is_shown_as_such_and_can_be_asked_for_again(tmp_path: Path) -> None:
     with scripted_page(tmp_path, DARAM_TITLES="off") as page:
-        async with Tab(page.url) as tab:
+        async with Tab(page) as tab:
             await tab.say("[[delay 0.1]] [[tokens 9000]]")
             await tab.until(lambda tab: any("word30" in text for text in tab.shown[2:]))
             thread = tab.thread
             page.kill()
         page.start()
         # The tab that was open comes back by itself, with its own session and the conversation that it showed.
-        async with Tab(page.url, thread=thread, session=tab.session, language="ko-KR") as again:
+        async with Tab(page, thread=thread, session=tab.session, language="ko-KR") as again:
             await again.until(lambda tab: tab.actions)
             assert not again.loading
             assert again.shown[0] == "[[delay 0.1]] [[tokens 9000]]"

@@ -262,10 +262,12 @@ def test_without_the_extras_the_rest_works_and_says_what_to_install(
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "8.8.8.8"])
-def test_the_page_is_for_this_machine_only(run: Run, host: str) -> None:
+def test_an_address_for_others_needs_names_and_accounts(run: Run, host: str) -> None:
     result = run("serve", "--host", host, "--port", "0")
     assert result.exit_code == 2
     assert f"DARAM_HOST: {host} can be reached from other machines" in result.stderr
+    assert "DARAM_ALLOWED_HOSTS" in result.stderr
+    assert "daram user add" in result.stderr
 
 
 def test_a_host_that_is_no_address_is_named(run: Run) -> None:
@@ -297,7 +299,8 @@ def test_serve_says_where_the_page_is_what_the_model_lacks_and_ends_by_ctrl_c(tm
         line = process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+/", line)
         assert found, line + process.stderr.read()
-        assert httpx.get(f"{found[0]}health", timeout=60).json() == {"status": "ok"}
+        assert httpx.get(f"{found[0]}healthz", timeout=60).json() == {"status": "ok"}
+        assert f"{found[0]}login/link?token=" in process.stdout.readline()
         assert "sqlite:///" in process.stderr.readline()
         assert "daram model get" in process.stderr.readline()
         process.send_signal(signal.SIGINT)

@@ -50,6 +50,35 @@ def test_calls_and_results_stay_together() -> None:
         assert texts(window(history, limit)) == ["so", "next"]
 
 
+def thought() -> Message:
+    return assistant("", parts=[Part(type="reasoning", data={"text": "hm"})])
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        [call("a"), call("b")],
+        [call("a", text="I look."), thought(), call("b")],
+        [call("a", text="I look."), call("b", text="And there.")],
+    ],
+)
+def test_calls_of_one_step_that_are_messages_of_their_own(step: list[Message]) -> None:
+    results = [tool("2", call_id="b"), tool("1", call_id="a")]
+    [asked, group, said] = groups([user("q"), *step, *results, assistant("so")])
+    assert calls_of(group[0]) == ["a", "b"] and group[1:] == tuple(results)
+    assert group[0].text == "\n".join(text for text in texts(step) if text)
+    assert (asked[0].text, said[0].text) == ("q", "so")
+
+
+def test_calls_that_are_not_one_step_stay_apart() -> None:
+    """A call that was never answered does not take a later one with it."""
+    history = [user("q"), call("a"), call("b"), tool("1", call_id="b")]
+    assert [calls_of(group[0]) for group in groups(history)] == [[], ["b"]]
+    history = [user("q"), call("a"), assistant("no"), call("b"), tool("1", call_id="b")]
+    assert [(calls_of(group[0]), group[0].text) for group in groups(history)] == [([], "q"), ([], "no"), (["b"], "")]
+    assert groups([call(str(n)) for n in range(300)]) == []
+
+
 def test_a_group_larger_than_the_window_is_given_whole_when_it_is_the_last() -> None:
     history = [user("q"), call("a", "b"), tool("1", call_id="a"), tool("2", call_id="b")]
     assert texts(window(history, 2)) == ["", "1", "2"]

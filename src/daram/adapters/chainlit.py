@@ -52,7 +52,8 @@ def _note(message: Message) -> str:
 class DaramDataLayer(BaseDataLayer):
     """Chainlit's data layer on ``store``, which must keep records (``SupportsRecords``); closing it closes the store.
 
-    ``owner``: whose everything is; by default the identifier of Chainlit's user (``anonymous`` without a login).
+    ``owner``: whose everything is, or a function that says whose at each call; by default, and where that says None,
+    the identifier of Chainlit's user (``anonymous`` without a login).
     ``messages=False``: a ``daram.Chatbot`` stores the messages and makes the titles; the layer keeps the rest.
     ``note``: what to show below a stored message, as Markdown (by default its status).
     ``history``: how many messages of a thread are shown when it is opened, the last ones (at most 1,000).
@@ -65,7 +66,7 @@ class DaramDataLayer(BaseDataLayer):
         self,
         store: Store,
         *,
-        owner: str | None = None,
+        owner: str | Callable[[], str | None] | None = None,
         messages: bool = True,
         note: Callable[[Message], str] = _note,
         history: int = 200,
@@ -75,7 +76,7 @@ class DaramDataLayer(BaseDataLayer):
             raise Unsupported(f"{type(store).__name__} keeps no records, which Chainlit's data layer needs")
         self._store: Store = store
         self._side = side.SideRecords(store)
-        self._fixed_owner = owner
+        self._owner_given = owner
         self._messages = messages
         self._note = note
         self._history = history
@@ -354,9 +355,13 @@ class DaramDataLayer(BaseDataLayer):
 
     # --- helpers ---
 
+    @property
+    def _fixed_owner(self) -> str | None:
+        return self._owner_given() if callable(self._owner_given) else self._owner_given
+
     def _owner(self) -> str:
-        if self._fixed_owner is not None:
-            return self._fixed_owner
+        if (fixed := self._fixed_owner) is not None:
+            return fixed
         try:
             user = get_context().session.user
         except ChainlitContextException:

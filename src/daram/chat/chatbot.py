@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self
 
+from daram.chat.choices import Choices, chosen
 from daram.chat.events import Event, EventLog, MemoryEventLog
 from daram.chat.generation import Generation, Setup
 from daram.chat.prompt import Prompter
@@ -35,7 +36,8 @@ _OF_A_MODEL: Final = ("name", "context_tokens", "prefers_notes", "stream", "coun
 class _Home:
     """What lives on one event loop: turns, titles, and the log of their events."""
 
-    def __init__(self, turns: Turns, titler: Titler | None, events: EventLog) -> None:
+    def __init__(self, setup: Setup, turns: Turns, titler: Titler | None, events: EventLog) -> None:
+        self.setup = setup
         self.pid = os.getpid()
         self.loop = asyncio.get_running_loop()
         self.turns = turns
@@ -81,7 +83,7 @@ class Chatbot:
         self._limits = _limits(memory)
         self._system = system
         self._window = validate.whole(window, "window", 1, 1000)
-        self._options = options
+        self.options = options
         self._titles = titles
         self._lease = validate.seconds(lease, "lease")
         self._checkpoint_every = validate.seconds(checkpoint_every, "checkpoint_every")
@@ -105,12 +107,17 @@ class Chatbot:
         parent: str | None = None,
         create: bool = True,
         wait: float | None = None,
+        before: Sequence[Message] = (),
+        answer_id: str | None = None,
+        choices: Choices = Choices(),
     ) -> Running:
         """Begin a turn: returns once message and answer row are durable; the answer is made in a task of its own.
 
         ``message``: a text, or a message with its id: the same one again joins its running answer, returns the finished
         one, or has a failed or incomplete one made anew. ``parent``: the message to follow, an earlier one to edit what
         came behind it (``daram.ROOT`` to edit the first). ``create``: make the conversation if there is none.
+        ``before``: messages of any role that are stored with it, in front of it (results of tools, instructions).
+        ``answer_id``: the id that the answer is to have. ``choices``: what this turn has of its own.
 
         Raises ``MessageTooLong`` (nothing was stored), ``ConversationBusy`` if the branch is not free after ``wait``
         seconds, and what ``Store.begin_turn`` raises.
@@ -118,24 +125,49 @@ class Chatbot:
         home = self._here()
         self._check_names(owner, conversation, parent)
         question = _question(message, self._limits)
-        self._remember(owner)
+        if choices.titled:
+            self._remember(owner)
         return await home.turns.take(
-            owner, conversation, question, new=True, parent=parent, create=create, wait=self._patience(wait)
+            owner,
+            conversation,
+            question,
+            new=True,
+            parent=parent,
+            create=create,
+            wait=self._patience(wait),
+            before=before,
+            answer_id=answer_id,
+            setup=chosen(home.setup, choices, self._system),
         )
 
     async def regenerate(
-        self, owner: str, conversation: str, question: str | None = None, *, wait: float | None = None
+        self,
+        owner: str,
+        conversation: str,
+        question: str | None = None,
+        *,
+        wait: float | None = None,
+        answer_id: str | None = None,
+        choices: Choices = Choices(),
     ) -> Running:
         """Answer a stored message of the user anew, beside the earlier answers (default: the last one on the branch).
 
-        Raises ``NotFound``, ``ConversationBusy``.
+        ``answer_id``, ``choices``: see ``start``. Raises ``NotFound``, ``ConversationBusy``.
         """
         home = self._here()
         self._check_names(owner, conversation, question)
         asked = await self._stored_question(owner, conversation, question)
         self._remember(owner)
         return await home.turns.take(
-            owner, conversation, asked, new=False, parent=asked.id, create=False, wait=self._patience(wait)
+            owner,
+            conversation,
+            asked,
+            new=False,
+            parent=asked.id,
+            create=False,
+            wait=self._patience(wait),
+            answer_id=answer_id,
+            setup=chosen(home.setup, choices, self._system),
         )
 
     async def ask(
@@ -254,8 +286,8 @@ class Chatbot:
             memory=self.memory,
             model=self.model,
             log=events,
-            prompter=Prompter(self.memory, self.model, system=self._system, options=self._options, window=self._window),
-            options=self._options,
+            prompter=Prompter(self.memory, self.model, system=self._system, options=self.options, window=self._window),
+            options=self.options,
             window=self._window,
             lease=self._lease,
             checkpoint_every=self._checkpoint_every,
@@ -269,10 +301,10 @@ class Chatbot:
         def ended(generation: Generation) -> None:
             if titler is not None:
                 titler.ended(generation.owner, generation.conversation)
-                if (first := self._first_question(generation)) is not None:
+                if generation.titled and (first := self._first_question(generation)) is not None:
                     titler.want(generation.owner, generation.conversation, first)
 
-        return _Home(Turns(setup, began=began, ended=ended), titler, events)
+        return _Home(setup, Turns(setup, began=began, ended=ended), titler, events)
 
     def _first_question(self, generation: Generation) -> Message | None:
         """The question, if this was the first turn of its branch to be answered."""
@@ -319,8 +351,10 @@ def _question(message: str | Message, limits: Limits) -> Message:
     if isinstance(message, str):
         message = user(message)
     message = validate.message(message, "message", limits)
-    if message.role not in ("user", "tool"):
-        raise InvalidInput("message.role", f'must be "user" (or "tool": the result of a call), not {message.role!r}')
+    if message.role == "assistant":
+        raise InvalidInput(
+            "message.role", f'must be "user" (or "tool": the result of a call; or "system"), not {message.role!r}'
+        )
     return message
 
 

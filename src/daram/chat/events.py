@@ -57,7 +57,7 @@ class EventLog(Protocol):
     def follow(self, answer_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
         """The events with ``seq > after``, from the past and then live; ends behind the terminal event.
 
-        Yields nothing where the log does not know the answer.
+        Yields nothing where the log does not know the answer. Raises ``StoreUnavailable`` where it was lost on the way.
         """
 
     async def text(self, answer_id: str) -> tuple[str, int] | None:
@@ -146,6 +146,19 @@ class MemoryEventLog:
         """The whole text so far and the last ``seq``, or None where the log does not know the answer."""
         tape = self._find(answer_id)
         return None if tape is None else ("".join(event.text for event in tape.events), len(tape.events))
+
+    def events(self, answer_id: str) -> list[Event]:
+        """What is there of an answer, in order."""
+        tape = self._find(answer_id)
+        return [] if tape is None else tape.events
+
+    def forget(self, answer_id: str) -> None:
+        """Give up the log of a running answer; its followers end."""
+        tape = self._running.pop(answer_id, None)
+        if tape is not None:
+            tape.ended_at = time.monotonic()
+            self._bytes -= tape.bytes
+            tape.wake()
 
     async def close(self) -> None:
         """Forget everything; followers end. A second call is harmless."""

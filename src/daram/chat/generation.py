@@ -48,7 +48,8 @@ _stragglers: Final[set[asyncio.Task[None]]] = set()
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """What every answer of a chatbot is made with. ``lease``, ``checkpoint_every`` in seconds, ``limit`` in bytes."""
+    """What an answer is made with. ``lease``, ``checkpoint_every`` in seconds, ``limit`` in bytes; ``titled``: whether
+    its conversation may be named after it."""
 
     memory: Store
     model: ChatModel
@@ -59,6 +60,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     lease: float
     checkpoint_every: float
     limit: int
+    titled: bool = True
 
 
 class Generation:
@@ -83,6 +85,7 @@ class Generation:
         self.conversation = answer.conversation
         self.question = question
         self.tail = tail
+        self.titled = setup.titled
         self.finished = asyncio.Event()
         self.message: Message | None = None
         self.error: DaramError | None = None
@@ -331,16 +334,8 @@ class Generation:
             return "cancelled", None, {}
         if self._why == "closing":
             return "incomplete", None, {}
-        failure = self._failure
-        if failure is None and self._finish is None and not self._parts and not any(self._pieces):
-            failure = ModelBroken(f"the model {self._model} ended its answer before it had said anything")
-        if failure is not None:
-            return "failed", failure, {"error": failure.code}
-        if self._cleaner.full or self._finish == "length":
-            return "incomplete", None, {"finish": "length"}
-        if self._finish == "content_filter":
-            return "incomplete", None, {"finish": "content_filter"}
-        return ("incomplete" if self._finish is None else "complete"), None, {}
+        said = bool(self._parts) or any(self._pieces)
+        return verdict(self._model, self._failure, self._finish, cut=self._cleaner.full, said=said)
 
     async def _store(self, status: Status, metadata: dict[str, str]) -> Message:
         """Finish the turn, again and again while the lease lasts: until then nobody else may close it."""
@@ -393,3 +388,18 @@ class Generation:
         except Exception:  # a figure for information only
             log.exception("the model %s cannot count the tokens of answer %s", self._model, self.id)
             return None
+
+
+def verdict(
+    model: str | None, failure: DaramError | None, finish: Finish | None, *, cut: bool, said: bool
+) -> tuple[Status, DaramError | None, dict[str, str]]:
+    """How an answer ended that nobody stopped: its status, what made it fail, and what its metadata say of it."""
+    if failure is None and finish is None and not said:
+        failure = ModelBroken(f"the model {model} ended its answer before it had said anything")
+    if failure is not None:
+        return "failed", failure, {"error": failure.code}
+    if cut or finish == "length":
+        return "incomplete", None, {"finish": "length"}
+    if finish == "content_filter":
+        return "incomplete", None, {"finish": "content_filter"}
+    return ("incomplete" if finish is None else "complete"), None, {}

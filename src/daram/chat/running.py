@@ -12,6 +12,7 @@ from typing import Final, Literal
 from daram.chat.events import TERMINAL, Event, EventLog, terminal_type
 from daram.chat.generation import Generation
 from daram.errors import (
+    ChatbotClosed,
     Conflict,
     ContextOverflow,
     DaramError,
@@ -22,6 +23,8 @@ from daram.errors import (
     ModelTimeout,
     ModelUnavailable,
     NotFound,
+    StoreClosed,
+    StoreUnavailable,
 )
 from daram.model import Answer, Message
 from daram.store.base import Store
@@ -129,7 +132,7 @@ class Follower:
                 yield event
                 if event.type in TERMINAL:
                     return
-        if await self._log.text(generation.id) is not None:
+        if seen == after and await self._log.text(generation.id) is not None:
             return  # all had been seen
         await generation.finished.wait()
         error = generation.error
@@ -151,13 +154,21 @@ class Follower:
         if await self._log.text(answer_id) is None:
             yield terminal(message or await self.wait(owner, conversation, answer_id), after + 1)
             return
+        seen, ended, lost = after, False, False
         ending = asyncio.create_task(self._see_to_the_end(owner, conversation, answer_id))
         try:
-            async with aclosing(self._from_log(answer_id, after)) as found:
+            async with aclosing(self._log.follow(answer_id, after)) as found:
                 async for event in found:
+                    seen, ended = event.seq, event.type in TERMINAL
                     yield event
+        except StoreUnavailable as error:
+            log.warning("the event log was lost for answer %s: %s", answer_id, error)
+            lost = True
         finally:
             ending.cancel()
+        if not ended and (lost or await self._log.text(answer_id) is None):
+            with suppress(ChatbotClosed, StoreClosed):  # the end of this process: whoever is next has the answer
+                yield terminal(await self.wait(owner, conversation, answer_id), seen + 1)
 
     async def wait(self, owner: str, conversation: str, answer_id: str) -> Message:
         """Wait until an answer that is made elsewhere is stored. Raises ``NotFound`` if there is none."""

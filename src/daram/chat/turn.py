@@ -57,23 +57,28 @@ class Turns:
         parent: str | None,
         create: bool,
         wait: float,
+        before: Sequence[Message] = (),
+        answer_id: str | None = None,
+        setup: Setup | None = None,
     ) -> Running:
-        """Begin a turn, or join the one that is repeated. ``new``: the question is to be stored; else it is stored and
-        to be answered anew.
+        """Begin a turn, or join the one that is repeated. ``new``: the question is to be stored, behind the messages
+        ``before`` it; else it is stored and to be answered anew. ``setup``: what is chosen for this turn alone.
         """
+        setup = setup or self._setup
         if new and parent is None and (known := self._answering(owner, conversation, question)):
             return self._handle(known, "running")
         deadline = self._clock() + wait
-        answer_id = ids.message_id()  # before the first try: a repeated one must be known for what it is
+        answer_id = answer_id or ids.message_id()  # before the first try: a repeated one must be known for what it is
         pause = _FIRST_POLL
         try:
             with self._lanes.queue((owner, conversation, parent)) as place:
-                await self._setup.prompter.check(question)
+                await setup.prompter.check(question)
                 await place.first(deadline)
                 while True:
                     self._refuse_when_closing()
                     try:
-                        begin = self._begin(owner, conversation, question, new, answer_id, parent, create)
+                        batch = [*before, question] if new else []
+                        begin = self._begin(setup, owner, conversation, question, batch, answer_id, parent, create)
                         # A caller who leaves now must not leave an answer row behind that nobody fills.
                         return await self._protect(self._spawn(begin))
                     except ConversationBusy as busy:
@@ -114,21 +119,21 @@ class Turns:
 
     async def _begin(
         self,
+        setup: Setup,
         owner: str,
         conversation: str,
         question: Message,
-        new: bool,
+        batch: Sequence[Message],
         answer_id: str,
         parent: str | None,
         create: bool,
     ) -> Running:
         called = self._clock()
-        closing = Closing(self._setup.log)
-        batch = [question] if new else []
-        turn = await self._begin_turn(owner, conversation, batch, answer_id, parent, create, closing)
+        closing = Closing(setup.log)
+        turn = await self._begin_turn(setup, owner, conversation, batch, answer_id, parent, create, closing)
         if closing.answers:
             await end_dead(closing, self._memory, self._setup.log, self.generations)
-        if new:
+        if batch:
             question = turn.appended.messages[-1]
         if turn.message is not None:
             return self._elsewhere(owner, conversation, turn.message.id, question, "finished")
@@ -137,7 +142,7 @@ class Turns:
             if (known := self.generations.get(turn.answer.id)) is not None:
                 return self._handle(known, "running")
             return self._elsewhere(owner, conversation, turn.answer.id, question, "running")
-        generation = self._generation(turn.answer, question, turn.appended.tail, called)
+        generation = self._generation(setup, turn.answer, question, turn.appended.tail, called)
         self._began(owner, conversation)
         await generation.announce()
         self._spawn(generation.run())
@@ -145,6 +150,7 @@ class Turns:
 
     async def _begin_turn(
         self,
+        setup: Setup,
         owner: str,
         conversation: str,
         messages: Sequence[Message],
@@ -153,7 +159,6 @@ class Turns:
         create: bool,
         closing: Closing,
     ) -> Turn:
-        setup = self._setup
         for attempt in range(_REPEATS):
             try:
                 return await self._memory.begin_turn(
@@ -175,9 +180,11 @@ class Turns:
                 await asyncio.sleep(_FIRST_POLL * 2**attempt)
         raise AssertionError("unreachable")
 
-    def _generation(self, answer: Answer, question: Message, tail: Sequence[Message], called: float) -> Generation:
+    def _generation(
+        self, setup: Setup, answer: Answer, question: Message, tail: Sequence[Message], called: float
+    ) -> Generation:
         generation = Generation(
-            self._setup,
+            setup,
             answer,
             question,
             tail,

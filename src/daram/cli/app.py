@@ -10,6 +10,7 @@ from typing import IO, Any, Final
 
 import click
 
+from daram.cli.accounts import key, user
 from daram.cli.care import backup, check, erase, migrate, purge, restore
 from daram.cli.chat import chat
 from daram.cli.conversations import delete, list_, rename, search, show
@@ -92,7 +93,7 @@ def cli() -> None:
 
 _CONVERSATIONS = (chat, list_, show, search, rename, delete)
 _STORE = (copy, export, import_, check, migrate, backup, restore, purge, erase)
-for command in (serve, *_CONVERSATIONS, *_STORE, model, doctor, config):
+for command in (serve, user, key, *_CONVERSATIONS, *_STORE, model, doctor, config):
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""``daram serve``: the chat page in the browser."""
+"""``daram serve``: the service, with the chat page in the browser and the API."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from daram.settings import Settings
 
 if TYPE_CHECKING:
     from daram.llm.base import ChatModel
+    from daram.service.asgi import Service
 
-GRACE = 10  # seconds that open connections get at the end
+GRACE = 15  # seconds that open connections get beyond the time that running answers get: a slow disk takes some
+_NEEDED = ("argon2", "chainlit", "django", "ninja", "starlette", "uvicorn")
 
 
 @click.command()
 @with_settings(*STORE_FLAGS, "model", "host", "port")
 def serve(settings: Settings) -> None:
-    """Open the chat page, on this machine only."""
-    if any(importlib.util.find_spec(name) is None for name in ("chainlit", "starlette", "uvicorn")):
-        raise MissingExtra("The chat page", "serve")
-    listener = _listen(settings.host, settings.port)
+    """Open the chat page and the API; on this machine only, unless accounts are set up and hosts allowed."""
+    if any(importlib.util.find_spec(name) is None for name in _NEEDED):
+        raise MissingExtra("The service", "serve")
+    listener = _listen(settings)
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
         if not asyncio.run(_serve(settings, listener)):
             raise click.exceptions.Exit(1)
@@ -38,10 +40,12 @@ async def _serve(settings: Settings, listener: socket.socket) -> bool:
     """Serve until a signal; returns whether it ever began."""
     import uvicorn
 
-    from daram.ui.app import create_app
+    from daram.service.asgi import create_app
+    from daram.service.door import door
+    from daram.service.observe import logs, traces
 
-    host, port = listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    logs.set_up(settings.log)
+    traces.set_up()
     model = make_model(settings)
     telling: asyncio.Task[None] | None = None
 
@@ -50,19 +54,39 @@ async def _serve(settings: Settings, listener: socket.socket) -> bool:
             nonlocal telling
             await super().startup(sockets)
             if self.started:
-                click.echo(f"The conversations are in {settings.shown()['DARAM_STORE']}", err=True)
-                click.echo(f"The chat page is at {url} (Ctrl-C ends it)")
+                await _say_where(settings, listener)
                 telling = asyncio.create_task(_tell(model))
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # While connections are still open: whoever follows an answer hears how it ends.
+            draining = asyncio.create_task(service.drain())
+            await super().shutdown(sockets)
+            await draining
+
     try:
-        application = create_app(settings, model=model)
-        server = Server(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=GRACE))
+        service: Service = create_app(settings, model=model)
+        server = Server(door(service, settings, grace=GRACE))
         await server.serve([listener])
         return server.started
     finally:
         if telling is not None:
             telling.cancel()
         await model.close()
+
+
+async def _say_where(settings: Settings, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    own = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    click.echo(f"The conversations are in {settings.shown()['DARAM_STORE']}", err=True)
+    if not ipaddress.ip_address(host).is_loopback:
+        click.echo(f"Daram is at {settings.public_url or own}/ (Ctrl-C ends it)")
+        return
+    from daram.service.accounts.auth import in_accounts
+    from daram.service.accounts.people import local_user, make_login_link
+
+    link = await in_accounts(lambda: make_login_link(local_user(settings.owner)))
+    click.echo(f"Daram is at {own}/ (Ctrl-C ends it)")
+    click.echo(f"To log in, open this link once, within 15 minutes: {own}{link}")
 
 
 async def _tell(model: ChatModel) -> None:
@@ -77,18 +101,17 @@ async def _tell(model: ChatModel) -> None:
     status.keep()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket on the loopback interface. Raises ``ConfigError`` for any other, or where the port is taken."""
+def _listen(settings: Settings) -> socket.socket:
+    """A socket on the address. Raises ``ConfigError`` where others could reach it and nobody said that they may."""
+    host, port = settings.host, settings.port
     try:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
     except ValueError as error:
-        raise ConfigError(f"DARAM_HOST: {host!r} is not an address; allowed: 127.0.0.1, ::1, localhost") from error
-    if not address.is_loopback:
         raise ConfigError(
-            f"DARAM_HOST: {host} can be reached from other machines, but this page knows no users: whoever reached it "
-            "could read and write everything. It listens on 127.0.0.1, ::1 or localhost only; from another machine, "
-            "come through an SSH tunnel (ssh -L)"
-        )
+            f"DARAM_HOST: {host!r} is not an address; allowed: 127.0.0.1, ::1, localhost, or an address of this machine"
+        ) from error
+    if not address.is_loopback:
+        _check_open_to_others(settings)
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -101,3 +124,34 @@ def _listen(host: str, port: int) -> socket.socket:
             "choose another one with --port, or --port 0 for any that is free"
         ) from error
     return listener
+
+
+def _check_open_to_others(settings: Settings) -> None:
+    """What there must be before other machines may come."""
+    people = "make somebody who can log in: daram user add NAME --admin --password-stdin"
+    missing = ""
+    if not (settings.allowed_hosts or settings.public_url):
+        missing = f"say under which names they come, with DARAM_ALLOWED_HOSTS or DARAM_PUBLIC_URL, and {people}"
+    elif not _has_passwords(settings):
+        missing = people
+    if missing:
+        raise ConfigError(
+            f"DARAM_HOST: {settings.host} can be reached from other machines. Before that, {missing}. "
+            "For yourself alone leave DARAM_HOST at 127.0.0.1 and come through an SSH tunnel (ssh -L)"
+        )
+
+
+def _has_passwords(settings: Settings) -> bool:
+    from daram.service.accounts.setup import prepare_accounts
+
+    prepare_accounts(settings)
+    from django.contrib.auth.hashers import is_password_usable
+    from django.db import connection
+
+    from daram.service.accounts.models import User
+
+    try:
+        hashes = User.objects.filter(is_active=True).values_list("password", flat=True)
+        return any(found and is_password_usable(found) for found in hashes)
+    finally:
+        connection.close()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from daram import ids
-from daram.codec import decode_cursor, encode_cursor, to_micros
+from daram.codec import decode_cursor, list_cursor, messages_cursor
 from daram.errors import ConversationBusy, InvalidInput, LeaseLost, NotFound, StoreClosed
 from daram.model import ROOT, UNSET, Answer, Appended, Conversation, Hit, Message, Page, Part, Status, Turn, Unset
 from daram.store import validate
@@ -70,8 +70,7 @@ class Engine(Primitives, Store):
         if len(found) <= limit:
             return Page(found)
         last = found[limit - 1]
-        key = ids.conversation_key(owner, last.id)
-        return Page(found[:limit], encode_cursor("list", scope, to_micros(last.updated_at), key))
+        return Page(found[:limit], list_cursor(owner, last.updated_at, last.id))
 
     async def update(
         self,
@@ -148,7 +147,7 @@ class Engine(Primitives, Store):
         found, leaf = await self._messages(ref, limit + 1, order, after)
         if len(found) <= limit:
             return Page(found)
-        return Page(found[:limit], encode_cursor(f"messages.{order}", ref.key, found[limit - 1].seq, leaf))
+        return Page(found[:limit], messages_cursor(owner, id, order, found[limit - 1].seq, leaf))
 
     async def message(self, owner: str, id: str, message_id: str) -> Message:
         ref = self._ref(owner, id)

@@ -13,7 +13,7 @@ REPLY_OVERHEAD: Final = 4
 IMAGE_TOKENS: Final = 1_100
 """What an image of ordinary size costs at the common endpoints; its bytes say nothing about it."""
 
-_UNSENT: Final = frozenset({"citation", "reasoning"})
+_UNSENT: Final = frozenset({"citation", "reasoning", "request", "span", "item"})
 
 
 class PartLike(Protocol):

@@ -1,29 +1,28 @@
-"""The page as an ASGI application: which of Chainlit's doors are open, and what is opened and closed with it."""
+"""The page as an ASGI application: which of Chainlit's doors are open, and who comes through them."""
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from daram.chat.recover import purge_forever
-from daram.config import make_chatbot, make_model, open_memory, prepare_data
-from daram.errors import DaramError
+from daram.chat import Chatbot
 from daram.llm.base import ChatModel
 from daram.memory import Memory
-from daram.settings import Settings
 from daram.ui import home
-from daram.ui.guard import Guard
-from daram.ui.html import at_home, script_hashes
+from daram.ui.gate import Gate, Logins
+from daram.ui.html import at_home, below, main_script, script_hashes
 from daram.ui.strings import words
 
 if TYPE_CHECKING:
@@ -48,97 +47,89 @@ _DOORS = (
     "/assets/{rest:path}",
     "/public/{rest:path}",
 )
-_PAGES = ("/", "/thread/{id:path}", "/login", "/element/{id:path}")
+_PAGES = ("/", "/thread/{id:path}", "/element/{id:path}")
 
 
-def create_app(settings: Settings, *, memory: Memory | None = None, model: ChatModel | None = None) -> Starlette:
-    """The chat page, to be served on the loopback interface; its lifespan opens memory and model and closes them.
+class ChatPage:
+    """Chainlit as an ASGI application that is to be called below ``root``, with paths as if it were not.
 
-    A ``memory`` or ``model`` that is given is used as it is and not closed. One page per process: Chainlit keeps its
-    state in its modules. Raises ``MissingExtra`` without Chainlit, ``ConfigError`` for a second page elsewhere.
+    ``directory``: the page's own, written at every start; ``login``: the path where those who are not logged in are
+    led. One page per process: Chainlit keeps its state in its modules. Raises ``MissingExtra`` without Chainlit,
+    ``ConfigError`` for a second page elsewhere.
     """
-    prepare_data(settings)
-    server = home.load(settings.data / "page")
-    page_html = at_home(server.get_html_template(""))
-    from daram.ui.page import Page  # imports Chainlit, which must have found its directory before this
 
-    page = Page(settings.owner)
-    plainly = PlainFailure()
+    def __init__(self, directory: Path, logins: Logins, *, root: str = "/chat", login: str = "/login") -> None:
+        self._server = home.load(directory)
+        self._html = at_home(self._server.get_html_template(root))
+        self._script = _Script(root, main_script(self._html).removeprefix(root), Path(self._server.build_dir))
+        from daram.ui.page import Page  # imports Chainlit, which must have found its directory before this
 
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with plainly.watch(), AsyncExitStack() as stack:
-            store = memory
-            if store is None:
-                store = await stack.enter_async_context(await open_memory(settings))
-            chat_model = model
-            if chat_model is None:
-                chat_model = make_model(settings)
-                stack.push_async_callback(chat_model.close)
-            chatbot = make_chatbot(settings, store, chat_model, on_title=page.titled)
-            stack.push_async_callback(chatbot.close)
-            await chatbot.recover()
-            sweeping = asyncio.create_task(chatbot.sweep_forever())
-            stack.callback(sweeping.cancel)
-            purging = asyncio.create_task(purge_forever(store))
-            stack.callback(purging.cancel)
-            page.open(store, chat_model, chatbot)
-            stack.push_async_callback(page.close)
-            _wire(server, page)
-            yield
-
-    async def html(request: Request) -> Response:
-        from chainlit.auth import create_jwt
-        from chainlit.auth.cookie import set_auth_cookie
-
-        spoken = words(request.headers.get("accept-language")).language
-        said = page_html.replace('<html lang="en">', f'<html lang="{spoken}">', 1)
-        response = HTMLResponse(said, headers={"cache-control": "no-store"})
-        set_auth_cookie(request, response, create_jwt(await page.user()))
-        return response
-
-    async def health(_request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    app = Starlette(
-        routes=[
-            Mount("/ws/socket.io", server.asgi_app),
-            *(Route(path, server.app) for path in _DOORS),
-            Route("/health", health),
-            *(Route(path, html) for path in _PAGES),
-        ],
-        middleware=[Middleware(plainly), Middleware(Guard, script_hashes=script_hashes(page_html))],
-        lifespan=lifespan,
-    )
-    app.router.redirect_slashes = False  # a door that is not there is not there
-    return app
-
-
-class PlainFailure:
-    """Middleware: what is wrong at the start (a newer schema, a full disk) in Daram's words, without a traceback."""
-
-    def __init__(self) -> None:
-        self._error: DaramError | None = None
+        self.script_hashes = script_hashes(self._html)
+        """Of the scripts that stand in the page itself, for the content security policy."""
+        self.page = Page(logins)
+        known = self._server.sio.environ.get
+        self._app = Gate(self._routes(), logins=logins, root=root, login=login, sockets=known)
 
     @asynccontextmanager
-    async def watch(self) -> AsyncIterator[None]:
-        """Around what is done at the start."""
+    async def open(self, memory: Memory, model: ChatModel, chatbot: Chatbot) -> AsyncIterator[None]:
+        """Serve with these; at the end nobody is watched any more."""
+        self.page.open(memory, model, chatbot)
+        _wire(self._server, self.page)
         try:
             yield
-        except DaramError as error:
-            self._error = error
-            raise
+        finally:
+            await self.page.close()
 
-    def __call__(self, app: ASGIApp) -> ASGIApp:
-        async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-            async def in_words(message: Message) -> None:
-                if message["type"] == "lifespan.startup.failed" and self._error is not None:
-                    message = {**message, "message": str(self._error)}
-                await send(message)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
-            await app(scope, receive, in_words if scope["type"] == "lifespan" else send)
+    async def titled(self, owner: str, conversation: str, title: str) -> None:
+        """A conversation got its title: whoever looks at the list sees it."""
+        await self.page.titled(owner, conversation, title)
 
-        return wrapped
+    def left(self, session: str) -> None:
+        """That session of the accounts has ended: its tabs hear no more. To be called on the loop."""
+        self.page.left(session)
+
+    def _routes(self) -> Starlette:
+        async def html(request: Request) -> Response:
+            spoken = words(request.headers.get("accept-language")).language
+            said = self._html.replace('<html lang="en">', f'<html lang="{spoken}">', 1)
+            return HTMLResponse(said, headers={"cache-control": "no-store"})
+
+        app = Starlette(
+            routes=[
+                Mount("/ws/socket.io", self._server.asgi_app),
+                Route(self._script.path, self._script.serve),
+                *(Route(path, self._server.app) for path in _DOORS),
+                *(Route(path, html) for path in _PAGES),
+            ],
+        )
+        app.router.redirect_slashes = False  # a door that is not there is not there
+        return app
+
+
+class _Script:
+    """The page's own script, changed where it must be."""
+
+    def __init__(self, root: str, path: str, build: Path) -> None:
+        self.path = path
+        self._plain = below(root, (build / path.lstrip("/")).read_text("utf-8")).encode()
+        self._etag = f'"{sha256(self._plain).hexdigest()[:20]}"'
+        self._packed: bytes | None = None
+
+    async def serve(self, request: Request) -> Response:
+        """The script, compressed for whoever takes it that way."""
+        headers = {"cache-control": "no-cache", "etag": self._etag, "vary": "accept-encoding"}
+        if request.headers.get("if-none-match") == self._etag:
+            return Response(status_code=304, headers=headers)
+        body = self._plain
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            if self._packed is None:
+                self._packed = await asyncio.to_thread(gzip.compress, self._plain, 6)
+            body = self._packed
+            headers["content-encoding"] = "gzip"
+        return Response(body, media_type="text/javascript; charset=utf-8", headers=headers)
 
 
 def _wire(server: ModuleType, page: Page) -> None:
@@ -147,7 +138,7 @@ def _wire(server: ModuleType, page: Page) -> None:
     from chainlit.config import config
 
     code = config.code
-    code.header_auth_callback = page.user
+    code.header_auth_callback = page.user  # that there is one tells Chainlit to ask who is there
     code.data_layer = lambda: page.layer
     code.on_chat_resume = page.resumable
     code.action_callbacks["retry"] = page.retried

@@ -58,8 +58,15 @@ confirm_new_chat = false
 cot = "hidden"
 custom_css = "/public/daram.css"
 custom_js = "/public/daram.js"
-custom_meta_url = "/"
-custom_meta_image_url = "/public/squirrel.svg"
+custom_meta_url = "/chat/"
+custom_meta_image_url = "/chat/public/squirrel.svg"
+
+[[UI.header_links]]
+name = "Account"
+display_name = ""
+icon_url = "/chat/public/account.svg"
+url = "/account/"
+target = "_self"
 
 [meta]
 generated_by = "2.12.0"
@@ -68,6 +75,7 @@ _FILES = {
     "daram.css": ("daram.css",),
     "daram.js": ("daram.js",),
     "theme.json": ("theme.json",),
+    "account.svg": ("account.svg",),
     "squirrel.svg": ("squirrel.svg", "favicon.svg", "logo_light.svg", "logo_dark.svg", "avatars/daram.svg"),
 }
 # What would make Chainlit import or call something else than us.

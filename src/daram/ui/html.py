@@ -1,4 +1,4 @@
-"""The page's HTML: Chainlit's, without what it would fetch from elsewhere."""
+"""The page's HTML and script: Chainlit's, without what it would fetch from elsewhere, and at home below a path."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from daram.errors import ConfigError
 
 _LINK = re.compile(r"<link\b[^>]*>\s*")
 _FOREIGN = re.compile(r"""(?:href|src)\s*=\s*["']?\s*(?:https?:)?//""", re.IGNORECASE)
+# Where Chainlit's script forgets that it may live below a path: it would not show a conversation's address, or leave.
+_AT_THE_TOP = re.compile(r"""(\.pathname===")/("(?:&&|\?)\w+\(`/thread/)|(window\.location\.href=`)(/thread/)""")
+_TIMES_AT_THE_TOP = 3
 _SCRIPT = re.compile(r"<script(?![^>]*\bsrc\s*=)[^>]*>(.*?)</script>", re.DOTALL)
 
 
@@ -30,3 +33,24 @@ def script_hashes(html: str) -> list[str]:
     return [
         f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}" for script in _SCRIPT.findall(html) if script
     ]
+
+
+def main_script(html: str) -> str:
+    """The path of the page's own script, from the top. Raises ``ConfigError`` where there is none to be found."""
+    found = re.search(r'<script type="module"[^>]* src="([^"]*/assets/index-[\w-]+\.js)"', html)
+    if found is None:
+        raise ConfigError("this Chainlit's page has no script where it should be; install Chainlit 2.12")
+    return found[1]
+
+
+def below(root: str, script: str) -> str:
+    """Chainlit's script, which shows the addresses of conversations below ``root`` too.
+
+    Raises ``ConfigError`` for a Chainlit that Daram does not know.
+    """
+    moved, times = _AT_THE_TOP.subn(
+        lambda found: f"{found[1]}{root}/{found[2]}" if found[1] else f"{found[3]}{root}{found[4]}", script
+    )
+    if times != _TIMES_AT_THE_TOP:
+        raise ConfigError("this Chainlit's page is another one than Daram knows; install Chainlit 2.12")
+    return moved

@@ -27,7 +27,9 @@ from daram.errors import DaramError, NotFound
 from daram.llm.base import ChatModel
 from daram.model import Message
 from daram.store.base import Store
+from daram.ui import gate
 from daram.ui.follow import Emit, follow, now, offer_retry
+from daram.ui.gate import Logins
 from daram.ui.strings import Words, plain, words
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 HISTORY = 200  # messages that are shown of a conversation, the last ones
 _FIRST_LOOK = 0.5  # seconds between two looks at a model that is not ready
 _SLOWEST_LOOK = 5.0
+_SESSIONS_SEEN = 15.0  # seconds between two looks at whose session has ended
 
 
 class Tab:
@@ -46,6 +49,7 @@ class Tab:
     def __init__(self, session: WebsocketSession) -> None:
         self.session = session
         self.conversation: str = session.thread_id
+        self.owner: str = session.user.identifier if session.user else ""  # the gate lets nobody in without one
         self.words: Words = words(session.language)
         # Bound to the connection of this moment: after a reconnect an old watcher must not speak into the new one.
         self.emit = cast("Emit", session.emit)  # Chainlit's own type says that it returns nothing to wait for
@@ -70,21 +74,22 @@ class Tab:
 
 
 class Page:
-    """The open tabs of one owner. ``open`` gives it what it works with; until then nobody is let in."""
+    """The open tabs of all who are logged in. ``open`` gives it what it works with; until then nobody is let in."""
 
     memory: Store
     model: ChatModel
     chatbot: Chatbot
     layer: DaramDataLayer
 
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
+    def __init__(self, logins: Logins) -> None:
+        self._logins = logins
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, memory: Store, chat_model: ChatModel, chatbot: Chatbot) -> None:
-        """Begin to serve."""
+        """Begin to serve, on the running loop."""
         self.memory, self.model, self.chatbot = memory, chat_model, chatbot
-        self.layer = DaramDataLayer(memory, owner=self.owner, messages=False, note=_note, history=HISTORY)
+        self.layer = DaramDataLayer(memory, owner=gate.owner, messages=False, note=_note, history=HISTORY)
+        self._spawn(self._see_who_left())
 
     async def close(self) -> None:
         """Stop watching; what the tabs have begun goes on in the chatbot."""
@@ -93,8 +98,29 @@ class Page:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def user(self, _headers: object = None) -> User:
-        """The one user of this page: whoever reaches it is at this machine."""
-        return User(identifier=self.owner)
+        """Whom the gate let in."""
+        return User(identifier=gate.owner() or "")
+
+    def left(self, session: str) -> None:
+        """That session has ended: its tabs hear no more, and have to log in again."""
+        self._spawn(self._close_tabs(session))
+
+    async def _close_tabs(self, session: str) -> None:
+        for sid, open_session in list(ws_sessions_sid.items()):
+            if gate.session_of(open_session.environ) == session:
+                await sio.emit("reload", {}, to=sid)
+                await sio.disconnect(sid)
+
+    async def _see_who_left(self) -> None:
+        """Sessions end elsewhere too: by time, a new password, in another process."""
+        while True:
+            await asyncio.sleep(_SESSIONS_SEEN)
+            for session in {gate.session_of(tab.environ) for tab in ws_sessions_sid.values()}:
+                try:
+                    if await self._logins.visitor(session) is None:
+                        await self._close_tabs(session)
+                except Exception:
+                    log.exception("whether a session has ended could not be seen")
 
     async def resumable(self, _thread: object) -> None:
         """That this exists tells Chainlit that conversations can be gone on with; ``connected`` does it."""
@@ -131,7 +157,7 @@ class Page:
         message = model.user(payload["message"]["output"], id=str(uuid4()))
         parent = None
         try:
-            parent = (await self.memory.message(self.owner, tab.conversation, old)).parent or model.ROOT
+            parent = (await self.memory.message(tab.owner, tab.conversation, old)).parent or model.ROOT
         except DaramError as error:  # it never got into the store: say it now
             log.info("the message that was edited cannot be read: %s", error)
         await tab.emit("delete_message", {"id": old})
@@ -142,7 +168,7 @@ class Page:
         """The user wants no more of the answer."""
         tab = Tab(WebsocketSession.require(sid))
         try:
-            await self.chatbot.cancel(self.owner, tab.conversation)
+            await self.chatbot.cancel(tab.owner, tab.conversation)
         except DaramError as error:
             await tab.emit("toast", {"message": str(error), "type": "error"})
 
@@ -159,7 +185,7 @@ class Page:
             return
         await tab.emit("task_start", {})
         try:
-            running = await self.chatbot.regenerate(self.owner, tab.conversation, given["question"])
+            running = await self.chatbot.regenerate(tab.owner, tab.conversation, given["question"])
         except Exception as error:
             log.exception("an answer could not be made anew")
             await self._explain(tab, error, f"problem-{given['question']}", given)
@@ -168,9 +194,9 @@ class Page:
             await tab.emit("delete_message", {"id": steps.run_id(given["answer"])})
         await self._watch_all(tab, running, new_message=False)
 
-    async def titled(self, _owner: str, _conversation: str, title: str) -> None:
-        """A conversation got its title: the lists of all tabs are to be read again."""
-        for tab in _tabs():
+    async def titled(self, owner: str, _conversation: str, title: str) -> None:
+        """A conversation got its title: the lists of all its owner's tabs are to be read again."""
+        for tab in _tabs(owner):
             await tab.reread_list(f"title {title}")
 
     # --- a turn ---
@@ -179,7 +205,7 @@ class Page:
         tab.session.has_first_interaction = True
         await tab.emit("task_start", {})
         try:
-            running = await self.chatbot.start(self.owner, tab.conversation, message, parent=parent)
+            running = await self.chatbot.start(tab.owner, tab.conversation, message, parent=parent)
         except Exception as error:
             log.exception("a turn could not begin")
             again = {"id": message.id, "text": message.text, "parent": parent}
@@ -191,7 +217,7 @@ class Page:
     async def _watch_all(self, tab: Tab, running: Running, *, new_message: bool) -> None:
         """Show an answer in the tab where it was asked for, and in all others that show the conversation."""
         self._spawn(_watch(tab, running))
-        for other in _tabs():
+        for other in _tabs(tab.owner):
             if other.session is tab.session or other.conversation != tab.conversation:
                 continue
             if new_message:
@@ -213,7 +239,7 @@ class Page:
     async def _show(self, tab: Tab) -> bool:
         """Show the conversation as it is stored, and the answers that are being made in it. False if there is none."""
         try:
-            answers = await self.memory.answers(self.owner, tab.conversation)
+            answers = await self.memory.answers(tab.owner, tab.conversation)
         except DaramError:
             answers = []
         # Read after the answers: one that ends in between is in both, and shown once, by its id.
@@ -228,7 +254,7 @@ class Page:
             thread["steps"].insert(0, cast("StepDict", remark))
         await tab.emit("resume_thread", thread)
         for answer in answers:
-            events = self.chatbot.resume(self.owner, tab.conversation, answer.id)
+            events = self.chatbot.resume(tab.owner, tab.conversation, answer.id)
             told = follow(tab.emit, tab.conversation, answer.id, answer.question, events, tab.words, known=answer.text)
             self._spawn(told)
         if shown and not answers:
@@ -238,7 +264,7 @@ class Page:
     async def _offer_to_finish(self, tab: Tab, message_id: str) -> None:
         """Where a conversation ends in an answer that is not whole, or without one: a button that asks again."""
         try:
-            last = await self.memory.message(self.owner, tab.conversation, message_id)
+            last = await self.memory.message(tab.owner, tab.conversation, message_id)
         except NotFound:
             return
         payload: dict[str, Any] | None = None
@@ -275,10 +301,10 @@ class Page:
             log.error("showing an answer failed", exc_info=error)
 
 
-def _tabs() -> list[Tab]:
-    """The tabs that show a conversation and are looked at."""
+def _tabs(owner: str) -> list[Tab]:
+    """The tabs of that owner that show a conversation and are looked at."""
     tabs = [Tab(session) for session in ws_sessions_sid.values() if session.has_first_interaction]
-    return [tab for tab in tabs if tab.is_open()]
+    return [tab for tab in tabs if tab.owner == owner and tab.is_open()]
 
 
 async def _watch(tab: Tab, running: Running) -> None:

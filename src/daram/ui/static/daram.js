@@ -15,3 +15,18 @@
     return inOrder;
   };
 })();
+
+// Whoever is logged out belongs on the login page, which is the server's: Chainlit's own knows no passwords.
+(() => {
+  const root = document.querySelector('meta[property="og:root_path"]')?.content ?? "";
+  for (const name of ["pushState", "replaceState"]) {
+    const change = history[name].bind(history);
+    history[name] = (state, title, url) => {
+      if (url && new URL(url, location.href).pathname === `${root}/login`) {
+        location.assign(`${root}/login`);
+      } else {
+        change(state, title, url);
+      }
+    };
+  }
+})();

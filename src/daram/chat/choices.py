@@ -1,0 +1,40 @@
+"""What one turn may have of its own: another model, other instructions, other options."""
+
+from __future__ import annotations
+
+import msgspec
+
+from daram.chat.generation import Setup
+from daram.chat.prompt import Prompter
+from daram.llm.base import ChatModel, Options
+
+
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """What is None is the chatbot's own.
+
+    ``model``: who answers; ``system``: the system prompt ("": none); ``options``: how to generate; ``titled``: whether
+    the turn may name its conversation.
+    """
+
+    model: ChatModel | None = None
+    system: str | None = None
+    options: Options | None = None
+    titled: bool = True
+
+
+def chosen(setup: Setup, choices: Choices, system: str | None) -> Setup:
+    """The setup of a turn; ``system`` is the chatbot's own system prompt."""
+    if choices == Choices():
+        return setup
+    model = choices.model or setup.model
+    options = choices.options or setup.options
+    prompter = Prompter(
+        setup.memory,
+        model,
+        system=system if choices.system is None else choices.system,
+        options=options,
+        window=setup.window,
+    )
+    return msgspec.structs.replace(
+        setup, model=model, options=options, prompter=prompter, titled=setup.titled and choices.titled
+    )

@@ -1,0 +1,1 @@
+"""The service: accounts, and the HTTP API over the same conversations (Django)."""

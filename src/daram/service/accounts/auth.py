@@ -1,0 +1,140 @@
+"""Who calls the API: bearer keys for django-ninja, and refusals as OpenAI words them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, ParamSpec, TypeVar
+
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, JsonResponse
+from ninja import NinjaAPI
+from ninja.security import HttpBearer
+
+from daram.service.accounts.keys import find_key, touch
+from daram.service.observe.request import admit
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_log = logging.getLogger(__name__)
+_MISSING: Final = (
+    "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+    "(i.e. Authorization: Bearer YOUR_KEY)."
+)
+# Not a word of what came: a key that is almost right would stand in the caller's logs.
+_WRONG: Final = "Incorrect API key provided. You can make keys on the account page of this server."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who makes a request: ``owner`` is whose conversations it is about."""
+
+    user_id: int
+    owner: str
+    scopes: frozenset[str]
+    key_id: int
+
+
+class Refused(Exception):
+    """The caller may not do this; ``response`` is what they are told, in OpenAI's shape."""
+
+    def __init__(self, status: int, message: str, code: str | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+    def response(self) -> JsonResponse:
+        """The answer to the request."""
+        error = {"message": str(self), "type": "invalid_request_error", "param": None, "code": self.code}
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        return JsonResponse({"error": error}, status=self.status, headers=headers)
+
+
+class KeyAuth(HttpBearer):
+    """Bearer auth by API key, for ``NinjaAPI(auth=…)`` and for single operations; ``request.auth`` is the ``Caller``.
+
+    Keys only: a session cookie opens nothing here, so no page that a browser visits can call this API.
+    """
+
+    def __init__(self, scope: str = "read") -> None:
+        super().__init__()
+        self.scope = scope
+
+    async def __call__(self, request: HttpRequest) -> Caller:
+        """The caller, who may do what ``scope`` says. Raises ``Refused``."""
+        scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Refused(401, _MISSING, None)
+        return await self.authenticate(request, token.strip())
+
+    async def authenticate(self, request: HttpRequest, token: str) -> Caller:
+        """The caller whose key this is. Raises ``Refused``."""
+        caller = await in_accounts(_look_up, token)
+        if caller is None:
+            raise Refused(401, _WRONG, "invalid_api_key")
+        check_scope(caller, self.scope)
+        if (problem := admit(caller.user_id)) is not None:
+            raise Refused(429, problem, "rate_limit_exceeded")
+        return caller
+
+
+def require(scope: str) -> KeyAuth:
+    """The ``auth=`` of an operation that needs a key with this scope."""
+    return KeyAuth(scope)
+
+
+def check_scope(caller: Caller, scope: str) -> None:
+    """Raise ``Refused`` (403) where the caller's key lacks the scope."""
+    if scope not in caller.scopes:
+        text = f"You have insufficient permissions for this operation. Missing scopes: {scope}."
+        raise Refused(403, text, "missing_scope")
+
+
+def caller_of(request: HttpRequest) -> Caller:
+    """Who makes this request, which went through ``KeyAuth``."""
+    caller = getattr(request, "auth", None)
+    if not isinstance(caller, Caller):
+        raise TypeError("this operation has no KeyAuth")
+    return caller
+
+
+def handle_refusals(api: NinjaAPI) -> None:
+    """Let the API answer ``Refused``."""
+
+    @api.exception_handler(Refused)
+    def _answer(_request: HttpRequest, error: Refused) -> JsonResponse:
+        return error.response()
+
+
+def _look_up(token: str) -> Caller | None:
+    key = find_key(token)
+    if key is None:
+        return None
+    try:
+        touch(key)
+    except DatabaseError as error:  # a note only: a full disk or a busy database must not lock callers out
+        _log.warning("when key %s was used last could not be written: %s", key.prefix, type(error).__name__)
+    return Caller(user_id=key.user.pk, owner=key.user.owner, scopes=key.scope_set, key_id=key.pk)
+
+
+# --- threads --------------------------------------------------------------------------------------------------------
+
+# Django's own threads live as long as one request, each with a new connection. These stay, and keep theirs.
+_threads = ThreadPoolExecutor(4, thread_name_prefix="daram-accounts")
+
+
+async def in_accounts(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What the function, which asks the database of the accounts, returns; it does not block the event loop."""
+
+    def work() -> R:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            # A server may have ended the connection meanwhile, and there it goes back to a pool; a file stays open.
+            if connection.vendor != "sqlite" or connection.errors_occurred:
+                connection.close()
+
+    return await asyncio.get_running_loop().run_in_executor(_threads, work)

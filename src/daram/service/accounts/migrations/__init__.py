@@ -1,0 +1,1 @@
+"""Made by Django's ``makemigrations``; a test finds models that have none."""

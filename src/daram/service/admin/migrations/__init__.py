@@ -1,0 +1,1 @@
+"""No tables: only the permissions for what the store keeps."""

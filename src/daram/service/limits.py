@@ -1,0 +1,103 @@
+"""How much one request may take: the size of its body, the time until it is here, the time a client may not listen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["Bodies"]
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, message: str, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class _NotListening(Exception):
+    """The client takes nothing any more."""
+
+
+class Bodies:
+    """ASGI middleware: 413 for a body above ``limit`` bytes, 408 for one that is not here after ``arrival`` seconds; a
+    client that takes none of its answer for ``departure`` seconds loses its connection.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit: int, arrival: float, departure: float) -> None:
+        self._app = app
+        self._limit = limit
+        self._arrival = arrival
+        self._departure = departure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def told(message: Message) -> None:
+            nonlocal started
+            started = True
+            try:
+                async with asyncio.timeout(self._departure):
+                    await send(message)
+            except TimeoutError:
+                raise _NotListening from None
+
+        try:
+            self._check_announced(scope)
+            await self._app(scope, self._bounded(receive), told)
+        except _Refused as refused:
+            if started:
+                raise
+            await _say(send, refused)
+        except _NotListening:
+            # The server closes a connection whose answer was not ended.
+            return
+
+    def _check_announced(self, scope: Scope) -> None:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > self._limit:
+                raise self._too_large()
+
+    def _bounded(self, receive: Receive) -> Receive:
+        deadline = asyncio.get_running_loop().time() + self._arrival
+        size, complete = 0, False
+
+        async def bounded() -> Message:
+            nonlocal size, complete
+            if complete:
+                return await receive()  # it waits for the client to leave
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                text = f"The request was not complete after {self._arrival:g} seconds. Send it again."
+                raise _Refused(408, text, "request_timeout") from None
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                complete = not message.get("more_body", False)
+                if size > self._limit:
+                    raise self._too_large()
+            return message
+
+        return bounded
+
+    def _too_large(self) -> _Refused:
+        text = f"The body of the request is too large: at most {self._limit:,} bytes are allowed (DARAM_BODY_LIMIT)."
+        return _Refused(413, text, "request_too_large")
+
+
+async def _say(send: Send, refused: _Refused) -> None:
+    error = {"message": str(refused), "type": "invalid_request_error", "param": None, "code": refused.code}
+    body = json.dumps({"error": error}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),  # what is left of the body will not be read
+    ]
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,1 @@
+"""What the pages ask of the service, with the session of a login instead of an API key."""

@@ -1,0 +1,68 @@
+"""``/v1``: the API as a whole, in the shapes of OpenAI."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import URLPattern, URLResolver
+from ninja import NinjaAPI
+from ninja.parser import Parser
+
+from daram.service.openai_api import chat_completions, conversations, models, responses, responses_compact
+from daram.service.openai_api.docs import Plain
+from daram.service.openai_api.errors import error_response, handle_errors
+
+View = Callable[..., Awaitable[HttpResponseBase]]
+
+
+class _Parser(Parser):
+    """JSON as the standard has it: no NaN, no half characters."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        return msgspec.json.decode(request.body)
+
+
+class OpenAIApi(NinjaAPI):
+    """What ninja refuses by itself is put into OpenAI's shape."""
+
+    @property
+    def urls(self) -> tuple[list[URLResolver | URLPattern], str, str]:
+        patterns, app, namespace = super().urls
+        for pattern in patterns:
+            if isinstance(pattern, URLPattern) and pattern.name not in ("openapi-json", "openapi-view", "api-root"):
+                pattern.callback = _shaped(pattern.callback)
+        return patterns, app, namespace
+
+
+def _shaped(view: View) -> View:
+    async def shaped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response: HttpResponseBase
+        if request.body and request.content_type != "application/json":
+            text = "The body of a request must be JSON, with the header Content-Type: application/json."
+            response = error_response(415, text)
+        else:
+            response = await view(request, *args, **kwargs)
+        if response.status_code == 405:
+            text = f"{request.method} is not allowed at this URL."
+            response = error_response(405, text, headers={"Allow": response.headers.get("Allow", "")})
+        return response
+
+    return shaped
+
+
+api = OpenAIApi(
+    title="Daram",
+    version=version("daram"),
+    description="OpenAI's Conversations and Responses API over durable conversations.",
+    urls_namespace="openai",
+    parser=_Parser(),
+    docs=Plain(),
+)
+handle_errors(api)
+for part in (conversations, responses_compact, responses, chat_completions, models):
+    api.add_router("", part.router)

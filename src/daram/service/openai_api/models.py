@@ -1,0 +1,36 @@
+"""The models that can be asked."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.http import HttpRequest, HttpResponse
+from ninja import Router
+
+from daram.errors import NotFound
+from daram.service import runtime
+from daram.service.accounts.auth import require
+from daram.service.openai_api import schemas
+from daram.service.openai_api.reply import reply
+
+router = Router(tags=["models"])
+_READ: Final = require("read")
+
+
+@router.get("/models", auth=_READ, response={200: schemas.ModelList, **schemas.REFUSALS})
+async def list_models(request: HttpRequest) -> HttpResponse:  # noqa: ARG001  # ninja gives it
+    """All models."""
+    return reply({"object": "list", "data": [_object(name) for name in runtime.current().models]})
+
+
+@router.get("/models/{path:model}", auth=_READ, response={200: schemas.ModelOut, **schemas.REFUSALS})
+async def retrieve_model(request: HttpRequest, model: str) -> HttpResponse:  # noqa: ARG001  # ninja gives it
+    """One model."""
+    if model not in runtime.current().models:
+        raise NotFound("model", model)
+    return reply(_object(model))
+
+
+def _object(name: str) -> dict[str, Any]:
+    # When a model was made nobody tells us.
+    return {"id": name, "object": "model", "created": 0, "owned_by": "daram"}

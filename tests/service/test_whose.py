@@ -1,0 +1,243 @@
+"""Whose is whose: every route of the OpenAPI document, with every kind of key, for ids that are there and that are not.
+
+For who may not see it, a thing that is there must look exactly like one that is not: the same status, the same body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from tests.service.echo import Echo
+from tests.service.live import Live, live_service
+from tests.service.people import Person, make_person
+
+from daram import ids
+
+MISSING = {
+    "conversation_id": "conv_" + "0" * 32,
+    "item_id": "msg_" + "0" * 32,
+    "response_id": "resp_" + "0" * 64,
+    "model": "no-such-model",
+}
+# Bodies for operations that need one; {name} stands for an id.
+BODIES: dict[str, dict[str, Any]] = {
+    "POST /v1/conversations/{conversation_id}": {"title": "taken"},
+    "POST /v1/conversations/{conversation_id}/items": {"items": [{"role": "user", "content": "taken"}]},
+    "POST /v1/responses": {"input": "taken", "conversation": "{conversation_id}"},
+    "POST /v1/responses/input_tokens": {"input": "taken", "conversation": "{conversation_id}"},
+    "POST /v1/responses/compact": {"model": "echo", "input": "taken", "previous_response_id": "{response_id}"},
+    "POST /v1/chat/completions": {
+        "model": "echo",
+        "messages": [{"role": "user", "content": "taken"}],
+        "metadata": {"conversation": "{conversation_id}"},
+    },
+}
+QUERIES = {"/v1/conversations/search": "?q=hello"}
+# Ids in other places than the path.
+MORE: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("GET", "/v1/conversations?after={conversation_id}", None),
+    ("GET", "/v1/conversations/search?q=hello&conversation={conversation_id}", None),
+    ("GET", "/v1/conversations/{conversation_id}/items?after={item_id}", None),
+    ("POST", "/v1/conversations/{conversation_id}/items", {"items": [{"type": "x"}], "beside": "{item_id}"}),
+    ("POST", "/v1/responses", {"input": "taken", "previous_response_id": "{response_id}"}),
+    ("POST", "/v1/responses", {"input": "taken", "conversation": {"id": "{conversation_id}"}}),
+    ("POST", "/v1/responses/input_tokens", {"input": "taken", "previous_response_id": "{response_id}"}),
+    ("GET", "/v1/responses/{response_id}?stream=true&starting_after=1", None),
+]
+# They say nothing of anybody's, so they answer everybody alike.
+OF_NOBODY = {"GET /v1/models", "GET /v1/models/{model}"}
+# They make or find something of the caller's own: there is no id that could be somebody else's.
+OF_THE_CALLER = {"POST /v1/conversations", "GET /v1/conversations", "GET /v1/conversations/search"}
+
+
+class Route(NamedTuple):
+    """An operation. ``name``: method and path as in the document."""
+
+    method: str
+    path: str
+    body: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.path.partition('?')[0]}"
+
+
+def routes() -> list[Route]:
+    """All operations of the document, and the other ways by which an id may come in."""
+    from daram.service.openai_api.api import api
+
+    document = api.get_openapi_schema(path_prefix="/v1/")
+    found = [
+        Route(method.upper(), path + QUERIES.get(path, ""), BODIES.get(f"{method.upper()} {path}"))
+        for path, methods in document["paths"].items()
+        for method in methods
+    ]
+    return found + [Route(*more) for more in MORE]
+
+
+class House(NamedTuple):
+    """The service, an owner of things, and the ids of those."""
+
+    service: Live
+    owner: Person
+    things: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with live_service(tmp_path_factory.mktemp("whose"), model=Echo(), rate_limit=0) as service:
+        yield House(service, make_person("write"), {})
+
+
+@pytest.fixture
+def things(house: House) -> dict[str, str]:
+    """New things of the owner: some requests delete them."""
+    with web(house, house.owner.key) as client:
+        asked = client.post("/v1/responses", json={"input": "hello", "model": "echo", "conversation": made(client)})
+        assert asked.status_code == 200, asked.text
+        response = asked.json()
+        conversation = response["conversation"]["id"]
+        items = client.get(f"/v1/conversations/{conversation}/items").json()["data"]
+    return {
+        "conversation_id": conversation,
+        "item_id": items[-1]["id"],
+        "response_id": response["id"],
+        "model": "echo",
+    }
+
+
+def made(client: httpx.Client) -> str:
+    id: str = client.post("/v1/conversations", json={}).json()["id"]
+    return id
+
+
+def web(house: House, key: str | None) -> httpx.Client:
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return httpx.Client(base_url=house.service.url, headers=headers, timeout=120)
+
+
+def ask(client: httpx.Client, route: Route, values: Mapping[str, str]) -> tuple[int, str]:
+    """Status and body of the answer, with the ids in it made alike."""
+    answer = client.request(
+        route.method, _filled(route.path, values), json=_filled(route.body, values) if route.body is not None else None
+    )
+    body = answer.text
+    for name, value in values.items():
+        body = body.replace(value, f"<{name}>")
+    if answer.status_code == 401:
+        assert answer.headers["www-authenticate"] == "Bearer"
+    if answer.status_code >= 400:
+        assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+    return answer.status_code, body
+
+
+def _filled(value: Any, ids_: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(inner, ids_) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, ids_) for inner in value]
+    if isinstance(value, str):
+        for name, id in ids_.items():
+            value = value.replace("{" + name + "}", id)
+    return value
+
+
+def state(house: House, conversation: str) -> Any:
+    with web(house, house.owner.key) as client:
+        return client.get(f"/v1/conversations/{conversation}").json(), client.get(
+            f"/v1/conversations/{conversation}/items"
+        ).json()
+
+
+def test_every_parameter_of_a_path_is_known(house: House) -> None:
+    """A new kind of id must be added here, with a thing that it names."""
+    unknown = {name.partition("}")[0] for route in routes() for name in route.path.split("{")[1:]} - MISSING.keys()
+    assert not unknown
+
+
+def test_nobody_without_a_key(house: House, things: dict[str, str]) -> None:
+    revoked = make_person("write")
+    _revoke(revoked)
+    before = state(house, things["conversation_id"])
+    wrong = house.owner.key[:-1] + ("A" if house.owner.key[-1] != "A" else "B")
+    answers: dict[str, set[tuple[int, str]]] = {}
+    for kind, key in {"none": None, "wrong": wrong, "revoked": revoked.key}.items():
+        with web(house, key) as client:
+            for route in routes():
+                for values in (things, MISSING):
+                    answers.setdefault(kind, set()).add(ask(client, route, values))
+    for kind, found in answers.items():
+        assert len(found) == 1, f"{kind}: every route and id must be refused alike, not {found}"
+        assert next(iter(found))[0] == 401
+    with web(house, "no key at all") as client:
+        assert {ask(client, routes()[0], MISSING)} == answers["wrong"] == answers["revoked"]
+    assert state(house, things["conversation_id"]) == before
+
+
+def test_a_key_that_may_only_read(house: House, things: dict[str, str]) -> None:
+    before = state(house, things["conversation_id"])
+    with web(house, _another_key(house.owner, "read")) as client:
+        for route in routes():
+            there, missing = (ask(client, route, values) for values in (things, MISSING))
+            if route.method == "GET":
+                assert there[0] == 200, (route, there)
+            elif there[0] != 200:  # some operations only read what a body names
+                assert there[0] == 403, (route, there)
+                assert missing == there, route
+    assert state(house, things["conversation_id"]) == before
+
+
+def test_the_things_of_somebody_else(house: House, things: dict[str, str]) -> None:
+    before = state(house, things["conversation_id"])
+    with web(house, make_person("write").key) as client:
+        for route in routes():
+            foreign, missing = (ask(client, route, values) for values in (things, MISSING))
+            if route.name in OF_NOBODY:
+                assert foreign[0] == 200
+                continue
+            if route.name in OF_THE_CALLER and "{" not in route.path:
+                continue
+            assert foreign == missing, route
+            if "search" not in route.path:  # where nothing is there, nothing is found
+                # OpenAI answers 400 for an id in a body.
+                assert foreign[0] == 404 or (route.body is not None and foreign[0] == 400), (route, foreign)
+    assert state(house, things["conversation_id"]) == before
+
+
+def test_what_is_missing_looks_alike_to_its_owner(house: House, things: dict[str, str]) -> None:
+    """An id that was never there, and what the stranger is told of one that is: word for word the same."""
+    never = {**MISSING, "conversation_id": "conv_" + ids.uuid7()}
+    with web(house, house.owner.key) as mine, web(house, make_person("write").key) as theirs:
+        for route in routes():
+            if "{conversation_id}" in route.path and "search" not in route.path:
+                assert ask(mine, route, never) == ask(theirs, route, things), route
+
+
+def test_the_owner_of_a_conversation_with_the_same_id(house: House, things: dict[str, str]) -> None:
+    """Two owners may use one id, and learn nothing of each other."""
+    other = make_person("write")
+    house.service.call(house.service.memory.create(other.owner, id=things["conversation_id"], title="theirs"))
+    before = state(house, things["conversation_id"])
+    path = f"/v1/conversations/{things['conversation_id']}"
+    with web(house, other.key) as client:
+        assert client.get(path).json()["title"] == "theirs"
+        assert client.get(f"{path}/items").json()["data"] == []
+        assert client.get(f"{path}/items/{things['item_id']}").status_code == 404
+        assert client.get(f"/v1/responses/{things['response_id']}").status_code == 404
+        assert client.delete(path).status_code == 200
+    assert state(house, things["conversation_id"]) == before
+
+
+def _revoke(person: Person) -> None:
+    from daram.service.accounts.keys import revoke
+
+    revoke(person.key_row)
+
+
+def _another_key(person: Person, *scopes: str) -> str:
+    from daram.service.accounts.keys import create_key
+
+    return create_key(person.user, scopes=scopes)[1]

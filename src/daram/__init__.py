@@ -35,6 +35,7 @@ from daram.errors import (
     SyncInAsync,
     TooLarge,
     Unsupported,
+    UnsupportedVersion,
     WrongLoop,
 )
 from daram.memory import Memory, open
@@ -106,6 +107,7 @@ __all__ = [
     "TooLarge",
     "Turn",
     "Unsupported",
+    "UnsupportedVersion",
     "WrongLoop",
     "assistant",
     "open",

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -367,6 +367,12 @@ class Settings:
             elif text := environ.get(variable.name):
                 values[key] = _read(variable, variable.name, text)
         return cls(**values)
+
+    def with_flags(self, **flags: object) -> Self:
+        """These settings with what flags say instead, as in ``from_env``; the environment is not asked."""
+        given = {name: value for name, value in flags.items() if value is not None}
+        changed = self.from_env({}, **given)
+        return replace(self, **{name: getattr(changed, name) for name in given})
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={text!r}' for name, text in self.shown().items())})"

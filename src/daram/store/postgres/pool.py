@@ -255,10 +255,13 @@ class Pool:
 
     def forget(self) -> None:
         """In a forked child: the connections are the parent's, and are left to it (psycopg closes none here)."""
+        _left_behind.extend(self._loops.values())
         self._loops = weakref.WeakKeyDictionary()
         self._guard = threading.Lock()
 
 
+# Their tasks belong to the parent; asyncio would complain of those that are let go of while they wait.
+_left_behind: list[_Loop] = []
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 

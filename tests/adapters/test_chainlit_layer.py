@@ -35,11 +35,9 @@ ALICE = PersistedUser(id="alice", identifier="alice", createdAt="2026-01-01T00:0
 BOB = PersistedUser(id="bob", identifier="bob", createdAt="2026-01-01T00:00:00Z", metadata={})
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Memory]:
-    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'daram.db'}"
-    async with daram.open(url) as memory:
-        yield memory
+@pytest.fixture
+def store(memory: Memory) -> Memory:
+    return memory
 
 
 @pytest.fixture

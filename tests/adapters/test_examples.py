@@ -83,6 +83,20 @@ def test_agents_session() -> None:
         assert asyncio.run(module["main"](text)) == answer
 
 
+def test_pydantic_ai_agent() -> None:
+    from pydantic_ai.messages import ModelResponse, TextPart
+    from pydantic_ai.models.function import FunctionModel
+
+    def attentive(messages: list[Any], info: Any) -> ModelResponse:
+        said = [part.content for message in messages for part in message.parts if part.part_kind != "system-prompt"]
+        return ModelResponse(parts=[TextPart(reply(said))])
+
+    for text, answer in ((TOLD, "알겠습니다"), (ASKED, "다랑어")):
+        module = example("pydantic_ai_agent.py")
+        with module["agent"].override(model=FunctionModel(attentive)):
+            assert asyncio.run(module["main"](text)) == answer
+
+
 async def close(memory: Memory) -> None:
     """On the two loops on which the example used it: Redis has connections of its own for each."""
     if isinstance(memory.inner, RedisStore):

@@ -13,6 +13,9 @@ ADAPTERS = {
     "daram.adapters.langgraph": ("langgraph.checkpoint", "langgraph"),
     "daram.adapters.openai_agents": ("agents", "agents"),
     "daram.adapters.llama_index": ("llama_index", "llama-index"),
+    "daram.adapters.pydantic_ai": ("pydantic_ai", "pydantic-ai"),
+    "daram.adapters.chainlit": ("chainlit", "chainlit"),
+    "daram.adapters.django": ("django", "django"),
 }
 
 

@@ -18,6 +18,10 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from daram.adapters.versions import require
+
+require("the data layer for Chainlit", "chainlit", "chainlit", "chainlit", oldest="2.12", below="2.13")
+
 from chainlit.context import ChainlitContextException, get_context
 from chainlit.data.base import BaseDataLayer
 from chainlit.data.utils import queue_until_user_message

@@ -193,6 +193,19 @@ async def test_tools_are_shown_under_their_run_and_a_lost_parent_hides_no_messag
     assert len(order) == len(set(order))
 
 
+@pytest.mark.parametrize("history", [10, 1])
+async def test_a_run_below_the_message_that_began_it(store: Memory, history: int) -> None:
+    """As Chainlit itself makes them."""
+    layer = DaramDataLayer(store, history=history)
+    enter()
+    await layer.create_step(step("hi", id="m1", metadata={"kept": "beside it"}))
+    await layer.create_step(step("", id="r1", type="run", parentId="m1"))
+    await layer.create_step(step("yes", id="m2", type="assistant_message", parentId="r1"))
+    thread: Any = await layer.get_thread("t1")
+    shown = [("m1", None), ("r1", "m1"), ("m2", "r1")] if history > 1 else [("r1", None), ("m2", "r1")]
+    assert [(s["id"], s["parentId"]) for s in thread["steps"]] == shown
+
+
 async def test_deleting_a_step_deletes_its_message(layer: DaramDataLayer, store: Memory) -> None:
     enter()
     await layer.create_step(step("keep", id="m1"))

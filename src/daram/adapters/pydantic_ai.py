@@ -104,8 +104,8 @@ class DaramConversationStore(ConversationStore):
             await self._copy(record.forked_from, record.forked_at, id)
         elif stored is None:
             await self._begin(id)
-        elif not (new_entries or record.head_id in (None, *known) or id in await self._homes(record.head_id)):
-            raise ConversationConflict(id)
+        elif (head := record.head_id) is not None and not new_entries and head not in known:
+            await self._see_that_it_has(id, head)
         added = await self._append(id, new_entries)
         try:
             await self._records.put_record(self.owner, RECORD, id, _records.dump_json(record), expect=etag)
@@ -192,6 +192,10 @@ class DaramConversationStore(ConversationStore):
             message = await self._store.message(self.owner, id, above)
             yield message
             above = message.parent
+
+    async def _see_that_it_has(self, id: str, entry_id: str) -> None:
+        if id not in await self._homes(entry_id):
+            raise ConversationConflict(id)
 
     async def _begin(self, id: str) -> None:
         try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from daram import sync
 from daram.adapters import langchain as adapter
 from daram.memory import Memory
 from daram.store.redis.engine import RedisStore
+from daram.testing.model_server import ScriptedModelServer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TOLD, ASKED = "앞으로 다람쥐를 다랑어라고 부를게", "다람쥐를 뭐라고 부르지?"
@@ -95,6 +99,40 @@ def test_pydantic_ai_agent() -> None:
         module = example("pydantic_ai_agent.py")
         with module["agent"].override(model=FunctionModel(attentive)):
             assert asyncio.run(module["main"](text)) == answer
+
+
+async def test_django_chat(tmp_path: Path) -> None:
+    """In a process of its own for each message: Django is set up once per process."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+import django_chat
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+from django.contrib.auth.models import User
+from django.test import Client
+client = Client()
+client.force_login(User.objects.get_or_create(username="ann")[0])
+print(client.post("/", {{"text": sys.stdin.read()}}, headers={{"host": "localhost"}}).content.decode())
+"""
+    async with ScriptedModelServer() as server:
+        env = {"CHAT_FOLDER": str(tmp_path), "OPENAI_BASE_URL": server.base_url, "OPENAI_MODEL": "scripted"}
+        for text in (TOLD, ASKED):
+            done = await asyncio.to_thread(
+                subprocess.run,
+                [sys.executable, "-c", program],
+                env={**os.environ, **env, "PYTHONIOENCODING": "utf-8"},
+                input=text,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                timeout=120,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+    said = re.findall("<p><b>(.*?)</b> (.*?)</p>", done.stdout)
+    assert [role for role, _ in said] == ["user", "assistant", "user", "assistant"]
+    assert (said[0][1], said[2][1]) == (TOLD, ASKED) and "다랑어" in said[3][1]
 
 
 async def close(memory: Memory) -> None:

@@ -53,7 +53,7 @@ def python_of(which: str) -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True, clear=True)
-    pins = [f"{name}=={oldest}.*" for name, (oldest, _) in frameworks().items()] if which == "oldest" else []
+    pins = [f"{name}=={oldest}" for name, (oldest, _) in frameworks().items()] if which == "oldest" else []
     daram = f"{ROOT}[testing,postgres,redis,{','.join(EXTRAS)}]"
     command = [str(python), "-m", "pip", "install", "-q", "--upgrade", "-e", daram, *TOOLS, *pins]
     subprocess.run(command, check=True)

@@ -8,9 +8,9 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 ARG EXTRAS=serve,postgres,redis,metrics,otel,oidc
 WORKDIR /build
 RUN python -m venv /opt/daram
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE scripts/constraints.txt ./
 COPY src ./src
-RUN /opt/daram/bin/pip install ".[${EXTRAS}]" \
+RUN /opt/daram/bin/pip install -c constraints.txt ".[${EXTRAS}]" \
     && find /opt/daram -name '*.js.map' -delete
 
 FROM python:3.13-slim

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from daram.errors import ConfigError
+from daram.errors import ConfigError, MissingExtra
 from daram.settings import OPENAI_URL, Settings, mask
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "make_chatbot",
     "make_events",
     "make_model",
+    "make_redis",
     "make_store",
     "open_chatbot",
     "open_existing",
@@ -143,6 +144,18 @@ def make_events(settings: Settings) -> EventLog:
     from daram.chat.events import MemoryEventLog
 
     return MemoryEventLog()
+
+
+def make_redis(settings: Settings, connections: int) -> Any:
+    """A client of the Redis in ``DARAM_REDIS``, None where it is not set. Raises ``ConfigError``, ``MissingExtra``."""
+    if settings.redis is None:
+        return None
+    from daram.chat.redis_events import connect
+
+    try:
+        return connect(settings.redis, connections)
+    except ImportError as error:
+        raise MissingExtra("DARAM_REDIS", "redis") from error
 
 
 def make_chatbot(

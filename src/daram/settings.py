@@ -295,7 +295,8 @@ class Settings:
     stream_limit: int = _setting(
         "DARAM_STREAM_LIMIT",
         whole(0, 1_000_000),
-        "How many requests to the API a user may have running at once, in one process; 0 is no limit.",
+        "How many requests to the API a user may have running at once; 0 is no limit. With `DARAM_REDIS` all processes "
+        "count both limits together, without it each for itself.",
         default=64,
     )
     body_limit: int = _setting(
@@ -331,7 +332,8 @@ class Settings:
     redis: str | None = _setting(
         "DARAM_REDIS",
         Kind(read_printable, "`redis://HOST:6379/0`, `redis+cluster://HOST:6379`"),
-        "Where the events of running answers are told, so that every process can serve the stream of every answer.",
+        "Where the events of running answers are told, so that every process can serve the stream of every answer, and "
+        "where the requests of users are counted.",
         shown="none: in the memory of the process",
     )
     drain: float = _setting(

@@ -18,7 +18,7 @@ from daram.cache.memory import MemoryCache
 from daram.model import user
 from daram.store.base import Store
 from daram.store.postgres.engine import PostgresStore
-from daram.store.postgres.pool import Row
+from daram.store.postgres.lanes import Row
 from daram.testing.proxy import TcpProxy
 
 OWNER = "owner"

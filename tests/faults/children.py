@@ -40,6 +40,10 @@ def start(code: str, path: Path, *args: str) -> subprocess.Popen[str]:
 def run(code: str, path: Path, *args: str) -> str:
     """Run ``code`` to its end; what it printed."""
     with start(code, path, *args) as process:
-        output, _ = process.communicate(timeout=120)
+        try:
+            output, _ = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     assert process.returncode == 0, f"the child ended with {process.returncode}"
     return output

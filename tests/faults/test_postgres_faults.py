@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from tests.postgres import TEMPLATE, Databases
 
 from daram.errors import (
@@ -219,6 +220,8 @@ async def test_a_black_hole_holds_nobody_for_ever(
     with monkeypatch.context() as patch:
         patch.setattr(through.pool, "_timeout", 0.5)
         patch.setattr(through.pool, "_wait", 0.5)
+        impatient = make_conninfo(through.pool.conninfo, connect_timeout=2)
+        patch.setattr(through.pool._home().lanes, "_conninfo", impatient)
         proxy.silent = True
         with pytest.raises(OutcomeUnknown):
             await through.append(OWNER, "c", [user("a", id="a")])

@@ -573,7 +573,9 @@ async def test_a_connection_that_another_task_takes_away(
 
 
 @pytest.mark.slow
-# The driver may let go of a node to which a connection is just being made: that is not left to the next test.
+# Not Daram's: to a cluster go the driver's own connections, without our lanes. When the driver disconnects a node it
+# passes over a connection whose socket is just being opened; that one opens afterwards, in a node that may have been
+# replaced meanwhile, and is closed when it is collected (here, not in the next test).
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 async def test_writers_while_all_connections_are_taken_away(redis_cluster: RedisCluster) -> None:
     """As it happens by itself while a cluster is down: in the middle of handshakes, of writes and of reads."""

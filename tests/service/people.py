@@ -86,3 +86,16 @@ def session_cookie(csrf: bool = False) -> str:
     from django.conf import settings
 
     return str(settings.CSRF_COOKIE_NAME if csrf else settings.SESSION_COOKIE_NAME)
+
+
+def log_in(who: Person) -> dict[str, str]:
+    """The cookie of a browser in which they are logged in."""
+    from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+    from django.contrib.sessions.backends.db import SessionStore
+
+    session = SessionStore()
+    session[SESSION_KEY] = str(who.user.pk)
+    session[BACKEND_SESSION_KEY] = "daram.service.accounts.backend.NameOrEmail"
+    session[HASH_SESSION_KEY] = who.user.get_session_auth_hash()
+    session.save()
+    return {session_cookie(): session.session_key}

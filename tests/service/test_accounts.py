@@ -553,6 +553,26 @@ def test_secrets_are_never_logged(someone: Person, caplog: pytest.LogCaptureFixt
 # --- languages, files -----------------------------------------------------------------------------------------------
 
 
+def test_every_page_is_there_with_and_without_a_slash_at_the_end(someone: Person) -> None:
+    from daram.service.accounts.urls import urlpatterns
+
+    browser = Browser()
+    browser.log_in(someone.user.username)
+    names = [pattern.name for pattern in urlpatterns if pattern.name != "revoke-key"]
+    assert {"login", "login-link", "logout", "account", "password", "keys"} <= set(names)
+    for path in ("/login", "/login/link", "/logout", "/account", "/account/password", "/account/keys"):
+        seen = []
+        for url in (path, f"{path}/"):
+            found = (Browser() if path == "/login" else browser).client.get(url, follow=True)
+            seen.append((found.status_code, len(found.content), found.headers["Content-Type"]))
+        assert seen[0] == seen[1], path
+        assert seen[0][0] != 404 or path == "/login/link"  # it needs a token
+    assert (
+        browser.get("/account/keys/1/revoke").status_code == browser.get("/account/keys/1/revoke/").status_code == 405
+    )
+    assert browser.get("/admin").headers["Location"] == "/admin/"
+
+
 def test_static_files_come_from_their_folders_only() -> None:
     browser = Browser()
     sheet = browser.get("/static/daram/accounts.css")

@@ -27,7 +27,7 @@ from daram.service.accounts.setup import prepare_accounts
 prepare_accounts(Settings.from_env())
 from django.core.handlers.wsgi import WSGIHandler
 from daram.service.accounts.people import add_user
-for name in ("alice", "berta", "carol"):
+for name in ("alice", "berta", "kim", "carol"):
     user = add_user(name, email=f"{name}@example.org", password="hazelnuts-in-the-snow")
 user.is_active = False
 user.save()
@@ -38,6 +38,9 @@ print(server.server_port, flush=True)
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
 server.serve_forever()
 """
+
+
+BERTA = {"sub": "the-one-berta", "email": "berta@example.org", "email_verified": True}
 
 
 @contextmanager
@@ -129,6 +132,28 @@ def test_a_verified_address_is_its_user_and_from_then_on_the_subject_is(
         assert who(later, closed) == "alice"  # an address may change hands, a subject does not
 
 
+def test_who_gets_an_address_later_does_not_get_the_account(
+    provider: Provider, closed: str, browser: httpx.Client
+) -> None:
+    provider.claims = BERTA
+    log_in(browser, closed)
+    assert who(browser, closed) == "berta"
+    provider.claims = {**BERTA, "sub": ids.uuid7()}
+    with httpx.Client(follow_redirects=True, timeout=120) as later:
+        assert log_in(later, closed).status_code == 403
+        assert who(later, closed) == ""
+
+
+@pytest.mark.parametrize("address", ["\u212aim@example.org", "\uff4bim@example.org"])
+def test_an_address_that_looks_like_another_is_another(
+    provider: Provider, closed: str, browser: httpx.Client, address: str
+) -> None:
+    """In the one form that names have, these are kim's."""
+    provider.claims = {"sub": ids.uuid7(), "email": address, "email_verified": True}
+    assert log_in(browser, closed).status_code == 403
+    assert who(browser, closed) == ""
+
+
 @pytest.mark.parametrize(
     "claims",
     [
@@ -150,7 +175,7 @@ def test_nobody_else_comes_in(provider: Provider, closed: str, browser: httpx.Cl
 def test_a_session_from_before_the_login_is_not_the_one_after_it(
     provider: Provider, closed: str, browser: httpx.Client
 ) -> None:
-    provider.claims = {"sub": ids.uuid7(), "email": "berta@example.org", "email_verified": True}
+    provider.claims = BERTA
     start = browser.get(f"{closed}/login/oidc/sso/login/", follow_redirects=False)
     before = session_of(browser)
     browser.get(start.headers["location"])
@@ -163,7 +188,7 @@ def test_a_session_from_before_the_login_is_not_the_one_after_it(
 def test_the_login_leads_to_paths_of_this_server_only(
     provider: Provider, closed: str, browser: httpx.Client, onward: str
 ) -> None:
-    provider.claims = {"sub": ids.uuid7(), "email": "berta@example.org", "email_verified": True}
+    provider.claims = BERTA
     browser.follow_redirects = False
     answer = browser.get(f"{closed}/login/oidc/sso/login/", params={"next": onward})
     answer = browser.get(browser.get(answer.headers["location"]).headers["location"])
@@ -171,7 +196,7 @@ def test_the_login_leads_to_paths_of_this_server_only(
 
 
 def test_what_goes_wrong_leads_back_to_the_login(provider: Provider, closed: str, browser: httpx.Client) -> None:
-    provider.claims = {"sub": ids.uuid7(), "email": "berta@example.org", "email_verified": True}
+    provider.claims = BERTA
     for broken in ("token", "userinfo"):
         provider.broken = broken
         answer = log_in(browser, closed)
@@ -191,7 +216,7 @@ def test_what_goes_wrong_leads_back_to_the_login(provider: Provider, closed: str
 def test_a_stolen_answer_is_of_no_use_in_another_browser(
     provider: Provider, closed: str, browser: httpx.Client
 ) -> None:
-    provider.claims = {"sub": ids.uuid7(), "email": "berta@example.org", "email_verified": True}
+    provider.claims = BERTA
     start = browser.get(f"{closed}/login/oidc/sso/login/", follow_redirects=False)
     answer = browser.get(start.headers["location"], follow_redirects=False).headers["location"]
     with httpx.Client(follow_redirects=True, timeout=120) as thief:
@@ -210,6 +235,14 @@ def test_everybody_gets_an_account_where_that_is_wanted(provider: Provider, open
                 named.append(who(browser, open_to_all))
         assert named[-1] == named[-2], number
     assert named[0] == "dora-müller" and named[2].startswith("dora-müller-")
+    # An address that has changed hands: an account of one's own, not the one of who had it.
+    names = set()
+    for _ in range(2):
+        provider.claims = {**BERTA, "sub": ids.uuid7(), "preferred_username": "berta"}
+        with httpx.Client(follow_redirects=True, timeout=120) as browser:
+            log_in(browser, open_to_all)
+            names.add(who(browser, open_to_all))
+    assert len(names) == 2 and names > {"berta"}
     # An address that was not verified is nobody's: neither does it connect, nor is it kept.
     provider.claims = {"sub": ids.uuid7(), "preferred_username": "alice", "email": "alice@example.org"}
     with httpx.Client(follow_redirects=True, timeout=120) as browser:

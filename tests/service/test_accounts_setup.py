@@ -129,6 +129,19 @@ def test_behind_https_cookies_are_for_tls_and_this_host_only(tmp_path: Path) -> 
     assert found["SECRET_KEY"] == "k" * 50 and not (tmp_path / "secret-key").exists()
 
 
+def test_the_name_of_the_cookie_tells_nothing_of_the_secret(tmp_path: Path) -> None:
+    """It differs by the accounts: two services on one machine, and one of several processes."""
+    from daram.service.configure import _django
+
+    def named(data: str = "one", **given: str) -> str:
+        settings = Settings(data=tmp_path / data, secret_key=given.pop("secret", "k" * 50), **given)
+        return str(_django(settings)["SESSION_COOKIE_NAME"])
+
+    assert named() == named(secret="s" * 50) != named("two")
+    shared = "postgresql://ann:{}@db/accounts"
+    assert named(accounts=shared.format("old")) == named("two", accounts=shared.format("new")) != named()
+
+
 def test_what_a_newer_daram_wrote_is_left_alone(tmp_path: Path) -> None:
     run({"DARAM_DATA": str(tmp_path)})
     with sqlite3.connect(tmp_path / "accounts.sqlite3") as database:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import openai
@@ -139,6 +141,30 @@ def test_the_list_is_paged(web: httpx.Client) -> None:
         assert found == order
     assert web.get("/conversations", params={"after": "conv_x"}).status_code == 404
     assert web.get("/conversations", params={"cursor": "garbage"}).status_code == 400
+
+
+def test_items_that_come_with_it_are_one_write(service: Live, client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no moment at which a crash would leave an empty conversation."""
+    monkeypatch.setattr(service.memory, "create", None)
+    made = client.conversations.create(items=said("one", "two"))
+    assert texts_of(client.conversations.items.list(made.id, order="asc")) == ["one", "two"]
+
+
+@pytest.mark.parametrize("id", ["notes/2026", "/", "a%2Fb/c", "다람쥐/둘", "../v1/models", "a/b?c#d"])
+def test_an_id_with_a_slash_is_reached(
+    service: Live, somebody: Person, client: OpenAI, web: httpx.Client, id: str
+) -> None:
+    """Other doors take ids of the caller's own making."""
+    service.call(service.memory.create(somebody.owner, id=id))
+    assert id in [found["id"] for found in web.get("/conversations").json()["data"]]
+    assert client.conversations.retrieve(id).id == id
+    item = client.conversations.items.create(id, items=said("hello")).data[0]
+    assert client.conversations.items.retrieve(item.id or "", conversation_id=id) == item
+    path = f"/conversations/{quote(id, safe='')}"
+    assert web.get(f"{path}/items").json()["data"][0]["id"] == item.id
+    assert client.conversations.delete(id).deleted
+    assert [web.get(f"/conversations/{other}").status_code for other in ("%00", "%00%2F")] == [400, 404]
+    assert web.get(path).json()["error"]["message"] == f"Conversation with id {id!r} not found."
 
 
 # --- items ----------------------------------------------------------------------------------------------------------
@@ -336,8 +362,12 @@ def test_the_search_finds_words(web: httpx.Client) -> None:
 
 
 def test_models(client: OpenAI) -> None:
-    names = [model.id for model in client.models.list()]
-    assert [client.models.retrieve(name).id for name in names] == names
+    assert [model.id for model in client.models.list()] == [], "none is set up"
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.responses.create(model="any", input="kept?")
+    assert (caught.value.status_code, caught.value.code) == (503, "model_unavailable")
+    assert "daram doctor" in caught.value.message
+    assert [hit["title"] for hit in client.get("/conversations/search?q=kept", cast_to=object)["data"]] == [None]  # type: ignore[index]
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("no/such-model")
 
@@ -421,6 +451,17 @@ def test_a_repetition_brings_nothing_back_that_was_deleted(service: Live, somebo
     assert web.get("/conversations").json()["data"] == []
 
 
+def test_a_key_keeps_no_copy_of_what_was_said(service: Live, somebody: Person, web: httpx.Client) -> None:
+    """Not even a digest that somebody could compare with a guess."""
+    body = {"items": said("a secret of the squirrel")}
+    sent = httpx.Request("POST", "http://x", json=body).content
+    web.post("/conversations", json=body, headers={"Idempotency-Key": "k"})
+    [record] = service.call(service.memory.scan_records(somebody.owner, "idempotency")).items
+    guess = sha256(f"POST {len('/v1/conversations')} /v1/conversations ".encode() + sent).digest()
+    assert b"squirrel" not in record.value
+    assert guess not in record.value
+
+
 def test_a_repeated_change_does_not_undo_a_later_one(web: httpx.Client) -> None:
     key = {"Idempotency-Key": "k"}
     path = f"/conversations/{web.post('/conversations', json={}).json()['id']}"
@@ -451,6 +492,11 @@ def test_malformed_requests(web: httpx.Client) -> None:
     assert web.post("/conversations", data={"metadata": "x"}).status_code == 415
     refused = web.put("/conversations", json={})
     assert refused.status_code == 405 and set(refused.headers["allow"].split(", ")) == {"GET", "POST"}
+    said = [
+        web.post(path, json=body).json()["error"]["message"]
+        for path, body in (("/conversations", []), ("/responses", {}))
+    ]
+    assert said == ["The body of the request must be a JSON object.", "input: is missing"]
     for path in ("/nothing", "/conversations/a/b", "/", "/conversations/x/items/y/z"):
         answer = web.get(path)
         assert answer.status_code == 404 and answer.json()["error"]["code"] == "unknown_url", path
@@ -489,7 +535,7 @@ async def test_the_asynchronous_sdk(service: Live, somebody: Person) -> None:
         one = await client.conversations.items.retrieve(str(found[0].id), conversation_id=made.id)
         assert one == found[0]
         assert (await client.conversations.items.delete(str(one.id), conversation_id=made.id)).id == made.id
-        assert [model.id async for model in client.models.list()]
+        assert [model.id async for model in client.models.list()] == []
         assert (await client.conversations.delete(made.id)).deleted
 
 

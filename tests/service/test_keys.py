@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import re
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,13 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 super().load_middleware(is_async)
 
     return Handler()
+
+
+def accounts_file() -> Path:
+    """The file of the accounts of this test process."""
+    from django.conf import settings
+
+    return Path(settings.DATABASES["default"]["NAME"])
 
 
 async def ask(api: Any, route: str, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -220,6 +229,43 @@ async def test_a_database_that_cannot_be_written_does_not_lock_callers_out(
         assert (await ask(api, "read", someone.headers)).status_code == 200
     assert someone.key_row.prefix in caplog.text
     assert someone.key.rsplit("-", 1)[1] not in caplog.text
+
+
+async def test_who_writes_to_the_accounts_keeps_no_caller_waiting(api: Any) -> None:
+    """The bound is far below SQLite's own patience here, a minute, and far above what a slow disk takes."""
+    someone = await person()
+    with sqlite3.connect(accounts_file(), isolation_level=None) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        async with asyncio.timeout(40):
+            assert (await ask(api, "read", someone.headers)).status_code == 200
+        writer.execute("ROLLBACK")
+    writer.close()
+    await someone.key_row.arefresh_from_db()
+    assert someone.key_row.last_used_at is None
+    assert (await ask(api, "read", someone.headers)).status_code == 200
+    await someone.key_row.arefresh_from_db()
+    assert someone.key_row.last_used_at is not None
+
+
+async def test_accounts_that_do_not_answer_are_not_a_fault_of_the_caller(
+    api: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from django.db import InterfaceError, OperationalError
+
+    from daram.service.accounts import auth
+
+    someone = await person()
+    for kind in (OperationalError, InterfaceError):
+
+        def gone(_token: str, kind: Any = kind) -> None:
+            raise kind("server accounts.example closed the connection")
+
+        monkeypatch.setattr(auth, "find_key", gone)
+        answer = await ask(api, "read", someone.headers)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        error = answer.json()["error"]
+        assert (error["type"], error["code"]) == ("server_error", "accounts_unavailable")
+        assert "accounts.example" not in answer.text and "accounts.example" in caplog.text
 
 
 @pytest.mark.parametrize("scopes", [(), ("all",), ("read", "delete")])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from tests.service.people import service_settings
 
 from daram.errors import ModelTimeout
 from daram.llm.base import ChatModel, Delta, Options
@@ -20,7 +24,7 @@ from daram.model import Message, user
 from daram.service.observe import logs, traces
 from daram.service.observe.metrics import Metrics
 from daram.service.observe.model import watched
-from daram.service.observe.requests import Observed
+from daram.service.observe.requests import Observed, route
 
 KEY = "daram-abcdefghij-" + "S3cret" * 7 + "x"
 
@@ -126,6 +130,19 @@ def test_lines_for_people(capsys: pytest.CaptureFixture[str], how: str, lines: l
 
 
 # --- figures and traces ---
+
+
+def test_every_operation_is_counted_by_itself_and_what_is_none_takes_no_room(tmp_path: Path) -> None:
+    service_settings(tmp_path)
+    from daram.service.openai_api.api import api
+
+    operations = [re.sub(r"\{[^}]*\}", "{}", path) for path in api.get_openapi_schema(path_prefix="/v1/")["paths"]]
+    assert len(operations) > 15
+    for operation in operations:
+        assert route(operation.replace("{}", "0190")) == operation
+    words = ["v1", "models", "conversations", "items", "responses", "cancel", "chat", "admin", "login", "", "x"]
+    counted = {route("/".join(parts)) for size in range(1, 6) for parts in itertools.product(words, repeat=size)}
+    assert len(counted) < 40
 
 
 async def test_a_generation_is_counted_and_traced_without_its_words(spans: InMemorySpanExporter) -> None:

@@ -161,6 +161,14 @@ def test_the_pages_own_login_is_the_accounts_and_never_leaves(page: Page, browse
         assert client.post("/project/threads", json={}).status_code == 401
 
 
+@pytest.mark.parametrize("other", ['theirs={"a": 1}', "two words", "a@b=1", "path=/", "a=b c; expires=1"])
+def test_cookies_of_other_programs_of_the_host_are_not_in_the_way(page: Page, other: str) -> None:
+    """Cookies do not know ports; who is logged in for the login page, but not for this one, would be led in circles."""
+    ours = "; ".join(f"{name}={value}" for name, value in page.cookies.items())
+    answer = httpx.get(f"{page.chat}/user", headers={"cookie": f"{other}; {ours}"}, timeout=60, trust_env=False)
+    assert (answer.status_code, answer.json()["identifier"]) == (200, "local")
+
+
 def test_a_login_survives_neither_a_log_out_nor_another_key(tmp_path: Path) -> None:
     with scripted_page(tmp_path) as own:
         with httpx.Client(base_url=own.chat, timeout=60, trust_env=False, cookies=own.cookies) as client:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
+from daram.config import Settings, make_redis
 from daram.service.observe.request import Note, admit, noted
-from daram.service.quota import Quota
+from daram.service.quota import Counts, LocalCounts, Quota
+from daram.service.shared_quota import SharedCounts
+from daram.testing.proxy import TcpProxy
+from daram.testing.servers import RedisCluster, RedisServer
 
 
 class World:
     """An application behind a quota, and the time."""
 
-    def __init__(self, *, rate: int, running: int) -> None:
+    def __init__(self, *, rate: int, running: int, counts: Counts | None = None) -> None:
         self.now = 1000.0
         self.open = asyncio.Event()
         self.open.set()
         self.began = 0
-        self.quota = Quota(self._app, rate=rate, running=running, clock=lambda: self.now)
+        self.counts = counts or LocalCounts(rate=rate, most=running, clock=lambda: self.now)
+        self.quota = Quota(self._app, self.counts)
 
     async def ask(self, user: int) -> Note:
         """One request; what is known of it afterwards."""
@@ -30,7 +38,7 @@ class World:
         return note
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
-        problem = admit(scope["user"])
+        problem = await admit(scope["user"])
         if problem is None:
             self.began += 1
             await self.open.wait()
@@ -93,5 +101,91 @@ async def test_users_who_ask_no_more_are_forgotten() -> None:
     for user in range(11_000):
         await world.ask(user)
         world.now += 0.1
-    assert len(world.quota._buckets) == 10_000
+    assert len(world.counts._buckets) == 10_000
     assert (await world.ask(10_999)).headers["x-ratelimit-remaining-requests"] == "8"
+
+
+# --- counted by several processes together --------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["redis_server", "redis_cluster"])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | RedisCluster]:
+    found: RedisServer | RedisCluster = request.getfixturevalue(request.param)
+    found.flush()
+    yield found
+    found.flush()
+
+
+def shared(url: str, **given: Any) -> SharedCounts:
+    return SharedCounts(make_redis(Settings(redis=url), 4), **given)
+
+
+async def test_processes_count_together(server: RedisServer | RedisCluster) -> None:
+    counts = [shared(server.url, rate=2, most=0) for _ in range(2)]
+    worlds = [World(rate=2, running=0, counts=each) for each in counts]
+    notes = [await world.ask(1) for world in worlds]
+    assert [note.headers["problem"] for note in notes] == ["", ""]
+    assert notes[-1].headers["x-ratelimit-remaining-requests"] == "0"
+    refused = await worlds[0].ask(1)
+    assert "2 requests in a minute" in refused.headers["problem"]
+    assert 1 <= int(refused.headers["retry-after"]) <= 30
+    assert (await worlds[1].ask(2)).headers["problem"] == ""
+    for each in counts:
+        await each.close()
+
+
+async def test_what_runs_in_one_process_counts_in_the_other(server: RedisServer | RedisCluster) -> None:
+    counts = [shared(server.url, rate=0, most=2) for _ in range(2)]
+    worlds = [World(rate=0, running=2, counts=each) for each in counts]
+    worlds[0].open.clear()
+    running = [asyncio.create_task(worlds[0].ask(1)) for _ in range(2)]
+    while worlds[0].began < 2:
+        await asyncio.sleep(0.01)
+    assert "2 requests running" in (await worlds[1].ask(1)).headers["problem"]
+    worlds[0].open.set()
+    await asyncio.gather(*running)
+    await counts[0].close()  # waits until they are given back
+    assert (await worlds[1].ask(1)).headers["problem"] == ""
+    await counts[1].close()
+
+
+async def test_what_a_dead_process_had_running_is_free_after_its_lease(redis_server: RedisServer) -> None:
+    redis_server.flush()
+    dead, other = shared(redis_server.url, rate=0, most=1, lease=0.5), shared(redis_server.url, rate=0, most=1)
+    assert (await dead.take(1, "a")).verdict == "ok"
+    assert dead._renewing is not None
+    dead._renewing.cancel()  # it renews nothing any more
+    async with asyncio.timeout(60):
+        while (await other.take(1, "c")).verdict == "running":
+            await asyncio.sleep(0.05)
+    for each in (dead, other):
+        await each.close()
+
+
+async def test_what_lives_renews_its_lease(redis_server: RedisServer) -> None:
+    redis_server.flush()
+    counts = shared(redis_server.url, rate=0, most=1, lease=3.0)
+    assert (await counts.take(1, "a")).verdict == "ok"
+    running = counts._keys(1)[1]
+    until = await counts._client.zscore(running, "a")
+    async with asyncio.timeout(60):
+        while await counts._client.zscore(running, "a") == until:
+            await asyncio.sleep(0.05)
+    assert (await counts.take(1, "b")).verdict == "running"
+    counts.give_back(1, "a")
+    await asyncio.gather(*counts._tasks)
+    assert (await counts.take(1, "b")).verdict == "ok"
+    await counts.close()
+
+
+async def test_without_redis_each_process_counts_for_itself(redis_server: RedisServer) -> None:
+    redis_server.flush()
+    async with TcpProxy(redis_server.port) as proxy:
+        counts = shared(f"redis://127.0.0.1:{proxy.port}/0", rate=2, most=0)
+        world = World(rate=2, running=0, counts=counts)
+        assert (await world.ask(1)).headers["problem"] == ""
+        proxy.refusing = True
+        await proxy.cut()
+        told = [(await world.ask(1)).headers["problem"] for _ in range(3)]
+        assert [bool(problem) for problem in told] == [False, False, True]
+        await counts.close()

@@ -370,6 +370,98 @@ async def test_delete(home: House, client: AsyncOpenAI) -> None:
     assert len([item async for item in client.conversations.items.list(conversation.id)]) == 1
 
 
+async def test_answers_that_nobody_waits_for_are_bounded_as_well(tmp_path: Path) -> None:
+    slow: Any = {"input": "[[tokens 9000]] [[delay 0.05]]", "background": True}
+    async with house(tmp_path, stream_limit=2, drain=0.0) as own, own.client() as client:
+        first, _second = [await client.responses.create(**slow) for _ in range(2)]
+        conversation = await client.conversations.create()
+        turn: Any = {"messages": [{"role": "user", "content": "x"}], "metadata": {"conversation": conversation.id}}
+        for refused in (client.responses.create(**slow), client.chat.completions.create(model="scripted", **turn)):
+            with pytest.raises(openai.RateLimitError) as error:
+                await refused
+            assert "2 answers are being made" in error.value.message
+            assert error.value.response.headers["retry-after"] == "1"
+        assert (await client.responses.create(input="said by the way", store=False)).status == "completed"
+        async with own.client(await person()) as another:
+            assert (await another.responses.create(input="x")).status == "completed"
+        await client.responses.cancel(first.id)
+        assert (await client.responses.create(input="x")).status == "completed"
+
+
+async def test_what_is_not_ready_is_told_to_this_machine_only(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ready() -> str:
+        return "the weights in /home/ann are not there"
+
+    monkeypatch.setattr(home.service.runtime.model, "ready", ready)
+    async with httpx.AsyncClient(base_url=home.url, timeout=60) as bare:
+        for passed_on, told in (({}, await ready()), ({"forwarded": "for=192.0.2.1"}, "unavailable")):
+            assert (await bare.get("/readyz", headers=passed_on)).json()["model"] == told
+
+
+async def test_what_is_not_stored_is_asked_as_what_is(home: House, client: AsyncOpenAI) -> None:
+    """Endpoints refuse calls without results and results without calls."""
+    lone: Any = [
+        {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}"},
+        {"role": "user", "content": "Never mind."},
+        {"type": "function_call_output", "call_id": "c2", "output": "3"},
+    ]
+    conversation = await client.conversations.create(items=lone)
+    home.model.script(failure(401))
+    with pytest.raises(openai.APIStatusError):
+        await client.responses.create(input="one", conversation=conversation.id)
+    for store in (False, True):
+        await client.responses.create(
+            input="two", conversation=conversation.id, store=store, instructions="Be short.", truncation="auto"
+        )
+    stateless, stored = (request["messages"] for request in home.model.requests[-2:])
+    assert stateless == stored
+    assert {message["role"] for message in stored} == {"system", "user"}
+
+
+async def test_what_stands_on_another_branch_outlives_a_deletion(home: House, client: AsyncOpenAI) -> None:
+    first = await client.responses.create(input="one")
+    stays = await client.responses.create(input="two", previous_response_id=first.id)
+    beside = await client.responses.create(input="three", previous_response_id=first.id)
+    for gone in (first, beside):
+        await client.responses.delete(gone.id)
+    assert await client.responses.retrieve(stays.id) == stays
+    await client.responses.delete(stays.id)
+    place = place_of(stays.id)
+    assert place is not None
+    with pytest.raises(LookupError):
+        await home.memory.get(home.owner, place.conversation)
+
+
+async def test_a_conversation_with_metadata_outlives_its_responses(home: House, client: AsyncOpenAI) -> None:
+    conversation = await client.conversations.create(metadata={"topic": "nuts"})
+    first = await client.responses.create(input="one", conversation=conversation.id)
+    second = await client.responses.create(input="two", previous_response_id=first.id)
+    for item in (await client.responses.input_items.list(first.id)).data:
+        await client.conversations.items.delete(item.id, conversation_id=conversation.id)
+    for gone in (first, second):
+        await client.responses.delete(gone.id)
+    assert not (await client.conversations.items.list(conversation.id)).data
+    assert (await client.conversations.retrieve(conversation.id)).metadata == {"topic": "nuts"}
+
+
+async def test_at_the_end_of_a_process_clients_are_sent_to_the_next_one(tmp_path: Path) -> None:
+    """By the refusals that the SDK tries again on, and before a stream has begun."""
+    async with house(tmp_path, drain=0.0) as ending, ending.client() as client:
+        done = await client.responses.create(input="Hello")
+        await ending.service.drain()
+        for call in (
+            client.responses.create(input="too late"),
+            client.responses.create(input="too late", stream=True),
+            client.responses.retrieve(done.id, stream=True),
+        ):
+            with pytest.raises(openai.InternalServerError) as refused:
+                await call
+            assert (refused.value.status_code, refused.value.code) == (503, "shutting_down")
+            assert refused.value.response.headers["retry-after"] == "1"
+            assert "x-should-retry" not in refused.value.response.headers
+        assert await client.responses.retrieve(done.id) == done
+
+
 async def test_whose_is_whose(home: House, client: AsyncOpenAI) -> None:
     """Another's response is as one that is not there."""
     mine = await client.responses.create(input="mine")
@@ -465,6 +557,73 @@ async def test_the_agents_sdk(home: House, client: AsyncOpenAI) -> None:
     assert "Tim" in result.final_output
     assert len(await session.get_items()) == 4
     await session.clear_session()
+
+
+async def test_nothing_is_left_out(data: Path) -> None:
+    """``truncation=disabled``: the whole branch, of which the turn reads far less otherwise; or a refusal."""
+    async with house(data, window=2, context_tokens=3000) as home, home.client() as client:
+        first = await client.responses.create(input="A newt is called Tim.")
+        last = first
+        for number in range(4):
+            last = await client.responses.create(input=f"{number}", previous_response_id=last.id)
+        last = await client.responses.create(input="Who?", previous_response_id=last.id, truncation="disabled")
+        said = [m["content"] for m in home.model.requests[-1]["messages"] if m["role"] == "user"]
+        assert said == ["A newt is called Tim.", "0", "1", "2", "3", "Who?"]
+        assert last.truncation == "disabled"
+        await client.responses.create(input="x", previous_response_id=last.id)
+        assert len(home.model.requests[-1]["messages"]) < 6
+        # The same for what is not stored, and for a conversation that is named.
+        for more in ({"store": False}, {"store": True}):
+            body: Any = {"previous_response_id": last.id, "truncation": "disabled", **more}
+            await client.responses.create(input="Who?", **body)
+            assert "Tim" in json.dumps(home.model.requests[-1])
+            asked = len(home.model.requests)
+            with pytest.raises(openai.BadRequestError) as caught:
+                await client.responses.create(input="word " * 3000, **body)
+            assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
+            assert len(home.model.requests) == asked
+        conversation = await client.conversations.create()
+        for _ in range(2):
+            await client.responses.create(input="word " * 800, conversation=conversation.id)
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.responses.create(input="word " * 800, conversation=conversation.id, truncation="disabled")
+        assert caught.value.code == "context_length_exceeded"
+        items = (await client.conversations.items.list(conversation.id)).data
+        assert len(items) == 4, "what is refused is not stored"
+        done = await client.responses.create(input="word " * 800, conversation=conversation.id, truncation="auto")
+        assert done.status == "completed"
+
+
+async def test_a_deleted_message_does_not_end_the_past(home: House, client: AsyncOpenAI) -> None:
+    first = await client.responses.create(input="A newt is called Tim.")
+    second = await client.responses.create(input="forget this", previous_response_id=first.id)
+    third = await client.responses.create(input="x", previous_response_id=second.id)
+    place = place_of(second.id)
+    assert place is not None
+    await home.memory.delete_message(home.owner, *place)
+    aside = await client.responses.create(
+        input="what is the name of the newt?", previous_response_id=third.id, store=False
+    )
+    assert "Tim" in aside.output_text
+
+
+async def test_codes_of_what_is_not_there(home: House, client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as unknown:
+        await client.responses.create(input="x", model="gpt-999")
+    assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.NotFoundError) as missing:
+        await client.models.retrieve("gpt-999")
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError) as completion:
+        await client.chat.completions.create(model="gpt-999", messages=[{"role": "user", "content": "x"}])
+    assert completion.value.code == "model_not_found"
+    for id in ("resp_nothing", "resp_" + "0" * 64):
+        with pytest.raises(openai.BadRequestError) as previous:
+            await client.responses.create(input="x", previous_response_id=id)
+        assert (previous.value.code, previous.value.param) == ("previous_response_not_found", "previous_response_id")
+        assert id in previous.value.message
+    assert [model.id async for model in client.models.list()] == ["scripted"]
+    assert home.model.requests == []
 
 
 async def test_compaction(home: House, client: AsyncOpenAI) -> None:

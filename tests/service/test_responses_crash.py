@@ -3,138 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
-import json
 import signal
-import sys
-from collections.abc import AsyncIterator
-from pathlib import Path
 from random import Random
-from typing import Any
 
-import httpx
 import pytest
-from tests.faults.children import environment
-from tests.postgres import Databases
-from tests.service.people import Person, person, service_settings
+from tests.service.processes import House, text_of, until
 
-from daram.testing.model_server import ScriptedModelServer
-from daram.testing.servers import RedisServer
-
-_CHILD = Path(__file__).with_name("service_child.py")
 _WORDS = 3000
 ENDS = ("response.completed", "response.incomplete", "response.failed")
-
-
-@dataclasses.dataclass
-class Server:
-    """One process of the service."""
-
-    process: asyncio.subprocess.Process
-    url: str
-
-    async def kill(self, number: int = signal.SIGKILL) -> int:
-        if self.process.returncode is None:
-            self.process.send_signal(number)
-        return await self.process.wait()
-
-
-class House:
-    """Processes of the service on one store, with one model."""
-
-    def __init__(self, variables: dict[str, str], who: Person, model: ScriptedModelServer) -> None:
-        self.variables = variables
-        self.person = who
-        self.model = model
-        self.servers: list[Server] = []
-        self.client = httpx.AsyncClient(headers=who.headers, timeout=httpx.Timeout(120.0))
-
-    async def start(self) -> Server:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, str(_CHILD), env=environment() | self.variables, stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None
-        async with asyncio.timeout(120):
-            line = (await process.stdout.readline()).decode().strip()
-        assert line, f"the service ended with {await process.wait()}"
-        self.servers.append(Server(process, line + "/v1"))
-        return self.servers[-1]
-
-    async def post(self, server: Server, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        answer = await self.client.post(server.url + path, json=body)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
-
-    async def get(self, server: Server, path: str) -> dict[str, Any]:
-        answer = await self.client.get(server.url + path)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
-
-    async def said(self, server: Server, conversation: str) -> list[tuple[str, str]]:
-        """The items of a conversation, in order: role and text."""
-        page = await self.get(server, f"/conversations/{conversation}/items?order=asc&limit=100")
-        return [(item["role"], item["content"][0]["text"]) for item in page["data"]]
-
-    async def events(self, method: str, url: str, body: dict[str, Any] | None = None) -> AsyncIterator[dict[str, Any]]:
-        """The frames of a stream, until it ends or its server dies."""
-        with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):
-            async with self.client.stream(method, url, json=body) as answer:
-                assert answer.status_code == 200, await answer.aread()
-                async for line in answer.aiter_lines():
-                    if line.startswith("data: "):
-                        yield json.loads(line[6:])
-
-    def ask(self, server: Server, conversation: str, text: str) -> AsyncIterator[dict[str, Any]]:
-        body = {"input": text, "conversation": conversation, "stream": True}
-        return self.events("POST", f"{server.url}/responses", body)
-
-    def resume(self, server: Server, id: str, after: int | None = None) -> AsyncIterator[dict[str, Any]]:
-        behind = "" if after is None else f"&starting_after={after}"
-        return self.events("GET", f"{server.url}/responses/{id}?stream=true{behind}")
-
-
-@contextlib.asynccontextmanager
-async def opened(data: Path, **variables: str) -> AsyncIterator[House]:
-    async with ScriptedModelServer() as model:
-        settings = await asyncio.to_thread(service_settings, data)
-        house = House(
-            {
-                "DARAM_DATA": str(data),
-                "DATABASE_URL": settings.accounts,
-                "DARAM_MODEL": "openai:scripted",
-                "OPENAI_BASE_URL": model.base_url,
-                "DARAM_TITLES": "off",
-                "DARAM_DRAIN": "0.2",
-                **variables,
-            },
-            await person(),
-            model,
-        )
-        try:
-            yield house
-        finally:
-            await house.client.aclose()
-            for server in house.servers:
-                await server.kill()
-
-
-@pytest.fixture
-async def alone(tmp_path: Path) -> AsyncIterator[House]:
-    """On SQLite, the log of events in the memory of the process."""
-    async with opened(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-async def pair(tmp_path: Path, databases: Databases, redis_server: RedisServer) -> AsyncIterator[House]:
-    """On PostgreSQL and Redis."""
-    redis_server.flush()
-    async with opened(tmp_path, DARAM_STORE=databases.url("pair"), DARAM_REDIS=redis_server.url) as found:
-        yield found
-    redis_server.flush()
 
 
 def question(number: int) -> str:
@@ -143,15 +19,6 @@ def question(number: int) -> str:
 
 def answer() -> str:
     return " ".join(f"word{i}" for i in range(1, _WORDS + 1))
-
-
-def text_of(events: list[dict[str, Any]]) -> str:
-    return "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
-
-
-async def until(stream: AsyncIterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The first frames of a stream."""
-    return [await anext(stream) for _ in range(count)]
 
 
 # --- one process ----------------------------------------------------------------------------------------------------

@@ -95,8 +95,10 @@ async def test_figures_are_for_this_machine(page: Page, people: People) -> None:
 
 def test_paths_are_counted_by_our_own_words_only() -> None:
     assert route("/v1/conversations/conv_1/items/msg_2") == "/v1/conversations/{}/items/{}"
-    assert route("/login/link/secret") == "/login/link/{}"
+    assert route("/login/link/secret") == "/login/…"
     assert route("/chat/thread/0190") == "/chat/thread/{}"
+    assert route("/chat/thread/0190/secret") == "/chat/…"
+    assert route("/v1/models/acme/big") == "/v1/…"
     assert route("/wp-admin/setup.php") == "other"
     assert route("/") == "/"
 
@@ -224,7 +226,7 @@ async def test_a_body_that_is_too_large_is_refused(people: People) -> None:
             headers = {"content-type": "application/json"}
             answer = await client.post("/conversations", content=body, headers=headers)
             assert answer.status_code == 413
-            assert answer.json()["error"]["code"] == "request_too_large"
+            assert answer.json()["error"]["code"] == "too_large"
 
 
 def test_what_does_not_come_is_not_waited_for(page: Page, people: People) -> None:

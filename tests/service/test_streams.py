@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from daram import Message, Part
 from daram.chat.events import Event, terminal_type
+from daram.errors import StoreUnavailable
 from daram.model import Status
 from daram.service.openai_api.responses_view import View, new_place, place_of, question_id, response_id
 from daram.service.openai_api.stream import PING, frames, with_pings
@@ -140,6 +141,24 @@ async def test_what_the_log_has_lost_is_made_up_for() -> None:
     assert [one["delta"] for one in await framed(gap) if one["type"].endswith("text.delta")] == ["Hello", " there"]
 
 
+@pytest.mark.parametrize(("heard", "after", "seen"), [(0, None, 0), (0, 7, 7), (3, None, 5), (3, 9, 9)])
+async def test_a_log_that_is_lost_on_the_way_is_told(heard: int, after: int | None, seen: int) -> None:
+    """In a frame that leaves the numbers as they are: whoever comes back with the last one misses nothing."""
+
+    async def log() -> AsyncGenerator[Event, None]:
+        for event in told("Hello", " there")[:heard]:
+            yield event
+        raise StoreUnavailable("the store at db.example is gone")
+
+    found = [data.decode() async for data in frames(log(), VIEW, ANSWER, after=after)]
+    kind, data = found[-1].removesuffix("\n\n").split("\n")
+    assert kind == "event: error"
+    error = STREAM_EVENT.validate_python(json.loads(data.removeprefix("data: ")))
+    assert (error.type, error.code, error.sequence_number) == ("error", "store_unavailable", seen)
+    assert "db.example" not in error.message
+    assert all("event: error" not in one for one in found[:-1])
+
+
 async def test_silence_is_filled_with_comments() -> None:
     more = asyncio.Event()
 
@@ -152,6 +171,43 @@ async def test_silence_is_filled_with_comments() -> None:
     assert [await anext(found), await anext(found)] == [b"one", PING]
     more.set()
     assert [data async for data in found if data != PING] == [b"two"]
+
+
+async def test_who_reads_slowly_holds_little_and_gets_everything_in_few_pieces() -> None:
+    made = 0
+
+    async def quick() -> AsyncGenerator[bytes, None]:
+        nonlocal made
+        for _ in range(1000):
+            made += 1
+            yield b"x" * 1000
+
+    found = with_pings(quick())
+    got = await anext(found)
+    for _ in range(2000):  # the client takes nothing, however long
+        await asyncio.sleep(0)
+    assert made * 1000 < len(got) + (1 << 16) + 2000
+    pieces = [data async for data in found]
+    assert len(got) + sum(map(len, pieces)) == 1000 * 1000
+    assert len(pieces) < 50
+
+
+async def test_who_leaves_leaves_nothing() -> None:
+    left = asyncio.Event()
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                yield b"x" * 1000
+        finally:
+            left.set()
+
+    before = asyncio.all_tasks()
+    found = with_pings(endless())
+    await anext(found)
+    await found.aclose()
+    assert left.is_set()
+    assert asyncio.all_tasks() == before
 
 
 def test_ids() -> None:
@@ -181,4 +237,4 @@ def test_ids() -> None:
 async def test_the_load_that_is_measured(tmp_path: Path, kind: str) -> None:
     """Every stream of ``bench.streams`` has all of its words."""
     load = await measure(kind, 5, 4, tmp_path)
-    assert (load.lost, load.frames > 0, load.cpu >= 0) == (0, True, True)
+    assert (load.lost, load.words, load.frames > 0, load.cpu >= 0) == (0, 20, True, True)

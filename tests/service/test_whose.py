@@ -5,14 +5,16 @@ For who may not see it, a thing that is there must look exactly like one that is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from tests.service.echo import Echo
 from tests.service.live import Live, live_service
-from tests.service.people import Person, make_person
+from tests.service.people import Person, log_in, make_person
 
 from daram import ids
 
@@ -25,6 +27,7 @@ MISSING = {
 # Bodies for operations that need one; {name} stands for an id.
 BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/conversations/{conversation_id}": {"title": "taken"},
+    "PATCH /v1/conversations/{conversation_id}": {"title": "taken"},
     "POST /v1/conversations/{conversation_id}/items": {"items": [{"role": "user", "content": "taken"}]},
     "POST /v1/responses": {"input": "taken", "conversation": "{conversation_id}"},
     "POST /v1/responses/input_tokens": {"input": "taken", "conversation": "{conversation_id}"},
@@ -241,3 +244,119 @@ def _another_key(person: Person, *scopes: str) -> str:
     from daram.service.accounts.keys import create_key
 
     return create_key(person.user, scopes=scopes)[1]
+
+
+# --- with a session instead of a key: the native API ------------------------------------------------------------------
+
+
+def native_routes() -> list[Route]:
+    """All operations of the native API, with the bodies of those of ``/v1``."""
+    from daram.service.native_api.api import api
+
+    document = api.get_openapi_schema(path_prefix="/api/")
+    found = []
+    for path, methods in document["paths"].items():
+        for method in methods:
+            same = f"{method.upper()} {path.replace('/api/', '/v1/', 1)}"
+            query = QUERIES.get(path.replace("/api/", "/v1/", 1), "")
+            found.append(Route(method.upper(), path + query, BODIES.get(same)))
+    more = [Route(method, path.replace("/v1/", "/api/", 1), body) for method, path, body in MORE]
+    return found + more
+
+
+@contextmanager
+def browser(house: House, who: Person) -> Iterator[httpx.Client]:
+    """Somebody who is logged in, with the token."""
+    with httpx.Client(base_url=house.service.url, cookies=log_in(who), timeout=120) as client:
+        client.headers["X-CSRFToken"] = client.get("/api/me").json()["csrf_token"]
+        yield client
+
+
+def test_nobody_without_a_session(house: House, things: dict[str, str]) -> None:
+    """Nor with a key, nor when the session has ended, nor without the token."""
+    before = state(house, things["conversation_id"])
+    ended = make_person("write")
+    cookies = log_in(ended)
+    ended.user.set_password("another one 83!")
+    ended.user.save()
+    answers = set()
+    for headers, jar in (({}, {}), (house.owner.headers, {}), ({}, cookies)):
+        with httpx.Client(base_url=house.service.url, headers=headers, cookies=jar, timeout=120) as client:
+            for route in native_routes():
+                for values in (things, MISSING):
+                    answer = client.request(route.method, _filled(route.path, values), json=_filled(route.body, values))
+                    assert "www-authenticate" not in answer.headers
+                    answers.add((answer.status_code, answer.text))
+    assert len(answers) == 1
+    assert next(iter(answers))[0] == 401
+    with browser(house, house.owner) as client:
+        for token in (None, "x" * 32):
+            del client.headers["X-CSRFToken"]
+            if token is not None:
+                client.headers["X-CSRFToken"] = token
+            for route in native_routes():
+                if route.method != "GET":
+                    for values in (things, MISSING):
+                        status, body = ask(client, route, values)
+                        assert (status, json.loads(body)["error"]["code"]) == (403, "csrf_failed"), route
+            client.headers["X-CSRFToken"] = ""
+    assert state(house, things["conversation_id"]) == before
+
+
+def test_a_session_opens_nothing_under_v1(house: House, things: dict[str, str]) -> None:
+    with browser(house, house.owner) as client:
+        assert {ask(client, route, things)[0] for route in routes()} == {401}
+
+
+def test_the_things_of_somebody_else_with_a_session(house: House, things: dict[str, str]) -> None:
+    before = state(house, things["conversation_id"])
+    with browser(house, make_person("write")) as client:
+        for route in native_routes():
+            foreign, missing = (ask(client, route, values) for values in (things, MISSING))
+            name = route.name.replace("/api/", "/v1/", 1)
+            if name in OF_NOBODY or (name in OF_THE_CALLER and "{" not in route.path) or name == "GET /v1/me":
+                assert foreign[0] == 200
+            else:
+                assert foreign == missing, route
+                if "search" not in route.path:
+                    assert foreign[0] == 404 or (route.body is not None and foreign[0] == 400), (route, foreign)
+    assert state(house, things["conversation_id"]) == before
+
+
+def test_what_a_page_does(house: House) -> None:
+    """List, read, name, pin, archive, ask with a stream, export, delete: the same things that ``/v1`` shows."""
+    who = make_person("write", username="page-" + ids.uuid7())
+    with browser(house, who) as client, web(house, who.key) as program:
+        me = client.get("/api/me").json()
+        assert (me["username"], me["is_staff"]) == (who.user.username, False)
+        path = "/api/conversations/" + client.post("/api/conversations", json={}).json()["id"]
+        named = {"title": "Nuts", "pinned": True, "archived": True}
+        changed = client.patch(path, json=named).json()
+        assert changed | named == changed == program.get(path.replace("/api/", "/v1/")).json()
+        assert client.get("/api/conversations").json() == program.get("/v1/conversations").json()
+        asked = {"input": "Hello", "conversation": changed["id"], "stream": True}
+        frames = client.post("/api/responses", json=asked)
+        assert frames.headers["content-type"].startswith("text/event-stream")
+        assert "event: response.completed" in frames.text
+        items = client.get(f"{path}/items?order=asc").json()["data"]
+        assert [item["content"][0]["text"] for item in items] == ["Hello", "You said: Hello"]
+        assert client.get(f"{path}/export").text.count("\n") > 2
+        refused = client.patch(path, json={"pinned": None})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "pinned")
+        large = client.post(f"{path}/items", json={"items": [{"role": "user", "content": "x" * (2 << 20)}]})
+        assert (large.status_code, large.json()["error"]["code"]) == (413, "too_large")
+        assert client.delete(path).json()["deleted"] is True
+        assert client.get(path).status_code == program.get(path.replace("/api/", "/v1/")).status_code == 404
+        nowhere = client.get("/api/nothing")
+        assert (nowhere.status_code, nowhere.json()["error"]["code"]) == (404, "unknown_url")
+
+
+def test_the_document_of_the_native_api(house: House) -> None:
+    with httpx.Client(base_url=house.service.url, timeout=120) as nobody:
+        document = nobody.get("/api/openapi.json").json()
+        assert nobody.get("/api/docs").status_code == 200
+    assert {"/api/me", "/api/conversations/{conversation_id}", "/api/responses"} <= document["paths"].keys()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert operation["security"] == [{"Session": []}]
+    assert "/api/chat/completions" not in document["paths"]

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.chat_script import OWNER, SAID, Gate, ScriptedModel, chatbot, check_events, collect, until
 
 from daram import errors, user
-from daram.chat import Chatbot, Event, MemoryEventLog
+from daram.chat import Chatbot, Event, MemoryEventLog, turn
 from daram.model import Answer
 from daram.store.memory import MemoryData, MemoryStore
 
@@ -55,6 +55,45 @@ async def test_from_every_number(bot: Chatbot, model: ScriptedModel) -> None:
     for after, task in enumerate(live):
         assert await task == whole[after:]
         assert await resumed(bot, running.answer_id, after) == whole[after:]  # and again when all is over
+
+
+async def test_where_many_answers_run_words_wait_for_one_another(
+    bot: Chatbot, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first word is told at once, the others together: the end does not let them wait any longer."""
+    monkeypatch.setattr(turn, "_FEW", 0)
+    monkeypatch.setattr(turn, "_EVENTS", 1e-3)
+    gate = Gate()
+    model.script("one ", gate, "two ", "three ", "four")
+    running = await bot.start(OWNER, "c", "hello")
+    await gate.reached.wait()
+    events = running.events()
+    assert [(await anext(events)).text, (await anext(events)).text] == ["", "one "]
+    gate.open()
+    rest = [event async for event in events]
+    answer = await running.message()
+    assert answer.text == "one two three four"
+    assert [event.text for event in rest] == ["two three four", ""]
+    whole = await collect(running)
+    check_events(whole, answer)
+    for after in range(len(whole)):  # the numbers are the log's, the same for every reader
+        assert await resumed(bot, running.answer_id, after) == whole[after:]
+
+
+async def test_words_that_waited_are_told_while_the_model_is_silent(
+    bot: Chatbot, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "_FEW", 0)
+    monkeypatch.setattr(turn, "_EVENTS", 50)
+    gate = Gate()
+    model.script("one ", "two ", gate, "three")
+    running = await bot.start(OWNER, "c", "hello")
+    told = ""
+    async for event in running.events():
+        told += event.text
+        if told == "one two ":
+            gate.open()  # not before: what follows was not said while these waited
+    assert told == "one two three" == (await running.message()).text
 
 
 async def test_after_a_restart_there_is_one_event_with_the_stored_answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -17,9 +18,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import daram
-from daram.cli import common
+from daram.cli import common, serve
 from daram.cli.app import cli
 from daram.config import open_memory
+from daram.errors import ConfigError
 from daram.llm import weights
 from daram.settings import Settings
 
@@ -306,6 +308,39 @@ def test_serve_says_where_the_page_is_what_the_model_lacks_and_ends_by_ctrl_c(tm
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert "Traceback" not in process.stderr.read()
+
+
+def test_an_identity_provider_lets_people_in_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "_has_passwords", lambda _settings: False)
+    named = Settings(data=tmp_path, host="0.0.0.0", allowed_hosts=("chat.example.org",))
+    with pytest.raises(ConfigError, match="daram user add"):
+        serve._check_open_to_others(named)
+    serve._check_open_to_others(dataclasses.replace(named, oidc_url="https://sso.example.org", oidc_client="daram"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@pytest.mark.parametrize("others", ["a proxy's", "the journal's"])
+def test_a_link_that_logs_in_is_not_told_to_who_is_not_at_this_machine(tmp_path: Path, others: str) -> None:
+    reading, writing = os.pipe()
+    given = {"DARAM_PUBLIC_URL": "https://chat.example.org"}
+    if others == "the journal's":
+        log = os.fstat(writing)
+        given = {"JOURNAL_STREAM": f"{log.st_dev}:{log.st_ino}"}
+    with (
+        open(reading) as said,
+        subprocess.Popen(
+            [sys.executable, "-m", "daram", "serve", "--port", "0"],
+            env={**os.environ, "DARAM_DATA": str(tmp_path), "DARAM_MODEL": "local", **given},
+            stdout=writing,
+        ) as process,
+    ):
+        os.close(writing)
+        where, how = said.readline(), said.readline()
+        assert given.get("DARAM_PUBLIC_URL", "http://127.0.0.1") in where
+        assert how.strip().endswith("daram user link local")
+        process.send_signal(signal.SIGINT)
+        assert said.read() == ""
+        assert process.wait(60) == 0
 
 
 # --- doctor and config ----------------------------------------------------------------------------------------------

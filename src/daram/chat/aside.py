@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from daram.chat.clean import TextStream, clean_name, clean_parts, clean_usage
 from daram.chat.events import Event, terminal_type
-from daram.chat.generation import verdict
+from daram.chat.verdict import verdict
 from daram.errors import DaramError, ModelError
 from daram.llm.base import ChatModel, Finish, Options
 from daram.model import Message, Part

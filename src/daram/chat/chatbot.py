@@ -198,6 +198,11 @@ class Chatbot:
             return 1  # it is made here: nobody else needs to be told
         return max(await self.memory.cancel_turn(owner, conversation, answer_id), len(stopped))
 
+    def running(self, owner: str) -> int:
+        """How many answers this process is making for that owner."""
+        home = self._here()
+        return sum(generation.owner == owner for generation in home.turns.generations.values())
+
     async def resume(
         self, owner: str, conversation: str, answer_id: str, *, after: int = 0
     ) -> AsyncGenerator[Event, None]:

@@ -13,13 +13,19 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """What is None is the chatbot's own.
 
     ``model``: who answers; ``system``: the system prompt ("": none); ``options``: how to generate; ``titled``: whether
-    the turn may name its conversation.
+    the turn may name its conversation; ``whole``: how many messages stand in front of the turn that the model must be
+    given, every one of them as it is (the answer fails with ``ContextOverflow`` where that cannot be).
     """
 
     model: ChatModel | None = None
     system: str | None = None
     options: Options | None = None
     titled: bool = True
+    whole: int | None = None
+
+
+# How many messages a turn may bring itself.
+_BATCH = 100
 
 
 def chosen(setup: Setup, choices: Choices, system: str | None) -> Setup:
@@ -28,13 +34,14 @@ def chosen(setup: Setup, choices: Choices, system: str | None) -> Setup:
         return setup
     model = choices.model or setup.model
     options = choices.options or setup.options
+    window = setup.window if choices.whole is None else choices.whole + _BATCH
     prompter = Prompter(
         setup.memory,
         model,
         system=system if choices.system is None else choices.system,
         options=options,
-        window=setup.window,
+        window=window,
+        whole=choices.whole is not None,
     )
-    return msgspec.structs.replace(
-        setup, model=model, options=options, prompter=prompter, titled=setup.titled and choices.titled
-    )
+    titled = setup.titled and choices.titled
+    return msgspec.structs.replace(setup, model=model, options=options, prompter=prompter, window=window, titled=titled)

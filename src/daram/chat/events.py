@@ -129,13 +129,14 @@ class MemoryEventLog:
         if tape is None:
             return
         seen = after
+        loop = asyncio.get_running_loop()
         while True:
             while seen < len(tape.events):
                 seen += 1
                 yield tape.events[seen - 1]
             if tape.ended_at is not None or self._closed:
                 return
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[None] = loop.create_future()
             tape.waiters.add(waiter)
             try:
                 await waiter

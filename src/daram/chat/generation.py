@@ -18,13 +18,13 @@ import msgspec
 from daram.chat.clean import TextStream, clean_name, clean_parts, clean_usage
 from daram.chat.events import Event, EventLog, EventType, terminal_type
 from daram.chat.prompt import Prompter
+from daram.chat.verdict import verdict
 from daram.errors import (
     Conflict,
     ContextOverflow,
     DaramError,
     InvalidInput,
     LeaseLost,
-    ModelBroken,
     ModelError,
     NotFound,
     OutcomeUnknown,
@@ -41,6 +41,13 @@ Why = Literal["cancelled", "closing", "lost"]
 # How long a model may take to let go of a generation that was stopped, and a store to read an answer that was lost, in
 # seconds; then they are left to themselves.
 _GRACE: Final = 5.0
+# All answers of a process store their text at so many moments of a second (of ``checkpoint_every``), a little early: a
+# store commits what comes together at once.
+_TOGETHER: Final = 4
+# A loop that is late tells seldomer: events with words are that many times its lag further apart, so that there is more
+# in each; and at most so many seconds.
+_LAGS: Final = 4
+_LONGEST: Final = 2.0
 # Parts, usage and metadata share the message's limit with the text; this much is kept for what is not parts or text.
 _OVERHEAD: Final = 4096
 # Tasks that outlived their answer: the loop alone would not keep them.
@@ -79,6 +86,7 @@ class Generation:
         *,
         renewed: float,
         released: Callable[[Generation], None],
+        pace: Callable[[], float],
     ) -> None:
         self.id = answer.id
         self.owner = answer.owner
@@ -92,7 +100,9 @@ class Generation:
         self._setup = setup
         self._token = answer.token
         self._released = released
-        self._clock = asyncio.get_running_loop().time
+        self._pace = pace  # how far apart events with words are to be now, in seconds
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
         self._renewed = renewed  # when the call that last renewed the lease was made
         self._give_up: float | None = None
         self._wake = asyncio.Event()
@@ -101,7 +111,8 @@ class Generation:
         room = max(setup.limit - _OVERHEAD, setup.limit // 2)
         self._room = room
         self._cleaner = TextStream(room)
-        self._pieces: list[str] = []
+        self._told: list[str] = []  # the words of each event
+        self._news: list[str] = []  # what no event has told
         self._parts: list[Part] = []
         self._usage: dict[str, int] | None = None
         self._model = clean_name(setup.model.name)
@@ -111,7 +122,9 @@ class Generation:
         self._over = False
         # What was told and stored of it.
         self._seq = 0
-        self._told = 0  # pieces
+        self._next = 0.0  # when more words may be told
+        self._lag = 0.0  # how late the loop was to tell the last ones
+        self._due: asyncio.TimerHandle | None = None  # wakes the relay when words that wait may be told
         self._muted = False
         self._stored = ""
 
@@ -154,6 +167,8 @@ class Generation:
                 self.stop("closing")
             if self._why is not None:
                 pump.cancel()
+            if self._due is not None:
+                self._due.cancel()
             keeper.cancel()
             try:
                 await self._end()
@@ -206,13 +221,15 @@ class Generation:
 
     def _hear(self, delta: Delta) -> None:
         self._heard = True
-        self._pieces.append(self._cleaner.feed(delta.text))
+        if delta.text:
+            self._news.append(self._cleaner.feed(delta.text))
         self._parts.extend(delta.parts)
         self._usage = clean_usage(delta.usage) or self._usage
         self._model = clean_name(delta.model) or self._model
         self._finish = delta.finish
         self._over = delta.finish is not None or self._cleaner.full
-        self._wake.set()
+        if self._due is None or self._over:
+            self._wake.set()
 
     def _fail(self, error: DaramError) -> None:
         if self._over:  # a whole answer is not spoilt by what happens while the model tidies up
@@ -229,15 +246,29 @@ class Generation:
             if self._why is not None:
                 return
             over = self._over
+            if not over and self._clock() < self._next:
+                self._due = self._loop.call_at(self._next, self._tell_later)
+                continue
             await self._tell_news()
             if over:
                 return
+            self._next = self._clock() + min(self._pace() + _LAGS * self._lag, _LONGEST)
+            self._lag = 0.0
+
+    def _tell_later(self) -> None:
+        self._due = None
+        self._lag = max(self._clock() - self._next, 0.0)
+        self._wake.set()
 
     async def _tell_news(self) -> None:
-        heard = len(self._pieces)
-        text = "".join(self._pieces[self._told : heard])
+        heard = len(self._news)
+        text = "".join(self._news)
         if text and await self._tell("delta", text=text):
-            self._told = heard
+            del self._news[:heard]
+            self._told.append(text)
+
+    def _text(self) -> str:
+        return "".join((*self._told, *self._news))
 
     async def _tell(
         self,
@@ -276,10 +307,12 @@ class Generation:
 
     async def _keep(self) -> None:
         setup = self._setup
+        step = setup.checkpoint_every / _TOGETHER
         while True:
-            await asyncio.sleep(setup.checkpoint_every)
             called = self._clock()
-            text = "".join(self._pieces)
+            await asyncio.sleep((called + setup.checkpoint_every) // step * step - called)
+            called = self._clock()
+            text = self._text()
             try:
                 async with asyncio.timeout(setup.lease):
                     cancel = await setup.memory.checkpoint(
@@ -299,7 +332,7 @@ class Generation:
 
     async def _end(self) -> None:
         if self._why != "lost":
-            self._pieces.append(self._cleaner.end())
+            self._news.append(self._cleaner.end())
             await self._tell_news()
             status, failure, metadata = self._verdict()
             try:
@@ -334,13 +367,13 @@ class Generation:
             return "cancelled", None, {}
         if self._why == "closing":
             return "incomplete", None, {}
-        said = bool(self._parts) or any(self._pieces)
+        said = bool(self._parts or self._told) or any(self._news)
         return verdict(self._model, self._failure, self._finish, cut=self._cleaner.full, said=said)
 
     async def _store(self, status: Status, metadata: dict[str, str]) -> Message:
         """Finish the turn, again and again while the lease lasts: until then nobody else may close it."""
         setup = self._setup
-        text = "".join(self._pieces)
+        text = self._text()
         parts, whole = clean_parts(self._parts, self._room - len(text.encode()))
         if not whole and status == "complete":
             status, metadata = "incomplete", {"finish": "length"}
@@ -388,18 +421,3 @@ class Generation:
         except Exception:  # a figure for information only
             log.exception("the model %s cannot count the tokens of answer %s", self._model, self.id)
             return None
-
-
-def verdict(
-    model: str | None, failure: DaramError | None, finish: Finish | None, *, cut: bool, said: bool
-) -> tuple[Status, DaramError | None, dict[str, str]]:
-    """How an answer ended that nobody stopped: its status, what made it fail, and what its metadata say of it."""
-    if failure is None and finish is None and not said:
-        failure = ModelBroken(f"the model {model} ended its answer before it had said anything")
-    if failure is not None:
-        return "failed", failure, {"error": failure.code}
-    if cut or finish == "length":
-        return "incomplete", None, {"finish": "length"}
-    if finish == "content_filter":
-        return "incomplete", None, {"finish": "content_filter"}
-    return ("incomplete" if finish is None else "complete"), None, {}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from daram.context.assemble import SYSTEM, Budget, Context, assemble, check_fits, shrink
 from daram.context.recall import choose_notes
-from daram.errors import DaramError
+from daram.errors import ContextOverflow, DaramError
 from daram.llm.base import ChatModel, Options
 from daram.model import Message
 from daram.store.base import Store
@@ -22,17 +22,28 @@ _QUERY_CHARS = 900
 
 
 class Prompter:
-    """Builds contexts for one model. ``system``: the system prompt (None: the default one, "": none).
+    """Builds contexts for one model. ``system``: the system prompt (None: the default one, "": none); ``whole``: all of
+    the ``window`` goes to the model as it is, or nothing.
 
     In threads: a local model's tokenizer takes about a millisecond for a text, and there are many texts in a context.
     """
 
-    def __init__(self, memory: Store, model: ChatModel, *, system: str | None, options: Options, window: int) -> None:
+    def __init__(
+        self,
+        memory: Store,
+        model: ChatModel,
+        *,
+        system: str | None,
+        options: Options,
+        window: int,
+        whole: bool = False,
+    ) -> None:
         self._memory = memory
         self._model = model
         self._system = SYSTEM if system is None else system
         self._options = options
         self._window = window
+        self._whole = whole
 
     async def check(self, question: Message) -> None:
         """Raise ``MessageTooLong`` where the question alone does not fit; nothing is read or stored."""
@@ -41,10 +52,13 @@ class Prompter:
     async def build(self, owner: str, conversation: str, question: Message, tail: Sequence[Message]) -> Context:
         """The context of an answer to ``question``; ``tail``: the recent messages of its branch, from begin_turn.
 
-        Raises ``MessageTooLong`` where a model took the place of a larger one.
+        Raises ``MessageTooLong`` where a model took the place of a larger one; ``ContextOverflow``, if all was to go to
+        the model, where the branch has grown meanwhile.
         """
         place = next((i for i, message in enumerate(tail) if message.id == question.id), len(tail))
         recent = tail[:place]
+        if self._whole:
+            return await asyncio.to_thread(self._assemble_whole, question, recent, len(tail))
         found: list[Message] = []
         if len(tail) >= self._window and question.role == "user":
             found = await self._search(owner, conversation, question.text)
@@ -52,6 +66,8 @@ class Prompter:
 
     async def halve(self, context: Context) -> Context | None:
         """The context at half its size, after the model said that it is too long; None if nothing can be left out."""
+        if self._whole:
+            return None
         return await asyncio.to_thread(lambda: shrink(context, TokenCounter(self._model.count_tokens)))
 
     async def count(self, text: str) -> int | None:
@@ -74,6 +90,13 @@ class Prompter:
             notes=notes,
             prefers_notes=self._model.prefers_notes,
         )
+
+    def _assemble_whole(self, question: Message, recent: Sequence[Message], read: int) -> Context:
+        count, budget = self._measure()
+        context = assemble(question=question, tail=recent, budget=budget, count=count, system=self._system)
+        if context.dropped or read >= self._window:
+            raise ContextOverflow("not all of the conversation fits the model's context, and nothing may be left out")
+        return context
 
     def _measure(self) -> tuple[TokenCounter, Budget]:
         # Anew each time: a local model can count, and knows the length of its context, only once it is loaded.

@@ -99,8 +99,8 @@ class RedisEventLog:
         self._initialized = False
         self._first = asyncio.Lock()
         self._slots = asyncio.Semaphore(_CONNECTIONS)  # the driver's client of a cluster does not wait for its own
-        self._client = _client(url, _CONNECTIONS)
-        self._reading = _client(url, _SHARDS + 2)
+        self._client = connect(url, _CONNECTIONS)
+        self._reading = connect(url, _SHARDS + 2)
 
     # --- publish ---
 
@@ -333,7 +333,8 @@ def _shard(answer_id: str) -> int:
     return crc32(answer_id.encode()) % _SHARDS
 
 
-def _client(url: str, connections: int) -> Any:
+def connect(url: str, connections: int) -> Any:
+    """A client of at most so many connections. Raises ``ConfigError`` for a URL that is none."""
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.cluster import RedisCluster
     from redis.asyncio.retry import Retry
@@ -354,4 +355,4 @@ def _client(url: str, connections: int) -> Any:
         )
         return Redis.from_pool(pool)
     except ValueError as error:
-        raise ConfigError(f"the URL of the event log in Redis cannot be used: {error}") from None
+        raise ConfigError(f"the URL of Redis cannot be used: {error}") from None

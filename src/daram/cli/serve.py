@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import importlib.util
 import ipaddress
+import os
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -84,9 +86,23 @@ async def _say_where(settings: Settings, listener: socket.socket) -> None:
     from daram.service.accounts.auth import in_accounts
     from daram.service.accounts.people import local_user, make_login_link
 
-    link = await in_accounts(lambda: make_login_link(local_user(settings.owner)))
-    click.echo(f"Daram is at {own}/ (Ctrl-C ends it)")
+    local = await in_accounts(local_user, settings.owner)
+    click.echo(f"Daram is at {settings.public_url or own}/ (Ctrl-C ends it)")
+    if settings.public_url or settings.allowed_hosts or _is_kept():
+        # It would let whoever reads the log administer the service, from wherever it can be reached.
+        click.echo(f"To log in as this machine's user: daram user link {local.username}")
+        return
+    link = await in_accounts(make_login_link, local)
     click.echo(f"To log in, open this link once, within 15 minutes: {own}{link}")
+
+
+def _is_kept() -> bool:
+    """Whether what is said goes to systemd's journal, which others may read, too."""
+    try:
+        out = os.fstat(sys.stdout.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{out.st_dev}:{out.st_ino}"
 
 
 async def _tell(model: ChatModel) -> None:
@@ -132,7 +148,7 @@ def _check_open_to_others(settings: Settings) -> None:
     missing = ""
     if not (settings.allowed_hosts or settings.public_url):
         missing = f"say under which names they come, with DARAM_ALLOWED_HOSTS or DARAM_PUBLIC_URL, and {people}"
-    elif not _has_passwords(settings):
+    elif not (settings.oidc_url or _has_passwords(settings)):
         missing = people
     if missing:
         raise ConfigError(

@@ -1,7 +1,7 @@
 """The service as one ASGI application: the API, the pages of the accounts, the chat page, and what stands around them.
 
 From the outside in: who may ask (``ui.guard``), how much (``limits``), and then by path: ``/v1`` to Django without
-middleware, ``/chat/`` to Chainlit, probes here, all else to Django with middleware.
+middleware, ``/chat/`` to Chainlit, probes here, all else (``/api``, too) to Django with middleware.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from daram.config import make_redis
 from daram.errors import DaramError
 from daram.llm.base import ChatModel
 from daram.memory import Memory
@@ -25,8 +26,9 @@ from daram.service.limits import Bodies
 from daram.service.observe.metrics import Metrics
 from daram.service.observe.model import watched
 from daram.service.observe.requests import Observed
-from daram.service.quota import Quota
+from daram.service.quota import Counts, LocalCounts, Quota
 from daram.service.runtime import Runtime, running
+from daram.service.slashes import hidden
 from daram.settings import Settings
 from daram.ui.app import ChatPage
 from daram.ui.guard import Guard, is_local
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 
 CHAT = "/chat"
 _PROBES = ("/healthz", "/readyz")
+_COUNTING = 8  # connections to Redis that count requests
 
 
 def create_app(
@@ -66,8 +69,10 @@ class Service:
         self._given = (memory, model)
         self._logins = DjangoLogins()
         self._page = ChatPage(settings.data / "page", self._logins, root=CHAT) if page else None
-        self._api = Quota(cast("ASGIApp", ApiHandler()), rate=settings.rate_limit, running=settings.stream_limit)
+        self._counts = counts(settings)
+        self._api = Quota(cast("ASGIApp", ApiHandler()), self._counts)
         self._pages = cast("ASGIApp", ASGIHandler())
+        self._native = Quota(self._pages, self._counts)
         bounded = Bodies(
             self._dispatch,
             limit=settings.body_limit,
@@ -107,8 +112,10 @@ class Service:
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": "there is no socket here"})
-        elif path.startswith("/v1/"):
-            await self._api(scope, receive, send)
+        elif path == "/v1" or path.startswith("/v1/"):
+            await self._api(hidden(scope), receive, send)
+        elif path.startswith("/api/"):
+            await self._native(hidden(scope), receive, send)
         elif (response := await self._own(scope)) is not None:
             await response(scope, receive, send)
         else:
@@ -124,15 +131,13 @@ class Service:
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("405 Method Not Allowed\n", 405, {"allow": "GET, HEAD"})
         if path in _PROBES:
-            return await probes.healthz() if path == "/healthz" else await probes.readyz(tell=is_local(scope))
+            return await probes.healthz() if path == "/healthz" else await probes.readyz(tell=_is_here(scope))
         if path == "/metrics":
             return self._figures(scope)
         return RedirectResponse(f"{CHAT}/", 307, {"cache-control": "no-store"})
 
     def _figures(self, scope: Scope) -> Response:
-        # A request that a proxy of this machine passes on comes from elsewhere.
-        passed_on = any(name in (b"x-forwarded-for", b"forwarded") for name, _ in scope["headers"])
-        if self._metrics is None or (self._settings.metrics == "local" and (passed_on or not is_local(scope))):
+        if self._metrics is None or (self._settings.metrics == "local" and not _is_here(scope)):
             return PlainTextResponse("404 Not Found\n", 404)
         return self._metrics.response(self.runtime)
 
@@ -162,6 +167,7 @@ class Service:
         await asyncio.to_thread(prepare_accounts, self._settings)
         memory, model = self._given
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._counts.close)
             self.runtime = await stack.enter_async_context(self._run(memory, model))
             if self._page is not None:
                 await stack.enter_async_context(self._open_page(self._page))
@@ -184,6 +190,23 @@ class Service:
                 yield
         finally:
             stop()
+
+
+def counts(settings: Settings) -> Counts:
+    """What counts the requests of users: all processes together where there is a Redis, else each for itself."""
+    rate, most = settings.rate_limit, settings.stream_limit
+    redis = make_redis(settings, _COUNTING)
+    if redis is None or not (rate or most):
+        return LocalCounts(rate=rate, most=most)
+    from daram.service.shared_quota import SharedCounts
+
+    return SharedCounts(redis, rate=rate, most=most)
+
+
+def _is_here(scope: Scope) -> bool:
+    """Whether somebody on this machine asks: what a proxy of this machine passes on comes from elsewhere."""
+    passed_on = any(name in (b"x-forwarded-for", b"forwarded") for name, _ in scope["headers"])
+    return is_local(scope) and not passed_on
 
 
 def public_hosts(settings: Settings) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from django.conf import settings as django_settings
 
 from daram.config import prepare_data
 from daram.errors import ConfigError, MissingExtra
-from daram.settings import Settings
+from daram.settings import Settings, mask
 
 HERE: Final = Path(__file__).parent
 SHARED: Final = HERE.parent / "adapters" / "django"
@@ -25,6 +25,8 @@ SHARED: Final = HERE.parent / "adapters" / "django"
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 SESSION_SECONDS: Final = 14 * 24 * 3600
 BUSY_SECONDS: Final = 60
+POOL_SECONDS: Final = 5
+"""How long a request waits for a connection to a server of accounts that may be gone."""
 _configured: Settings | None = None
 _FOR_DJANGO: Final = ("accounts", "allowed_hosts", "host", "oidc_client", "oidc_url", "public_url")
 OIDC: Final = "sso"
@@ -65,8 +67,7 @@ def _django(settings: Settings) -> dict[str, Any]:
     public = urlsplit(settings.public_url or "")
     secure = public.scheme == "https"
     secret = settings.secret_key or secret_key(settings.data / "secret-key")
-    # Cookies do not know ports: two Darams on one machine must not sign each other out.
-    cookie = f"{'__Host-' if secure else ''}daram-{sha256(secret.encode()).hexdigest()[:8]}"
+    cookie = f"{'__Host-' if secure else ''}daram-{_cookie_suffix(settings)}"
     return {
         "SECRET_KEY": secret,
         "DEBUG": False,
@@ -160,6 +161,14 @@ def _django(settings: Settings) -> dict[str, Any]:
         "TIME_ZONE": "UTC",
         "LOGGING_CONFIG": None,  # how the service logs is observe's to say
     }
+
+
+def _cookie_suffix(settings: Settings) -> str:
+    """Cookies do not know ports: two Darams on one machine must not sign each other out. So the name says in which
+    accounts the login is: the same for all processes that share them, and no secret.
+    """
+    where = mask(settings.accounts) if settings.accounts else str(settings.data.resolve())
+    return sha256(where.encode()).hexdigest()[:8]
 
 
 def _add_oidc(given: dict[str, Any], settings: Settings) -> None:
@@ -282,7 +291,7 @@ def _database(settings: Settings) -> dict[str, Any]:
         "HOST": unquote(parts.hostname or ""),
         "PORT": parts.port or "",
         # Requests run on short-lived threads: a pool keeps their connections.
-        "OPTIONS": {**dict(parse_qsl(parts.query)), "pool": {"min_size": 0, "max_size": 10, "timeout": BUSY_SECONDS}},
+        "OPTIONS": {**dict(parse_qsl(parts.query)), "pool": {"min_size": 0, "max_size": 10, "timeout": POOL_SECONDS}},
         "CONN_MAX_AGE": 0,
         "CONN_HEALTH_CHECKS": True,
     }

@@ -15,6 +15,7 @@ from daram.settings import Settings
 __all__ = ["door"]
 
 _KEEP_ALIVE = 15  # seconds that an idle connection stays open
+_HEAD = 1 << 16  # bytes that the head of a request may have
 
 
 def door(app: ASGIApp, settings: Settings, *, grace: float = 5.0) -> uvicorn.Config:
@@ -38,10 +39,13 @@ def door(app: ASGIApp, settings: Settings, *, grace: float = 5.0) -> uvicorn.Con
 
 
 def _protocol(patience: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which closes a connection whose request has no complete head after ``patience`` seconds."""
+    """uvicorn's protocol, which closes a connection whose request has no complete head after ``patience`` seconds or
+    ``_HEAD`` bytes: not every parser that it may use has a bound of its own.
+    """
 
     class Protocol(_fastest()):  # type: ignore[misc]  # which one it is depends on what is installed
         _head: asyncio.TimerHandle | None = None
+        _read = 0  # bytes of the head
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -51,15 +55,19 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
             if self._head is None and (self.cycle is None or self.cycle.response_complete):
                 self._expect_head()  # the next request on this connection begins
             before = self.cycle
+            self._read += len(data)
             super().data_received(data)
             if self.cycle is not before or self.transport.get_protocol() is not self:  # a request, or a web socket
                 self._head_is_here()
+            elif self._head is not None and self._read > _HEAD:
+                self._give_up()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._head_is_here()
             super().connection_lost(exc)
 
         def _expect_head(self) -> None:
+            self._read = 0
             self._head = asyncio.get_running_loop().call_later(patience, self._give_up)
 
         def _head_is_here(self) -> None:
@@ -68,7 +76,7 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
                 self._head = None
 
         def _give_up(self) -> None:
-            self._head = None
+            self._head_is_here()
             if not self.transport.is_closing():
                 self.transport.close()
 

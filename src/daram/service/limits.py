@@ -21,6 +21,53 @@ class _NotListening(Exception):
     """The client takes nothing any more."""
 
 
+class _Patience:
+    """Sends, and raises ``_NotListening`` where that takes longer than ``seconds``.
+
+    There is one timer for a whole answer: one for each of its pieces would cost more than the sending.
+    """
+
+    def __init__(self, send: Send, seconds: float) -> None:
+        self.used = False
+        self._send = send
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
+        self._timer: asyncio.TimerHandle | None = None
+        self._sender: asyncio.Task[object] | None = None
+        self._since: float | None = None
+        self._expired = False
+
+    async def send(self, message: Message) -> None:
+        """Pass the message on."""
+        self.used = True
+        self._sender = asyncio.current_task(self._loop)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._look)
+        self._since = self._clock()
+        try:
+            await self._send(message)
+        except asyncio.CancelledError:
+            if self._expired and self._sender is not None and self._sender.uncancel() == 0:
+                raise _NotListening from None
+            raise
+        finally:
+            self._since = None
+
+    def end(self) -> None:
+        """Nothing more is sent."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        due = (self._clock() if self._since is None else self._since) + self._seconds
+        if due <= self._clock() and self._sender is not None:
+            self._expired = True
+            self._sender.cancel()
+        else:
+            self._timer = self._loop.call_at(due, self._look)
+
+
 class Bodies:
     """ASGI middleware: 413 for a body above ``limit`` bytes, 408 for one that is not here after ``arrival`` seconds; a
     client that takes none of its answer for ``departure`` seconds loses its connection.
@@ -36,27 +83,19 @@ class Bodies:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
-
-        async def told(message: Message) -> None:
-            nonlocal started
-            started = True
-            try:
-                async with asyncio.timeout(self._departure):
-                    await send(message)
-            except TimeoutError:
-                raise _NotListening from None
-
+        patience = _Patience(send, self._departure)
         try:
             self._check_announced(scope)
-            await self._app(scope, self._bounded(receive), told)
+            await self._app(scope, self._bounded(receive), patience.send)
         except _Refused as refused:
-            if started:
+            if patience.used:
                 raise
             await _say(send, refused)
         except _NotListening:
             # The server closes a connection whose answer was not ended.
             return
+        finally:
+            patience.end()
 
     def _check_announced(self, scope: Scope) -> None:
         for name, value in scope["headers"]:
@@ -88,7 +127,7 @@ class Bodies:
 
     def _too_large(self) -> _Refused:
         text = f"The body of the request is too large: at most {self._limit:,} bytes are allowed (DARAM_BODY_LIMIT)."
-        return _Refused(413, text, "request_too_large")
+        return _Refused(413, text, "too_large")
 
 
 async def _say(send: Send, refused: _Refused) -> None:

@@ -10,6 +10,7 @@ from daram.chat import Chatbot
 from daram.chat.events import EventLog
 from daram.chat.recover import purge_forever
 from daram.config import make_chatbot, make_events, make_model, open_memory, prepare_data
+from daram.llm.absent import NoModel
 from daram.llm.base import ChatModel
 from daram.memory import Memory
 from daram.settings import Settings
@@ -22,10 +23,14 @@ OnTitle = Callable[[str, str, str], Awaitable[None]]
 class Runtime:
     """``settings``, ``memory``, ``models`` by the name that answers record, ``chatbot``, and its log of ``events``.
 
-    ``model`` is the one that the chatbot asks. ``on_title`` adds to whom the titles that it makes are told.
+    ``model`` is the one that the chatbot asks; without ``has_model`` it only says what to set up. ``on_title`` adds to
+    whom the titles that it makes are told.
     """
 
-    def __init__(self, settings: Settings, memory: Memory, model: ChatModel, events: EventLog) -> None:
+    def __init__(
+        self, settings: Settings, memory: Memory, model: ChatModel, events: EventLog, *, has_model: bool = True
+    ) -> None:
+        self._has_model = has_model
         self.settings = settings
         self.memory = memory
         self.model = model
@@ -36,8 +41,10 @@ class Runtime:
 
     @property
     def models(self) -> Mapping[str, ChatModel]:
-        """The models that can be asked for, by name. A local model's name may change while it is being loaded."""
-        return {self.model.name: self.model}
+        """The models that can be asked for, by name; empty where none is set up. A local model's name may change while
+        it is being loaded.
+        """
+        return {self.model.name: self.model} if self._has_model else {}
 
     @property
     def draining(self) -> bool:
@@ -98,7 +105,7 @@ async def running(
         if events is None:
             events = make_events(settings)
             stack.push_async_callback(events.close)
-        runtime = Runtime(settings, memory, watch(model), events)
+        runtime = Runtime(settings, memory, watch(model), events, has_model=not isinstance(model, NoModel))
         stack.push_async_callback(runtime.drain)
         await runtime.chatbot.recover()
         for work in (runtime.chatbot.sweep_forever(), purge_forever(memory)):

@@ -72,7 +72,7 @@ def _sqlite(host: str, path: str, options: dict[str, str], url: str) -> Store:
 
 
 def _postgres(parts: SplitResult, options: dict[str, str]) -> Store:
-    if find_spec("psycopg") is None or find_spec("psycopg_pool") is None:
+    if find_spec("psycopg") is None:
         raise MissingExtra("PostgreSQL", "postgres")
     from daram.store.postgres.engine import PostgresStore
 

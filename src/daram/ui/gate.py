@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qs, quote
 
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -96,7 +96,8 @@ class Gate:
         elif (path, scope.get("method")) == ("/logout", "POST"):
             await self._logins.log_out(visitor.session)
             response = JSONResponse({"success": True})
-            response.delete_cookie(self._logins.cookie, httponly=True, samesite="lax")
+            name = self._logins.cookie
+            response.delete_cookie(name, secure=name.startswith("__Host-"), httponly=True, samesite="lax")
             await response(scope, receive, send)
         elif path == "/login":  # Chainlit's own
             await RedirectResponse(f"{self._root}/", 303)(scope, receive, send)
@@ -145,10 +146,9 @@ def _cookies(scope: Scope) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
         if name == b"cookie":
-            try:
-                found |= {key: morsel.value for key, morsel in SimpleCookie(value.decode("latin-1")).items()}
-            except CookieError:
-                continue
+            # Not the standard library's parser: what other programs of this host have set may be nothing that it likes,
+            # and then it drops ours as well.
+            found |= cookie_parser(value.decode("latin-1"))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Who calls the API: bearer keys for django-ninja, and refusals as OpenAI words them."""
+"""Who calls the API: bearer keys or, for the native API, sessions; and refusals as OpenAI words them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, ParamSpec, TypeVar
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, Error, connection
 from django.http import HttpRequest, JsonResponse
+from django.middleware.csrf import CsrfViewMiddleware
 from ninja import NinjaAPI
 from ninja.security import HttpBearer
 
@@ -26,16 +27,19 @@ _MISSING: Final = (
 )
 # Not a word of what came: a key that is almost right would stand in the caller's logs.
 _WRONG: Final = "Incorrect API key provided. You can make keys on the account page of this server."
+_LOGGED_OUT: Final = "You are not logged in, or your login has ended. Log in at /login."
+_FORGED: Final = "The header X-CSRFToken is missing or wrong. GET /api/me gives the token; it changes with each login."
+_UNAVAILABLE: Final = "The server cannot look up API keys at the moment. Try again."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who makes a request: ``owner`` is whose conversations it is about."""
+    """Who makes a request: ``owner`` is whose conversations it is about; ``key_id`` is None for who is logged in."""
 
     user_id: int
     owner: str
     scopes: frozenset[str]
-    key_id: int
+    key_id: int | None
 
 
 class Refused(Exception):
@@ -48,15 +52,19 @@ class Refused(Exception):
 
     def response(self) -> JsonResponse:
         """The answer to the request."""
-        error = {"message": str(self), "type": "invalid_request_error", "param": None, "code": self.code}
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        error = {"message": str(self), "type": kind, "param": None, "code": self.code}
+        again = {"Retry-After": "1"}
+        bearer = {"WWW-Authenticate": "Bearer"} if str(self) != _LOGGED_OUT else {}
+        headers = {401: bearer, 429: again, 503: again}.get(self.status, {})
         return JsonResponse({"error": error}, status=self.status, headers=headers)
 
 
 class KeyAuth(HttpBearer):
     """Bearer auth by API key, for ``NinjaAPI(auth=…)`` and for single operations; ``request.auth`` is the ``Caller``.
 
-    Keys only: a session cookie opens nothing here, so no page that a browser visits can call this API.
+    A session cookie opens nothing under ``/v1``, so no page that a browser visits can call that API. The native API has
+    the same operations for sessions alone (``by_session``), behind middleware and with a token against forged requests.
     """
 
     def __init__(self, scope: str = "read") -> None:
@@ -65,6 +73,8 @@ class KeyAuth(HttpBearer):
 
     async def __call__(self, request: HttpRequest) -> Caller:
         """The caller, who may do what ``scope`` says. Raises ``Refused``."""
+        if getattr(request, "by_session", False):
+            return await _logged_in(request, self.scope)
         scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Refused(401, _MISSING, None)
@@ -72,13 +82,48 @@ class KeyAuth(HttpBearer):
 
     async def authenticate(self, request: HttpRequest, token: str) -> Caller:
         """The caller whose key this is. Raises ``Refused``."""
-        caller = await in_accounts(_look_up, token)
+        try:
+            caller = await in_accounts(_look_up, token)
+        except Error as error:
+            _log.error("the accounts do not answer: %s: %s", type(error).__name__, error)
+            raise Refused(503, _UNAVAILABLE, "accounts_unavailable") from None
         if caller is None:
             raise Refused(401, _WRONG, "invalid_api_key")
-        check_scope(caller, self.scope)
-        if (problem := admit(caller.user_id)) is not None:
-            raise Refused(429, problem, "rate_limit_exceeded")
-        return caller
+        return await _admitted(caller, self.scope)
+
+
+async def _logged_in(request: HttpRequest, scope: str) -> Caller:
+    """Whose session this is."""
+    user = await request.auser()
+    if not user.is_authenticated:
+        raise Refused(401, _LOGGED_OUT, "not_logged_in")
+    if _is_forged(request):
+        raise Refused(403, _FORGED, "csrf_failed")
+    scopes = frozenset({"read", "write"})
+    return await _admitted(Caller(user_id=user.pk, owner=user.owner, scopes=scopes, key_id=None), scope)
+
+
+class _Csrf(CsrfViewMiddleware):
+    """Says why a request is refused, instead of showing a page."""
+
+    def _reject(self, request: HttpRequest, reason: str) -> str:
+        return reason
+
+
+def _is_forged(request: HttpRequest) -> bool:
+    check = _Csrf(lambda _request: None)
+    # The middleware has seen the request, but leaves views of this API alone.
+    request.csrf_processing_done = False
+    check.process_request(request)
+    return check.process_view(request, _admitted, (), {}) is not None
+
+
+async def _admitted(caller: Caller, scope: str) -> Caller:
+    """The caller, who may do that, and now. Raises ``Refused``."""
+    check_scope(caller, scope)
+    if (problem := await admit(caller.user_id)) is not None:
+        raise Refused(429, problem, "rate_limit_exceeded")
+    return caller
 
 
 def require(scope: str) -> KeyAuth:

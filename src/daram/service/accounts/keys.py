@@ -12,12 +12,13 @@ import hmac
 import re
 import secrets
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -90,12 +91,32 @@ def find_key(text: str) -> ApiKey | None:
 
 
 def touch(key: ApiKey) -> None:
-    """Note that it was used, at most once in ``USED_EVERY``, whatever number of processes serve."""
+    """Note that it was used, at most once in ``USED_EVERY``, whatever number of processes serve.
+
+    Does not wait while somebody else writes to an SQLite file: then it raises ``DatabaseError``, and the next request
+    notes it.
+    """
     now = timezone.now()
     if key.last_used_at is not None and key.last_used_at > now - USED_EVERY:
         return
     stale = Q(last_used_at=None) | Q(last_used_at__lte=now - USED_EVERY)
-    ApiKey.objects.filter(stale, pk=key.pk).update(last_used_at=now)
+    with _impatient():
+        ApiKey.objects.filter(stale, pk=key.pk).update(last_used_at=now)
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Within, SQLite waits a moment for another writer, not a minute: a request waits behind this."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    with connection.cursor() as cursor:
+        (patience,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+        cursor.execute("PRAGMA busy_timeout = 100")
+        try:
+            yield
+        finally:
+            cursor.execute("PRAGMA busy_timeout = %d" % patience)  # noqa: UP031  # a number; it takes no parameters
 
 
 def revoke(key: ApiKey) -> None:

@@ -2,13 +2,15 @@
 here.
 
 Somebody is known by issuer and subject. At the first login they become the user with their e-mail address, if the
-provider says that it verified it; or a new user, where ``DARAM_OIDC_SIGNUP`` is on.
+provider says that it verified it and nobody else came from there as that user; or a new user, where
+``DARAM_OIDC_SIGNUP`` is on.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from typing import Any
 
 from allauth.core.exceptions import ImmediateHttpResponse
@@ -37,8 +39,11 @@ class Adapter(DefaultSocialAccountAdapter):
     def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
         """Log the user in, or say why not."""
         subject = str(sociallogin.account.uid)
+        claims = _said(sociallogin.account.extra_data)
         addresses = [each.email for each in sociallogin.email_addresses if each.verified is True and each.email]
-        claims = sociallogin.account.extra_data
+        # In the form that users have, a full-width letter or the Kelvin sign is a plain one: another mailbox's.
+        if not unicodedata.is_normalized("NFKC", str(claims.get("email") or "")):
+            addresses = []
         user = _known(subject) or _connected(subject, addresses) or _new(subject, addresses, claims)
         if user is None or not user.is_active:
             _log.warning("a login by OpenID Connect was refused: %s", "inactive" if user else "unknown")
@@ -60,6 +65,12 @@ class Adapter(DefaultSocialAccountAdapter):
         raise ImmediateHttpResponse(_refuse(request, _("The login there did not succeed. Try again."), 401))
 
 
+def _said(data: dict[str, Any]) -> dict[str, Any]:
+    """The claims, out of what allauth keeps of the provider's answers."""
+    found: dict[str, Any] = data.get("userinfo") or data.get("id_token") or data
+    return found
+
+
 def _issuer() -> str:
     return configured().oidc_url or ""
 
@@ -70,9 +81,14 @@ def _known(subject: str) -> User | None:
 
 
 def _connected(subject: str, addresses: list[str]) -> User | None:
-    """The user with a verified address of theirs, from now on known by the subject."""
+    """The user with a verified address of theirs, from now on known by the subject.
+
+    Who is known by another subject already is not theirs: the address has changed hands.
+    """
+    known = ExternalLogin.objects.filter(issuer=_issuer()).values("user")
     for address in addresses:
-        user: User | None = User.objects.filter(email=User.normalize_username(address)).first()
+        found = User.objects.filter(email=User.normalize_username(address))
+        user: User | None = found.exclude(pk__in=known).first()
         if user is not None:
             return _remember(user, subject)
     return None
@@ -82,12 +98,14 @@ def _new(subject: str, addresses: list[str], claims: dict[str, Any]) -> User | N
     """A new user, named as the provider names them, if that name is free."""
     if not configured().oidc_signup:
         return None
-    data = claims.get("userinfo") or claims.get("id_token") or claims
-    wanted = re.sub(r"[^\w.+-]", "-", User.normalize_username(str(data.get("preferred_username") or "")))[:100]
+    wanted = re.sub(r"[^\w.+-]", "-", User.normalize_username(str(claims.get("preferred_username") or "")))[:100]
+    email = User.normalize_username(addresses[0]) if addresses else ""
+    if User.objects.filter(email=email).exists():  # somebody's who had the address before
+        email = ""
     for name in filter(None, (wanted, f"{wanted or 'user'}-{ids.uuid7()[-8:]}")):
         try:
             with transaction.atomic():
-                return _remember(add_user(name, email=addresses[0] if addresses else ""), subject)
+                return _remember(add_user(name, email=email), subject)
         except InvalidInput:  # taken
             continue
     return None

@@ -136,11 +136,12 @@ def keys(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 @login_required
-def revoke_key(request: HttpRequest, id: int) -> HttpResponse:
+def revoke_key(request: HttpRequest, id: str) -> HttpResponse:
     """Revoke a key of one's own; anybody else's is as unknown as one that never was."""
-    if id > 2**63 - 1:
+    number = int(id)
+    if number > 2**63 - 1:
         raise Http404
-    key = get_object_or_404(ApiKey, pk=id, user=_user(request))
+    key = get_object_or_404(ApiKey, pk=number, user=_user(request))
     revoke(key)
     _log.info("user %s revoked the key %s", key.user_id, key.prefix)
     return redirect("keys")

@@ -30,7 +30,11 @@ def set_up(how: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("daram").setLevel(logging.WARNING if how == "off" else logging.INFO)
+    ours = logging.getLogger("daram")
+    ours.setLevel(logging.WARNING if how == "off" else logging.INFO)
+    # The terminal's own handler masks nothing, and would keep what is said from this one.
+    ours.handlers.clear()
+    ours.propagate = True
     # It warns of every address that is not there: that is in the line of the request.
     logging.getLogger("django.request").setLevel(logging.ERROR)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -19,16 +19,16 @@ class Note:
     id: str
     user: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    admit: Callable[[int], str | None] | None = None
+    admit: Callable[[int], Awaitable[str | None]] | None = None
 
 
 noted: ContextVar[Note | None] = ContextVar("daram_request", default=None)
 
 
-def admit(user: int) -> str | None:
+async def admit(user: int) -> str | None:
     """This request is that user's: None if it may be answered, else why not, in a sentence."""
     note = noted.get()
     if note is None:
         return None
     note.user = user
-    return None if note.admit is None else note.admit(user)
+    return None if note.admit is None else await note.admit(user)

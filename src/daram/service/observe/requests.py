@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,23 +19,47 @@ __all__ = ["Observed", "route"]
 log = logging.getLogger("daram.requests")
 
 _OWN_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-# The words of our own addresses. All other parts of a path are somebody's: an id, a name, what a scanner tries.
-_WORDS: Final = frozenset(
-    """
-    v1 models conversations items responses cancel input_items input_tokens compact chat completions
-    branches export healthz readyz metrics login logout link account password keys revoke admin static
-    oidc api openapi.json docs assets public avatars ws socket.io project user thread threads settings
-    translations action feedback auth config header search messages edit regenerate favicon logo
-    """.split()  # noqa: SIM905  # a list of them would be a page long
-)
+# What is counted by itself; "{}" is somebody's: an id, a name. All else is counted by its first word: whoever scans a
+# server for addresses must not find a place in its memory for each.
+_ROUTES: Final = """
+    healthz readyz metrics login login/link logout account account/password account/keys account/keys/{}/revoke
+    login/oidc/{}/login login/oidc/{}/login/callback
+    admin static/{} chat chat/thread/{} chat/user chat/ws/socket.io chat/project/threads chat/project/thread
+    v1/docs v1/openapi.json v1/models v1/models/{} v1/chat/completions
+    v1/conversations v1/conversations/search v1/conversations/{} v1/conversations/{}/export
+    v1/conversations/{}/items v1/conversations/{}/items/{} v1/conversations/{}/items/{}/branches
+    v1/conversations/{}/items/{}/use
+    v1/responses v1/responses/input_tokens v1/responses/compact v1/responses/{} v1/responses/{}/cancel
+    v1/responses/{}/input_items
+"""
+
+
+def _tree(routes: list[str]) -> dict[str, Any]:
+    root: dict[str, Any] = {}
+    for route in routes:
+        node = root
+        for part in route.split("/"):
+            node = node.setdefault(part, {})
+        node[""] = "/" + route
+    return root
+
+
+# Sessions have the same operations under /api.
+_TREE: Final = _tree([*_ROUTES.split(), *_ROUTES.replace("v1/", "api/").split(), "api/me"])
 
 
 def route(path: str) -> str:
-    """A path with everything but our own words replaced: there are few of those, and no secret in them."""
+    """A path with everything but our own words left out: there are few of those, and no secret in them."""
     parts = path.strip("/").split("/")
-    if parts[0] and parts[0] not in _WORDS:
+    if parts == [""]:
+        return "/"
+    if parts[0] not in _TREE:
         return "other"
-    return "/" + "/".join(part if part in _WORDS else "{}" for part in parts[:6] if part)
+    node: dict[str, Any] | None = _TREE
+    for part in parts:
+        node = None if node is None or not part else node.get(part) or node.get("{}")
+    found: str = f"/{parts[0]}/…" if node is None else node.get("", f"/{parts[0]}/…")
+    return found
 
 
 class Observed:

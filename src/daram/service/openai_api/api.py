@@ -7,20 +7,23 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, URLResolver
+from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
-from ninja.parser import Parser
+from ninja.parser import Parser as NinjaParser
 
 from daram.service.openai_api import chat_completions, conversations, models, responses, responses_compact
 from daram.service.openai_api.docs import Plain
-from daram.service.openai_api.errors import error_response, handle_errors
+from daram.service.openai_api.errors import error_response, handle_errors, response_to
+from daram.service.slashes import shown
 
 View = Callable[..., Awaitable[HttpResponseBase]]
 
 
-class _Parser(Parser):
+class Parser(NinjaParser):
     """JSON as the standard has it: no NaN, no half characters."""
 
     def parse_body(self, request: HttpRequest) -> Any:
@@ -28,31 +31,42 @@ class _Parser(Parser):
 
 
 class OpenAIApi(NinjaAPI):
-    """What ninja refuses by itself is put into OpenAI's shape."""
+    """What ninja refuses by itself is put into OpenAI's shape. ``by_session``: a login opens it instead of a key."""
+
+    by_session = False
 
     @property
     def urls(self) -> tuple[list[URLResolver | URLPattern], str, str]:
         patterns, app, namespace = super().urls
         for pattern in patterns:
             if isinstance(pattern, URLPattern) and pattern.name not in ("openapi-json", "openapi-view", "api-root"):
-                pattern.callback = _shaped(pattern.callback)
+                pattern.callback = _shaped(pattern.callback, self.by_session)
         return patterns, app, namespace
 
 
-def _shaped(view: View) -> View:
+def _shaped(view: View, by_session: bool) -> View:
+    @csrf_exempt  # whoever comes by a session is asked for the token by ``accounts.auth``, in the API's own shape
     async def shaped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         response: HttpResponseBase
-        if request.body and request.content_type != "application/json":
+        request.by_session = by_session
+        try:
+            body = request.body
+        except RequestDataTooBig as error:
+            return response_to(error)
+        if body and request.content_type != "application/json":
             text = "The body of a request must be JSON, with the header Content-Type: application/json."
             response = error_response(415, text)
         else:
-            response = await view(request, *args, **kwargs)
+            response = await view(
+                request, *args, **{name: shown(request.scope, value) for name, value in kwargs.items()}
+            )
         if response.status_code == 405:
             text = f"{request.method} is not allowed at this URL."
             response = error_response(405, text, headers={"Allow": response.headers.get("Allow", "")})
         return response
 
-    return shaped
+    done: View = shaped
+    return done
 
 
 api = OpenAIApi(
@@ -60,7 +74,7 @@ api = OpenAIApi(
     version=version("daram"),
     description="OpenAI's Conversations and Responses API over durable conversations.",
     urls_namespace="openai",
-    parser=_Parser(),
+    parser=Parser(),
     docs=Plain(),
 )
 handle_errors(api)

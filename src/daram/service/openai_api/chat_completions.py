@@ -28,11 +28,13 @@ from daram.service import runtime
 from daram.service.accounts.auth import caller_of, require
 from daram.service.openai_api import schemas
 from daram.service.openai_api.idempotency import Draw, once
+from daram.service.openai_api.models import ModelNotFound, UnknownModel
 from daram.service.openai_api.reply import reply
 from daram.service.openai_api.responses import event_stream
 from daram.service.openai_api.responses_request import Json, choose_model
-from daram.service.openai_api.responses_turn import whole
+from daram.service.openai_api.responses_turn import check_room, whole
 from daram.service.openai_api.schemas import In, Metadata
+from daram.service.openai_api.tries import Try
 
 router = Router(tags=["chat completions"])
 _WRITE: Final = require("write")
@@ -108,26 +110,38 @@ class CompletionOut(Schema):
 @router.post("/chat/completions", auth=_WRITE, response={200: CompletionOut, **schemas.REFUSALS})
 async def create_completion(request: HttpRequest, payload: CompletionIn) -> HttpResponseBase:
     """Answer the messages: whole or, with ``stream``, piece by piece."""
-    house, owner = runtime.current(), caller_of(request).owner
-    model = choose_model(house.models, house.model, payload.model)
+    house, caller = runtime.current(), caller_of(request)
+    owner = caller.owner
+    try:
+        model = choose_model(house.models, house.model, payload.model)
+    except UnknownModel:
+        raise ModelNotFound(payload.model or "") from None
     options = _options(payload, house.chatbot.options)
     conversation = (payload.metadata or {}).get("conversation")
 
+    keyed = "Idempotency-Key" in request.headers
+    sdk = Try(Draw()) if keyed or conversation is None else await Try.of(house.memory, caller, request)
+
     async def work(draw: Draw) -> Any:
+        tried = Try(draw) if keyed else sdk
+        draw = tried.draw
         id = draw("chatcmpl").replace("_", "-")
         messages = [_message(one, f"messages[{i}]", draw) for i, one in enumerate(payload.messages)]
         if conversation is None:
             events = aside(model, messages, options, draw("msg"))
         else:
-            events = await _turn(owner, conversation, messages, Choices(model=model, options=options))
+            begun = _turn(owner, conversation, messages, Choices(model=model, options=options))
+            events = await tried.beside(begun)
         if payload.stream:
             usage = bool((payload.stream_options or {}).get("include_usage"))
-            return event_stream(_chunks(events, id, model.name, usage))
+            return event_stream(_chunks(events, id, model.name, usage), tried)
         return reply(_completion(await whole(events), id))
 
     # What a conversation says is not copied: a repetition finds it there, or finds it deleted.
     again = None if conversation is None else work
     response: HttpResponse = await once(house.memory, owner, request, work, again)
+    if not response.streaming:
+        sdk.delivered()
     return response
 
 
@@ -136,6 +150,7 @@ async def _turn(
 ) -> AsyncGenerator[Event, None]:
     """The events of a turn of the conversation: what stands behind the last answer in the request is new to it."""
     await runtime.current().memory.get(owner, conversation)
+    check_room(runtime.current(), owner)
     new = list(messages)
     for place, message in reversed(list(enumerate(messages))):
         if message.role == "assistant":

@@ -52,6 +52,9 @@ async def create_conversation(request: HttpRequest, payload: schemas.Conversatio
         id = draw("conv")
         messages = messages_of(given.items or [], draw=draw)
         _check(messages)
+        if messages and given.title is None and not given.metadata:  # one write: all of it or nothing
+            await _append(memory, owner, id, messages, create=True)
+            return reply(conversation_object(await memory.get(owner, id)))
         try:
             made = await memory.create(owner, id=id, title=given.title, metadata=given.metadata)
         except Conflict:  # an earlier try of this request made it
@@ -143,6 +146,16 @@ async def update_conversation(
         return reply(conversation_object(changed))
 
     return await once(memory, owner, request, work, _shown(memory, owner, conversation_id))
+
+
+@router.patch(
+    "/conversations/{conversation_id}", auth=_WRITE, response={200: schemas.ConversationOut, **schemas.REFUSALS}
+)
+async def patch_conversation(
+    request: HttpRequest, conversation_id: str, payload: schemas.ConversationChanges
+) -> HttpResponse:
+    """The same as POST, under the name that others give it. Beyond OpenAI."""
+    return await update_conversation(request, conversation_id, payload)
 
 
 @router.delete("/conversations/{conversation_id}", auth=_WRITE, response={200: schemas.Deleted, **schemas.REFUSALS})
@@ -316,10 +329,16 @@ async def _check_new(memory: Memory, owner: str, conversation: str, messages: li
 
 
 async def _append(
-    memory: Memory, owner: str, conversation: str, messages: list[Message], parent: str | None = None
+    memory: Memory,
+    owner: str,
+    conversation: str,
+    messages: list[Message],
+    parent: str | None = None,
+    *,
+    create: bool = False,
 ) -> Appended:
     try:
-        return await memory.append(owner, conversation, messages, parent=parent)
+        return await memory.append(owner, conversation, messages, parent=parent, create=create)
     except InvalidInput as error:
         raise about_items(error) from None
     except Conflict:

@@ -28,6 +28,16 @@ SERVER: Final = "server_error"
 _NO_RETRY: Final = {"x-should-retry": "false"}
 """For the official SDK, which repeats every 409 and 5xx otherwise."""
 
+
+class Worded(errors.InvalidInput):
+    """A refusal for which OpenAI has a code and words of its own; ``field`` is the parameter, None: none of them."""
+
+    status: int = 400
+
+    def __init__(self, field: str | None, words: str) -> None:
+        super().__init__(field or "", words)
+
+
 # By class, the first that fits: status, type, code, text (None: the error's own words). In the order of ``isinstance``.
 _TABLE: Final[tuple[tuple[type[errors.DaramError], int, str, str, str | None], ...]] = (
     (errors.MessageTooLong, 400, INVALID, "context_length_exceeded", None),
@@ -56,15 +66,21 @@ _TABLE: Final[tuple[tuple[type[errors.DaramError], int, str, str, str | None], .
         SERVER,
         "model_unavailable",
         (
-            "No language model is ready on this server; what was sent is kept. Whoever runs it sees the reason with: "
-            "daram doctor"
+            "No language model is ready on this server; what was sent to a conversation is kept. Whoever runs it sees "
+            "the reason with: daram doctor"
         ),
     ),
     (errors.ModelRefused, 502, SERVER, "model_refused", "The model's endpoint refused this server's request."),
     (errors.ModelRateLimited, 429, "rate_limit_error", "rate_limit_exceeded", "The model's endpoint asks to wait."),
     (errors.ModelTimeout, 504, SERVER, "model_timeout", "The model did not answer in time."),
     (errors.ContextOverflow, 400, INVALID, "context_length_exceeded", "This is too long for the model's context."),
-    (errors.ModelError, 502, SERVER, "model_error", "The model gave no usable answer; what was sent is kept."),
+    (
+        errors.ModelError,
+        502,
+        SERVER,
+        "model_error",
+        "The model gave no usable answer; what was sent to a conversation is kept.",
+    ),
     (errors.ChatbotClosed, 503, SERVER, "shutting_down", "The server is shutting down; try again."),
 )
 
@@ -109,6 +125,8 @@ def response_of(error: errors.DaramError) -> HttpResponse:
             words = f"The {error.what} {error.id!r} was deleted; its id cannot be used again."
             return error_response(409, words, code="gone", headers=_NO_RETRY)
         return error_response(404, f"{error.what.capitalize()} with id {error.id!r} not found.", code="not_found")
+    if isinstance(error, Worded):
+        return error_response(error.status, error.problem, param=error.field or None, code=error.code)
     _, status, kind, code, text = next((row for row in _TABLE if isinstance(error, row[0])), _UNKNOWN)
     if status >= 500:
         _log.error("%s: %s", error.__class__.__name__, error)
@@ -122,7 +140,8 @@ def response_of(error: errors.DaramError) -> HttpResponse:
 
 def _retry(error: errors.DaramError, status: int) -> dict[str, str]:
     after = getattr(error, "retry_after", None)
-    if error.retryable and status != 502:
+    # This process will not do it any more; the one that comes next in its place, or stands beside it, will.
+    if isinstance(error, errors.ChatbotClosed) or (error.retryable and status != 502):
         return {"Retry-After": str(max(1, math.ceil(after or 1)))}
     return dict(_NO_RETRY) if status >= 500 or status == 409 else {}
 
@@ -179,5 +198,7 @@ def _validation(found: list[dict[str, Any]]) -> HttpResponse:
         return error_response(
             400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
         )
+    if not param and first.get("type") in ("model_attributes_type", "model_type", "dict_type"):
+        return error_response(400, "The body of the request must be a JSON object.", code="invalid_value")
     what = f"Invalid value for '{param}'" if param else "Invalid request"
     return error_response(400, f"{what}: {first.get('msg', 'not acceptable')}.", param=param, code="invalid_value")

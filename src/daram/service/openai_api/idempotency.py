@@ -1,12 +1,13 @@
 """``Idempotency-Key``: a request that is repeated with the same key is done once, and answered the same.
 
 What is kept for a key, for 24 hours, is a record of its owner in the store: so it works over processes and restarts.
-It holds the digest of the request, a seed, and in the end that it was done. All ids that the request draws come from
-the seed: a request whose process died in the middle, or of which the store does not know whether it was written, is
-done again with the same ids, and what is stored already is not stored a second time.
+It holds a digest of the request, keyed with the secret of the service, a seed, and in the end that it was done. All
+ids that the request draws come from the seed: a request whose process died in the middle, or of which the store does
+not know whether it was written, is done again with the same ids, and what is stored already is not stored again.
 
-The answer itself is kept only where it cannot be made again (``once`` without ``again``): a copy of what a conversation
-says would outlive its deletion.
+The answer itself is kept only where it cannot be made again (``once`` without ``again``), of what is stored nowhere
+else, and only as long as repetitions come: a copy of what a conversation says would outlive its deletion. The record
+does outlive it, on purpose: a late repetition must not bring back what was deleted.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Final
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
+from django.utils.crypto import salted_hmac
 
 from daram import ids
 from daram.errors import Conflict, DaramError, InvalidInput
@@ -30,6 +32,8 @@ from daram.service.openai_api.errors import error_response
 
 NAMESPACE: Final = "idempotency"
 KEPT: Final = timedelta(hours=24)
+ANSWER_KEPT: Final = timedelta(minutes=10)
+"""How long the answer of a request is kept that stores nothing; after that its key is as good as new."""
 LEASE: Final = timedelta(seconds=60)
 """After how long without an outcome a request counts as dead, and its repetition does it again."""
 WAIT: Final = 20.0
@@ -40,16 +44,15 @@ _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}", re.ASCII)
 
 
 class Draw:
-    """Draws ids; from the same seed always the same ones, in the same order."""
+    """Draws ids; from the same seed always the same ones, in the same order.
 
-    def __init__(self, seed: str | None = None) -> None:
+    ``again``: an earlier try drew from this seed, and may be at work still.
+    """
+
+    def __init__(self, seed: str | None = None, *, again: bool = False) -> None:
+        self.again = again
         self._seed = seed
         self._drawn = 0
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether a repetition of the request draws the same ids."""
-        return self._seed is not None
 
     def __call__(self, prefix: str) -> str:
         """A new id: the prefix and a UUIDv7."""
@@ -100,11 +103,12 @@ async def _once(memory: Memory, owner: str, key: str, request: bytes, work: Work
         if isinstance(claim, HttpResponse):
             return claim
         if isinstance(claim, _Kept):
-            response = _kept_answer(claim) if again is None else await again(Draw(claim.seed))
+            response = _kept_answer(claim) if again is None else await again(Draw(claim.seed, again=True))
             response.headers["Idempotent-Replayed"] = "true"
             return response
         if claim is not None:
-            return await _work(memory, owner, claim, work, keep=again is None)
+            record, draw = claim
+            return await _work(memory, owner, record, draw, work, keep=again is None)
         if loop.time() >= deadline:
             return error_response(
                 409,
@@ -116,9 +120,11 @@ async def _once(memory: Memory, owner: str, key: str, request: bytes, work: Work
         pause = min(pause * 2, 1.0)
 
 
-async def _claim(memory: Memory, owner: str, key: str, request: bytes) -> Record | _Kept | HttpResponse | None:
-    """The record, which is now ours to work for; or what is kept of work that was done; or a refusal; or None: somebody
-    else works for it.
+async def _claim(
+    memory: Memory, owner: str, key: str, request: bytes
+) -> tuple[Record, Draw] | _Kept | HttpResponse | None:
+    """The record, which is now ours to work for, and its ids; or what is kept of work that was done; or a refusal; or
+    None: somebody else works for it.
     """
     now = datetime.now(UTC)
     found = await memory.get_record(owner, NAMESPACE, key)
@@ -139,7 +145,7 @@ async def _claim(memory: Memory, owner: str, key: str, request: bytes) -> Record
             return None
         kept = msgspec.structs.replace(kept, until=(now + LEASE).timestamp())
     with suppress(Conflict):
-        return await memory.put_record(
+        record = await memory.put_record(
             owner,
             NAMESPACE,
             key,
@@ -147,6 +153,7 @@ async def _claim(memory: Memory, owner: str, key: str, request: bytes) -> Record
             expect=None if found is None else found.etag,
             expires_at=now + KEPT,
         )
+        return record, Draw(kept.seed, again=found is not None)
     return None
 
 
@@ -154,10 +161,10 @@ def _kept_answer(kept: _Kept) -> HttpResponse:
     return HttpResponse(kept.body or b"", status=kept.status, content_type="application/json")
 
 
-async def _work(memory: Memory, owner: str, record: Record, work: Work, *, keep: bool) -> HttpResponse:
+async def _work(memory: Memory, owner: str, record: Record, draw: Draw, work: Work, *, keep: bool) -> HttpResponse:
     kept = _decode(record.value)
     try:
-        response = await work(Draw(kept.seed))
+        response = await work(draw)
     except BaseException as error:
         await _release(memory, owner, record, kept)
         raise error
@@ -166,10 +173,9 @@ async def _work(memory: Memory, owner: str, record: Record, work: Work, *, keep:
         return response
     done = msgspec.structs.replace(kept, status=response.status_code, body=response.content if keep else None)
     # Whatever is wrong here, the work is done; a repetition does it again with the same ids.
+    until = datetime.now(UTC) + (ANSWER_KEPT if keep else KEPT)
     with suppress(DaramError):
-        await memory.put_record(
-            owner, NAMESPACE, record.key, _encode(done), expect=record.etag, expires_at=datetime.now(UTC) + KEPT
-        )
+        await memory.put_record(owner, NAMESPACE, record.key, _encode(done), expect=record.etag, expires_at=until)
     return response
 
 
@@ -188,7 +194,8 @@ async def _release(memory: Memory, owner: str, record: Record, kept: _Kept) -> N
 
 def _digest(request: HttpRequest) -> bytes:
     path = request.get_full_path()
-    return sha256(f"{request.method} {len(path)} {path} ".encode() + request.body).digest()
+    told = f"{request.method} {len(path)} {path} ".encode() + request.body
+    return bytes(salted_hmac(NAMESPACE, told, algorithm="sha256").digest())
 
 
 _tasks: set[asyncio.Task[HttpResponse]] = set()

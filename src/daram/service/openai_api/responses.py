@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from hashlib import sha256
 from typing import Annotated, Any, Final
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Query, Router
 
-from daram.errors import InvalidInput, NotFound
+from daram.errors import ChatbotClosed, InvalidInput, NotFound
 from daram.model import Answer, Message, system
 from daram.service import runtime
-from daram.service.accounts.auth import Caller, caller_of, require
+from daram.service.accounts.auth import caller_of, require
 from daram.service.openai_api import responses_turn as turns
 from daram.service.openai_api import schemas
 from daram.service.openai_api.idempotency import Draw, once
 from daram.service.openai_api.items import Item, items_of
 from daram.service.openai_api.pages import Order, list_object
 from daram.service.openai_api.reply import reply
+from daram.service.openai_api.responses_past import context_of
 from daram.service.openai_api.responses_request import (
     DeletedResponse,
     Inputs,
@@ -29,11 +29,11 @@ from daram.service.openai_api.responses_request import (
     ResponseIn,
     ResponseOut,
     choose_model,
-    conversation_of,
     options_of,
 )
 from daram.service.openai_api.responses_view import Place, View, place_of, question_id, request_of, view_of
 from daram.service.openai_api.stream import frames, with_pings
+from daram.service.openai_api.tries import Try
 from daram.service.runtime import Runtime
 from daram.text.tokens import TokenCounter
 
@@ -55,39 +55,28 @@ Number = Annotated[int | None, Query(None, ge=0, le=1 << 53)]
 async def create_response(request: HttpRequest, payload: ResponseIn) -> HttpResponseBase:
     """Make an answer: whole, as a stream (``stream``), or while nobody waits (``background``)."""
     house, caller = runtime.current(), caller_of(request)
-    asked = turns.Asked(
-        caller.owner,
-        payload,
-        _digest(request, caller),
-        retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
-        keyed="Idempotency-Key" in request.headers,
-    )
-    begun: list[turns.Begun] = []
+    keyed = "Idempotency-Key" in request.headers
+    sdk = Try(Draw()) if keyed or payload.store is False else await Try.of(house.memory, caller, request)
 
     async def work(draw: Draw) -> HttpResponse:
-        begun.append(await turns.begin(house, asked, draw))
-        return await _answer(house, caller.owner, payload, begun[0])
+        tried = Try(draw) if keyed else sdk
+        return await _answer(payload, tried, await turns.begin(house, caller.owner, payload, tried))
 
-    try:
-        # A repetition finds the stored answer: no copy of it is kept that would outlive its deletion.
-        return await once(house.memory, caller.owner, request, work, work)
-    except asyncio.CancelledError:  # the client left; the answer goes on
-        if begun:
-            await asyncio.shield(turns.broke(house, caller.owner, begun[0]))
-        raise
+    # A repetition finds the stored answer: no copy of it is kept that would outlive its deletion.
+    response = await once(house.memory, caller.owner, request, work, work)
+    if not response.streaming:
+        sdk.delivered()
+    return response
 
 
-async def _answer(house: Runtime, owner: str, wanted: ResponseIn, begun: turns.Begun) -> Any:
+async def _answer(wanted: ResponseIn, tried: Try, begun: turns.Begun) -> Any:
     """A stream, what there is of an answer in the background, or the whole answer."""
     if wanted.stream:
-        return event_stream(_delivered(house, owner, begun))
+        return event_stream(frames(begun.events, begun.view, begun.place.answer), tried)
     if wanted.background:
-        turns.delivered(owner, begun.digest)
         await begun.events.aclose()
         return reply(begun.view.running("queued"))
-    message = await _message(begun)
-    turns.delivered(owner, begun.digest)
-    return reply(begun.view.ended(message))
+    return reply(begun.view.ended(await _message(begun)))
 
 
 async def _message(begun: turns.Begun) -> Message:
@@ -98,38 +87,13 @@ async def _message(begun: turns.Begun) -> Message:
     return await turns.whole(begun.events)
 
 
-def event_stream(found: AsyncGenerator[bytes, None]) -> StreamingHttpResponse:
-    """The frames as a response that no proxy holds back."""
+def event_stream(found: AsyncGenerator[bytes, None], tried: Try | None = None) -> StreamingHttpResponse:
+    """The frames as a response that no proxy holds back; ``tried``: to be told when the client has taken them all."""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingHttpResponse(with_pings(found), content_type="text/event-stream; charset=utf-8", headers=headers)
-
-
-async def _delivered(house: Runtime, owner: str, begun: turns.Begun) -> AsyncGenerator[bytes, None]:
-    """The frames; whether they all reached the client is kept for when it asks again."""
-    arrived = False
-    try:
-        async with aclosing(frames(begun.events, begun.view, begun.place.answer)) as found:
-            async for data in found:
-                yield data
-        arrived = True
-    finally:
-        if arrived:
-            turns.delivered(owner, begun.digest)
-        else:
-            _in_the_background(turns.broke(house, owner, begun))
-
-
-_tasks: set[asyncio.Task[None]] = set()
-
-
-def _in_the_background(work: Any) -> None:
-    task = asyncio.ensure_future(work)
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
-
-
-def _digest(request: HttpRequest, caller: Caller) -> str:
-    return sha256(f"{caller.key_id} ".encode() + request.body).hexdigest()
+    sent = with_pings(found)
+    if tried is not None:
+        sent = tried.delivering(sent)  # outermost: what is read ahead has not arrived
+    return StreamingHttpResponse(sent, content_type="text/event-stream; charset=utf-8", headers=headers)
 
 
 @router.post("/responses/input_tokens", auth=_READ, response={200: InputTokens, **schemas.REFUSALS})
@@ -138,7 +102,7 @@ async def count_input_tokens(request: HttpRequest, payload: Inputs) -> HttpRespo
     house, caller = runtime.current(), caller_of(request)
     model = choose_model(house.models, house.model, payload.model)
     options = options_of(payload, house.chatbot.options)
-    messages, _ = await turns.context_of(house, caller.owner, payload, conversation_of(payload))
+    messages = await context_of(house, caller.owner, payload, model, options)
 
     def count() -> int:
         counter = TokenCounter(model.count_tokens)
@@ -169,7 +133,7 @@ async def _find(owner: str, id: str) -> _Found:
     place = place_of(id)
     memory = runtime.current().memory
     with suppress(NotFound):
-        stored = None if place is None else await _stored(owner, place)
+        stored = None if place is None else await turns.stored(memory, owner, place)
         if place is not None and stored is not None:
             questions = [question_id(place.answer), stored.parent if isinstance(stored, Message) else stored.question]
             for name in questions:
@@ -179,18 +143,6 @@ async def _find(owner: str, id: str) -> _Found:
                         return _Found(place, _view(place, question, stored), question, stored)
             return _Found(place, _view(place, None, stored), None, stored)
     raise NotFound("response", id)
-
-
-async def _stored(owner: str, place: Place) -> Message | Answer | None:
-    memory = runtime.current().memory
-    for _ in range(2):  # between the two reads it may have ended
-        with suppress(NotFound):
-            message = await memory.message(owner, *place)
-            return message if message.role == "assistant" else None
-        for answer in await memory.answers(owner, place.conversation):
-            if answer.id == place.answer:
-                return answer
-    return None
 
 
 def _view(place: Place, question: Message | None, stored: Message | Answer) -> View:
@@ -207,15 +159,17 @@ async def retrieve_response(
     include: Include = [],  # noqa: ARG001, B006  # accepted; all that there is is there
 ) -> HttpResponseBase:
     """The response as it is, or with ``stream`` its frames behind ``starting_after`` (or ``Last-Event-ID``)."""
-    owner = caller_of(request).owner
+    house, owner = runtime.current(), caller_of(request).owner
     found = await _find(owner, response_id)
     if not stream:
         return reply(found.shown())
+    if house.draining:  # to be said before the stream begins: another process can serve it
+        raise ChatbotClosed("the end of this process has begun")
     if starting_after is None and (last := request.headers.get("Last-Event-ID")):
         if not (last.isascii() and last.isdigit() and len(last) <= 16):
             raise InvalidInput("Last-Event-ID", "must be the number of an event")
         starting_after = int(last)
-    events = runtime.current().chatbot.resume(owner, *found.place)
+    events = house.chatbot.resume(owner, *found.place)
     return event_stream(frames(events, found.view, found.place.answer, after=starting_after))
 
 
@@ -232,10 +186,23 @@ async def delete_response(request: HttpRequest, response_id: str) -> HttpRespons
         for message in await _inputs(owner, found):
             with suppress(NotFound):
                 await house.memory.delete_message(owner, conversation, message.id)
-        if not await house.memory.tail(owner, conversation, 1):
-            with suppress(NotFound):
+        with suppress(NotFound):
+            if await _is_of_no_use(house, owner, conversation):
                 await house.memory.delete(owner, conversation)
     return reply({"id": response_id, "object": "response", "deleted": True})
+
+
+async def _is_of_no_use(house: Runtime, owner: str, conversation: str) -> bool:
+    """Whether nothing is left in the conversation, on whatever branch, and nobody has named or marked it."""
+    found = await house.memory.get(owner, conversation)
+    if found.title or found.metadata or found.pinned or found.archived:
+        return False
+    last = 0
+    while entries := await house.memory.log(owner, conversation, after=last):
+        if not all(entry.deleted for entry in entries):
+            return False
+        last = entries[-1].message.seq
+    return True
 
 
 @router.post("/responses/{response_id}/cancel", auth=_WRITE, response={200: ResponseOut, **schemas.REFUSALS})

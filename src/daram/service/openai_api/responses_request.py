@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 
 from daram.errors import InvalidInput
 from daram.llm.base import ChatModel, Options
+from daram.service.openai_api.models import UnknownModel
 from daram.service.openai_api.schemas import AnyItem, In, ItemOut, Metadata
 from daram.store import validate
 from daram.store.validate import Limits
@@ -180,23 +181,15 @@ def conversation_of(wanted: Inputs) -> str | None:
 
 
 def choose_model(models: Mapping[str, ChatModel], default: ChatModel, name: str | None) -> ChatModel:
-    """The model of that name, or the default one. Raises ``ValidationError``-like refusals for an unknown name."""
-    if name is None:
+    """The model of that name; the default one without a name, or where no model is set up: that says so itself.
+
+    Raises ``UnknownModel``.
+    """
+    if name is None or not models:
         return default
     if name not in models:
         raise UnknownModel(name)
     return models[name]
-
-
-class UnknownModel(InvalidInput):
-    """There is no such model here."""
-
-    code = "model_not_found"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            "model", f"the requested model {name!r:.200} does not exist; GET /v1/models lists those that do"
-        )
 
 
 # --- for the model --------------------------------------------------------------------------------------------------

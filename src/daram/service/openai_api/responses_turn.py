@@ -1,30 +1,26 @@
-"""A response is one turn of the chatbot: how a request becomes one, and how a repeated request finds its own again."""
+"""A response is one turn of the chatbot: how a request becomes one."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from daram import ids
 from daram.chat.aside import aside
 from daram.chat.choices import Choices
 from daram.chat.events import TERMINAL, Event
 from daram.chat.running import Running, failure
-from daram.errors import ConversationBusy, DaramError, InvalidInput, NotFound
+from daram.errors import InvalidInput, NotFound
 from daram.llm.base import ChatModel, Options
-from daram.model import Message, system
-from daram.service.openai_api.idempotency import Draw
-from daram.service.openai_api.items import message_of
+from daram.memory import Memory
+from daram.model import Answer, Message
+from daram.service.accounts.auth import Refused
+from daram.service.openai_api.responses_past import MOST, branch_of, context_of, read, whole_past
 from daram.service.openai_api.responses_request import (
-    CompactIn,
-    Inputs,
-    Json,
     ResponseIn,
     choose_model,
     conversation_of,
@@ -35,74 +31,74 @@ from daram.service.openai_api.responses_request import (
 from daram.service.openai_api.responses_view import (
     Place,
     View,
-    place_of,
+    new_place,
     question_id,
-    request_of,
     response_id,
     view_of,
     with_request,
 )
-from daram.service.openai_api.summaries import message_of_summary
+from daram.service.openai_api.tries import Try
 from daram.service.runtime import Runtime
-
-_NAMESPACE: Final = "responses.broken"
-_KEPT: Final = timedelta(minutes=10)
-_REMEMBERED: Final = 10_000
-_LOOKED_THROUGH: Final = 20
 
 
 class Begun(NamedTuple):
-    """A response that is being made: its events from the first on, and whether anything of it is stored."""
+    """A response that is being made: its events from the first on, and the turn that it is, if this call began it."""
 
     view: View
     place: Place
     events: AsyncGenerator[Event, None]
     running: Running | None
-    digest: str
 
 
-class Asked(NamedTuple):
-    """A request, and whose: ``digest`` is of its body and API key; ``retry``: the SDK sends it once more; ``keyed``: it
-    has an Idempotency-Key, and all ids are drawn as at the first time.
+def check_room(runtime: Runtime, owner: str) -> None:
+    """Raise ``Refused`` (429) where as many answers are being made for the owner as requests are allowed at once.
+
+    An answer outlives its request: in the background, and where the client has left.
     """
-
-    owner: str
-    wanted: ResponseIn
-    digest: str
-    retry: bool = False
-    keyed: bool = False
+    most = runtime.settings.stream_limit
+    if most and (running := runtime.chatbot.running(owner)) >= most:
+        text = f"{running} answers are being made for you, and no more are allowed at once. Wait until one ends."
+        raise Refused(429, text, "rate_limit_exceeded")
 
 
-async def begin(runtime: Runtime, asked: Asked, draw: Draw) -> Begun:
+async def begin(runtime: Runtime, owner: str, wanted: ResponseIn, tried: Try) -> Begun:
     """Begin the response, or join the one that is asked for once more. Its question is durable when this returns.
 
     Raises ``InvalidInput``, ``NotFound``, ``ConversationBusy`` and what ``Chatbot.start`` raises.
     """
-    wanted, owner = asked.wanted, asked.owner
+    draw = tried.draw
     named = conversation_of(wanted)
     model = choose_model(runtime.models, runtime.model, wanted.model)
     options = options_of(wanted, runtime.chatbot.options)
     if wanted.store is False:
-        return await _aside(runtime, asked, named, model, options)
-    parent = None
-    if wanted.previous_response_id is not None:
-        place = await answered(runtime, owner, wanted.previous_response_id, "previous_response_id")
-        conversation, parent = place.conversation, place.answer
-    else:
-        conversation = named or draw("conv")
+        return await _aside(runtime, owner, wanted, named, model, options)
+    branch = await branch_of(runtime, owner, wanted)
+    conversation, parent = branch or (draw("conv"), None)
     choices = Choices(model=model, system=wanted.instructions, options=options, titled=named is not None)
-    if asked.retry and (again := await _join(runtime, asked, conversation, choices)) is not None:
-        return again
-    first = answer = draw("msg")
-    if asked.keyed and await _is_stored(runtime, owner, conversation, first):
-        answer = draw(
-            "msg"
-        )  # only where that one was cut or failed it is asked for: the answer is made anew, beside it
+    if not draw.again:  # else the earlier try may be among those that run
+        check_room(runtime, owner)
+    first = draw("msg")
+    # An earlier try may be making the first one: who asks with another id joins it, or makes a cut one anew beside it.
+    answer = ids.message_id() if draw.again else first
     said = inputs(wanted.input)
-    messages = _read(said, draw, known=named is not None or parent is not None)
+    messages = read(said, draw, known=branch is not None)
+    if wanted.truncation == "disabled":
+        # Of a try that goes on the branch may have the input already: the turn itself looks whether all fits.
+        past = (
+            MOST
+            if draw.again
+            else await whole_past(
+                runtime, owner, branch, messages, model, instructions=wanted.instructions, options=options
+            )
+        )
+        choices = msgspec.structs.replace(choices, whole=past)
     if not messages:
-        running = await _anew(runtime, owner, conversation, parent, answer, choices)
-        return _begun(asked, conversation, running, model.name)
+        if draw.again and (made := await _made(runtime, owner, Place(conversation, first), model.name)) is not None:
+            return made
+        if branch is None:
+            raise InvalidInput("input", "is missing")
+        running = await tried.beside(_anew(runtime, owner, conversation, parent, answer, choices))
+        return _begun(conversation, running, model.name)
     question = messages.pop()
     if question.role == "assistant":
         raise InvalidInput("input", "must end with a message of the user or the output of a function")
@@ -113,47 +109,52 @@ async def begin(runtime: Runtime, asked: Asked, draw: Draw) -> Begun:
         "model": model.name,
         "named": named is not None,
         "inputs": len(messages) + 1,
-        "digest": asked.digest,
     }
-    running = await runtime.chatbot.start(
-        owner,
-        conversation,
-        with_request(question, kept),
-        before=messages,
-        parent=parent,
-        create=named is None and parent is None,
-        answer_id=answer,
-        choices=choices,
+    running = await tried.beside(
+        runtime.chatbot.start(
+            owner,
+            conversation,
+            with_request(question, kept),
+            before=messages,
+            parent=parent,
+            create=branch is None,
+            answer_id=answer,
+            choices=choices,
+        )
     )
-    return _begun(asked, conversation, running, model.name)
+    return _begun(conversation, running, model.name)
 
 
-def _begun(asked: Asked, conversation: str, running: Running, model: str) -> Begun:
+def _begun(conversation: str, running: Running, model: str) -> Begun:
     place = Place(conversation, running.answer_id)
     view = view_of(place, running.question, model=model, created_at=None)
-    _recent.began(asked, conversation, running.question.id)
-    return Begun(view, place, running.events(), running, asked.digest)
+    return Begun(view, place, running.events(), running)
 
 
-def _read(items: Sequence[Json], draw: Draw, *, known: bool) -> list[Message]:
-    """The messages of the input. References to items are left out where the context has those items anyway."""
-    if known:
-        items = [item for item in items if item.get("type") != "item_reference"]
-    return [_message(item, f"input[{i}]", draw) for i, item in enumerate(items)]
-
-
-def _message(item: Json, field: str, draw: Draw) -> Message:
-    if item.get("type") == "compaction":
-        return message_of_summary(item, str(item.get("id") or draw("cmp")), field)
-    return message_of(item, field, draw)
-
-
-async def _is_stored(runtime: Runtime, owner: str, conversation: str, id: str) -> bool:
+async def _made(runtime: Runtime, owner: str, place: Place, model: str) -> Begun | None:
+    """The answer that an earlier try makes or has made; None where there is none, or one that was cut or failed."""
     try:
-        await runtime.memory.message(owner, conversation, id)
+        found = await stored(runtime.memory, owner, place)
+        if found is None or (isinstance(found, Message) and found.status not in ("complete", "cancelled")):
+            return None
+        asked = found.parent if isinstance(found, Message) else found.question
+        question = await runtime.memory.message(owner, place.conversation, asked or "")
     except NotFound:
-        return False
-    return True
+        return None
+    view = view_of(place, question, model=model, created_at=None)
+    return Begun(view, place, runtime.chatbot.resume(owner, *place), None)
+
+
+async def stored(memory: Memory, owner: str, place: Place) -> Message | Answer | None:
+    """The answer at that place: a message once it has ended, an answer row while it is being made."""
+    for _ in range(2):  # between the two reads it may have ended
+        with suppress(NotFound):
+            message = await memory.message(owner, *place)
+            return message if message.role == "assistant" else None
+        for answer in await memory.answers(owner, place.conversation):
+            if answer.id == place.answer:
+                return answer
+    return None
 
 
 async def _anew(
@@ -168,45 +169,16 @@ async def _anew(
         raise InvalidInput("input", "is missing, and the conversation has no message of the user") from None
 
 
-async def answered(runtime: Runtime, owner: str, id: str, field: str) -> Place:
-    """Where a response is that has come to its end; one that is being made is waited for.
-
-    Raises ``InvalidInput`` where there is none, ``ConversationBusy`` where it takes too long.
-    """
-    place = place_of(id)
-    if place is not None:
-        with suppress(NotFound):
-            await runtime.memory.message(owner, *place)
-            return place
-        try:
-            async with asyncio.timeout(runtime.settings.wait):
-                async for _ in runtime.chatbot.resume(owner, *place):
-                    pass
-            return place
-        except NotFound:
-            pass
-        except TimeoutError:
-            raise ConversationBusy(place.answer) from None
-    raise PreviousNotFound(field, id)
-
-
-class PreviousNotFound(InvalidInput):
-    """A request names a response that is not there."""
-
-    code = "previous_response_not_found"
-
-    def __init__(self, field: str, id: str) -> None:
-        super().__init__(field, f"there is no response with the id {id!r:.200}")
-
-
 # --- what is stored nowhere -----------------------------------------------------------------------------------------
 
 
-async def _aside(runtime: Runtime, asked: Asked, named: str | None, model: ChatModel, options: Options) -> Begun:
-    wanted, owner = asked.wanted, asked.owner
+async def _aside(
+    runtime: Runtime, owner: str, wanted: ResponseIn, named: str | None, model: ChatModel, options: Options
+) -> Begun:
     if wanted.background:
         raise InvalidInput("background", "needs store=true: nobody could come back for the answer")
-    messages, place = await context_of(runtime, owner, wanted, named)
+    messages = await context_of(runtime, owner, wanted, model, options)
+    place = new_place()
     view = View(
         id=response_id(*place) or place.answer,
         model=model.name,
@@ -215,36 +187,7 @@ async def _aside(runtime: Runtime, asked: Asked, named: str | None, model: ChatM
         conversation=named,
     )
     events = aside(model, messages, options, place.answer)
-    return Begun(view, place, events, None, asked.digest)
-
-
-async def context_of(runtime: Runtime, owner: str, wanted: Inputs, named: str | None) -> tuple[list[Message], Place]:
-    """The whole prompt of a request that is not to be stored, and a place that nothing is at."""
-    draw = Draw()
-    limit = runtime.settings.window
-    before = [] if named is None else await runtime.memory.tail(owner, named, limit)
-    said = await past_of(runtime, owner, wanted, limit=limit, known=named is not None)
-    if not said:
-        raise InvalidInput("input", "is missing")
-    rules = [system(wanted.instructions)] if wanted.instructions else []
-    return [*rules, *before, *said], Place(draw("conv"), draw("msg"))
-
-
-async def past_of(
-    runtime: Runtime, owner: str, wanted: Inputs | CompactIn, *, limit: int, known: bool = False
-) -> list[Message]:
-    """The last messages of the branch that ends with the previous response, and the messages of the input."""
-    found: list[Message] = []
-    if wanted.previous_response_id is not None:
-        place = await answered(runtime, owner, wanted.previous_response_id, "previous_response_id")
-        id: str | None = place.answer
-        while id is not None and len(found) < limit:
-            try:
-                found.append(await runtime.memory.message(owner, place.conversation, id))
-            except NotFound:
-                break
-            id = found[-1].parent
-    return [*reversed(found), *_read(inputs(wanted.input), Draw(), known=known or bool(found))]
+    return Begun(view, place, events, None)
 
 
 async def whole(events: AsyncGenerator[Event, None]) -> Message:
@@ -256,86 +199,3 @@ async def whole(events: AsyncGenerator[Event, None]) -> Message:
                     raise type(error)(event.error or str(error))
                 return event.message
     raise AssertionError("unreachable: events end with a terminal one, and that has the message")
-
-
-# --- the same request once more -------------------------------------------------------------------------------------
-
-
-class _Recent:
-    """The requests that this process was asked lately, and whether their answers reached their clients whole."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str], tuple[str, str, bool]] = OrderedDict()
-
-    def began(self, asked: Asked, conversation: str, question: str) -> None:
-        self._put((asked.owner, asked.digest), (conversation, question, False))
-
-    def delivered(self, owner: str, digest: str) -> None:
-        key = (owner, digest)
-        if key in self._known:
-            self._put(key, (*self._known[key][:2], True))
-
-    def find(self, asked: Asked) -> tuple[str, str, bool] | None:
-        return self._known.get((asked.owner, asked.digest))
-
-    def _put(self, key: tuple[str, str], value: tuple[str, str, bool]) -> None:
-        self._known[key] = value
-        self._known.move_to_end(key)
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-
-
-_recent = _Recent()
-
-
-def delivered(owner: str, digest: str) -> None:
-    """The client has the end of the answer: the same request again is a new turn."""
-    _recent.delivered(owner, digest)
-
-
-async def broke(runtime: Runtime, owner: str, begun: Begun) -> None:
-    """The client was lost before it had the end: the same request again is this turn, in whatever process."""
-    if begun.running is None:
-        return
-    value = msgspec.json.encode((begun.place.conversation, begun.running.question.id))
-    with suppress(DaramError):  # without it the request that comes again is another turn
-        await runtime.memory.put_record(owner, _NAMESPACE, begun.digest, value, expires_at=datetime.now(UTC) + _KEPT)
-
-
-async def _join(runtime: Runtime, asked: Asked, conversation: str, choices: Choices) -> Begun | None:
-    """The turn of the first try of this request, if that did not come to its client."""
-    found = await _first_try(runtime, asked, conversation)
-    if found is None:
-        return None
-    conversation, question = found
-    try:
-        stored = await runtime.memory.message(asked.owner, conversation, question)
-        running = await runtime.chatbot.start(asked.owner, conversation, stored, create=False, choices=choices)
-    except NotFound:
-        return None
-    return _begun(asked, conversation, running, choices.model.name if choices.model else "")
-
-
-async def _first_try(runtime: Runtime, asked: Asked, conversation: str) -> tuple[str, str] | None:
-    memory, owner = runtime.memory, asked.owner
-    known = _recent.find(asked)
-    if known is not None:
-        return None if known[2] else known[:2]
-    record = await memory.get_record(owner, _NAMESPACE, asked.digest)
-    if record is not None:
-        await memory.delete_record(owner, _NAMESPACE, asked.digest)
-        where, question = msgspec.json.decode(record.value, type=tuple[str, str])
-        return where, question
-    # Another process makes it, or died over it.
-    with suppress(NotFound):
-        for answer in await memory.answers(owner, conversation):
-            stored = await memory.message(owner, conversation, answer.question)
-            if request_of(stored).get("digest") == asked.digest:
-                return conversation, answer.question
-        tail = await memory.tail(owner, conversation, _LOOKED_THROUGH)
-        for message in reversed(tail):
-            if request_of(message).get("digest") == asked.digest:
-                answers = [other for other in tail if other.parent == message.id]
-                ended = any(o.status in ("complete", "cancelled") or "finish" in o.metadata for o in answers)
-                return None if ended else (conversation, message.id)
-    return None

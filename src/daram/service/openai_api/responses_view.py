@@ -53,7 +53,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "tools": [],
     "top_logprobs": 0,
     "top_p": 1.0,
-    "truncation": "disabled",
+    "truncation": "auto",
     "user": None,
 }
 """What a response says of its request where that said nothing."""
@@ -170,7 +170,7 @@ def view_of(place: Place, question: Message | None, *, model: str | None, create
 
 def request_of(question: Message | None) -> dict[str, Any]:
     """What is kept of the request beside its question: ``given`` (its fields), ``model``, ``named`` (whether it named
-    its conversation), ``inputs`` (how many messages it brought), ``digest``. Empty for a turn of another door.
+    its conversation), ``inputs`` (how many messages it brought). Empty for a turn of another door.
     """
     parts = () if question is None else question.parts
     return next((part.data for part in parts if part.type == REQUEST), {})

@@ -7,6 +7,7 @@ numbers, however often it is asked. So a client comes back with the last number 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, Final
@@ -14,14 +15,18 @@ from typing import Any, Final
 import msgspec
 
 from daram.chat.events import TERMINAL, Event
+from daram.errors import DaramError
 from daram.model import Message
 from daram.service.openai_api.items import Item, text_item
 from daram.service.openai_api.responses_view import View, output_of
 
+log = logging.getLogger(__name__)
+
 PING: Final = b": still here\n\n"
 """A comment: it keeps proxies from taking a silent stream for dead."""
-_AHEAD: Final = 64
-"""How many frames are made before the client has taken those before them."""
+_AHEAD: Final = 1 << 16
+"""How many bytes of frames are made before the client has taken those before them."""
+_LOST: Final = "The server lost this stream. The answer is not lost: ask for the rest of it again."
 _TERMINAL_FRAME: Final = {
     "completed": "response.completed",
     "incomplete": "response.incomplete",
@@ -127,6 +132,15 @@ class Framer:
             shown = self._view.ended(message)
         return frame(after + 1, _TERMINAL_FRAME[event.type], {"response": shown})
 
+    def lost(self, error: DaramError, after: int | None) -> bytes:
+        """What a client is told where its stream breaks off: it may come back behind the last number that it saw.
+
+        So this has no number of its own, nor an id for ``Last-Event-ID``.
+        """
+        seen = max(self.number - 1, after or 0, 0)
+        fields = {"code": error.code, "message": _LOST, "param": None, "sequence_number": seen}
+        return b"event: error\ndata: %s\n\n" % msgspec.json.encode({"type": "error", **fields})
+
 
 def frame(number: int, type: str, fields: dict[str, Any]) -> bytes:
     """One frame on the wire; its number is also its id, which a browser sends back as ``Last-Event-ID``."""
@@ -140,62 +154,88 @@ async def frames(
     """The frames with a number above ``after`` (None: all), from the events of the answer from the first on.
 
     Where the log knows the answer no more there is one event, the end. A client that saw nothing gets the whole stream
-    made of it, one that comes back the terminal frame alone: nobody knows what it has seen.
+    made of it, one that comes back the terminal frame alone: nobody knows what it has seen. Where the events cannot be
+    had any more the last frame is an ``error``.
     """
     framer = Framer(view, answer)
-    async with aclosing(events):
-        async for event in events:
-            if after is not None and framer.number == 0 and event.type in TERMINAL:
-                yield framer.only_the_end(event, after)
-                return
-            for data in framer.feed(event):
-                if after is None or framer.number > after + 1:
-                    yield data
+    try:
+        async with aclosing(events):
+            async for event in events:
+                if after is not None and framer.number == 0 and event.type in TERMINAL:
+                    yield framer.only_the_end(event, after)
+                    return
+                for data in framer.feed(event):
+                    if after is None or framer.number > after + 1:
+                        yield data
+    except DaramError as error:
+        log.warning("the stream of answer %s broke off: %s: %s", answer, type(error).__name__, error)
+        yield framer.lost(error, after)
 
 
 async def with_pings(found: AsyncGenerator[bytes, None], interval: float = 15.0) -> AsyncGenerator[bytes, None]:
     """The frames, those together that are there together, and a ``PING`` whenever none came for ``interval`` seconds.
 
-    One task reads ahead, a little: a task or a timer for each frame would cost more than all the rest.
+    One task reads ahead, a little: a task or a timer for each frame would cost more than all the rest. A client that
+    takes nothing makes nobody else wait, and holds no more than that: what comes meanwhile stays in the log.
     """
+    loop = asyncio.get_running_loop()
     ready: list[bytes] = []
-    news, room = asyncio.Event(), asyncio.Event()
+    size = 0
+    room = asyncio.Event()
+    waiting: asyncio.Future[None] | None = None
+    heard = loop.time()  # when something came last
+
+    def news() -> None:
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal timer
+        now = loop.time()
+        if now - heard >= interval:
+            news()
+            timer = loop.call_at(now + interval, look)
+        else:
+            timer = loop.call_at(heard + interval, look)
 
     async def read() -> None:
+        nonlocal size
         try:
             async with aclosing(found):
                 async for data in found:
                     ready.append(data)
-                    news.set()
-                    if len(ready) >= _AHEAD:
+                    size += len(data)
+                    news()
+                    if size >= _AHEAD:
                         room.clear()
                         await room.wait()
         finally:
-            news.set()
+            news()
 
-    loop = asyncio.get_running_loop()
+    timer = loop.call_later(interval, look)
     reading = asyncio.create_task(read())
-    timer = loop.call_later(interval, news.set)
     try:
         while True:
-            await news.wait()
-            news.clear()
             over = reading.done()
             if ready:
                 data = b"".join(ready)
                 ready.clear()
+                size = 0
                 room.set()
+                heard = loop.time()
                 yield data
-            elif not over:
-                if loop.time() >= timer.when():
-                    timer = loop.call_later(interval, news.set)
-                    yield PING
-                continue
-            if over:
-                await reading
-                return
-            timer.cancel()
-            timer = loop.call_later(interval, news.set)
+            elif over:
+                break
+            elif loop.time() - heard >= interval:
+                heard = loop.time()
+                yield PING
+            else:
+                waiting = loop.create_future()
+                await waiting
+                waiting = None
+        await reading
     finally:
         timer.cancel()
         reading.cancel()

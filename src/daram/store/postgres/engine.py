@@ -15,7 +15,8 @@ from daram.store import conflicts
 from daram.store.base import Order
 from daram.store.postgres import changes
 from daram.store.postgres.index import COMMON, Search
-from daram.store.postgres.pool import Pool, Row
+from daram.store.postgres.lanes import Row
+from daram.store.postgres.pool import Pool
 from daram.store.postgres.rows import batch, replies, tail, to_answer, to_conversation, to_message
 from daram.store.postgres.schema import compose, migrate
 from daram.store.postgres.transfer import PostgresTransfer
@@ -57,7 +58,7 @@ class PostgresStore(PostgresTransfer):
         if self._closed:
             raise StoreClosed("this store was closed; open it again with daram.open(…)")
         if not self._is_set_up:
-            async with await self.pool.opening():
+            async with self.pool.opening():
                 if not self._is_set_up:
                     await self._set_up()
                     self._is_set_up = True

@@ -7,88 +7,38 @@ statements, no session settings, every statement a transaction of its own.
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 import os
 import random
 import threading
 import weakref
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from time import monotonic
-from typing import Any, Self
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from daram.errors import ConfigError, OutcomeUnknown, StoreBusy, StoreClosed, StoreError, StoreUnavailable
 from daram.store.postgres.errors import AGAIN, READ_ONLY, is_lost, translate
-
-Row = tuple[Any, ...]
-Connection = psycopg.AsyncConnection[Row]
-# What the pool has to say of connections that fail is in our errors; without a handler it would be printed as well.
-logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
+from daram.store.postgres.lanes import Full, Lane, Lanes, Row, Shut, cancellations, heed
 
 # How often a statement that was undone because of others' (a deadlock, a serialization failure) is run again.
 _TRIES = 8
-# How long a caller waits before it looks whether there is a server at all, in seconds.
-_SLICE = 0.25
+# How long an attempt to connect to a host may take unless the URL says it, in seconds; less where callers wait less for
+# a connection, but libpq's least.
+_CONNECT = (2, 10)
 # How long another event loop may take to close its connections, in seconds.
 _GOODBYE = 10.0
 
 
 class _Loop:
-    """The pool of one event loop, and what became of its attempts to connect."""
+    """What belongs to one event loop."""
 
     def __init__(self, conninfo: str, size: int) -> None:
-        self.opening = asyncio.Lock()
         self.setting_up = asyncio.Lock()
-        self.opened = False
-        self.failure: psycopg.Error | None = None
-        self.since: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
-        self.drained = 0.0
-        home = self
-
-        class Watched(psycopg.AsyncConnection[Row]):
-            @classmethod
-            async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
-                try:
-                    connection = await super().connect(conninfo, **kwargs)
-                except psycopg.Error as error:
-                    home.failure = error
-                    raise
-                home.failure = None
-                # Python 3.11's wait_for loses a cancellation that meets the end of what it waits for; the pool's worker
-                # would then go on for ever, and asyncio.run, which waits for it at the end of a loop, too.
-                if (task := asyncio.current_task()) is not None and task.cancelling():
-                    await connection.close()
-                    raise asyncio.CancelledError
-                home.since[connection] = monotonic()
-                return connection
-
-        self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            conninfo,
-            connection_class=Watched,
-            # Unnamed statements only: what is prepared belongs to a session, and a pooler changes that under us.
-            kwargs={"autocommit": True, "prepare_threshold": None},
-            min_size=0,
-            max_size=size,
-            # An attempt that fails is given up at once; whoever needs a connection makes the next.
-            reconnect_timeout=0.001,
-            open=False,
-        )
-
-    async def drop(self, connection: Connection) -> None:
-        """Let go of a connection that is of no use, and of the others of its time: they will be of none either."""
-        await connection.close()
-        if self.since[connection] > self.drained:
-            self.drained = monotonic()
-            await self.pool.drain()
-
-    def hang_up(self) -> None:
-        """Close the connections of an event loop that has ended, and can do nothing any more."""
-        for connection in list(self.since):
-            connection.pgconn.finish()
+        self.lanes = Lanes(conninfo, size)
 
 
 class Pool:
@@ -101,7 +51,9 @@ class Pool:
             # libpq may quote what it was given, with the password in it.
             said = str(error).partition(conninfo)[0].strip(' "\n')
             raise ConfigError(f"the URL of PostgreSQL cannot be used: {said}") from None
-        defaults = {"connect_timeout": "10", "application_name": "daram"}
+        least, most = _CONNECT
+        limit = min(most, max(least, math.ceil(wait)))
+        defaults = {"connect_timeout": str(limit), "application_name": "daram"}
         self.conninfo = make_conninfo(conninfo, **{k: v for k, v in defaults.items() if k not in parts})
         host = parts.get("host") or parts.get("hostaddr") or "the default host"
         self.where = f"PostgreSQL {host}:{parts.get('port', '5432')}/{parts.get('dbname') or parts.get('user') or ''}"
@@ -128,20 +80,23 @@ class Pool:
             if pause:
                 await asyncio.sleep(pause)
             tries += 1
-            home, connection = await self._take(unknown if writes else None)
+            lanes, connection = await self._take(unknown if writes else None)
+            before = cancellations()
             try:
                 async with asyncio.timeout(self._timeout):
                     cursor = psycopg.AsyncRawCursor(connection)
                     await cursor.execute(query, values, binary=True)
-                    return await cursor.fetchall()
+                    rows = await cursor.fetchall()
+                heed(before)
+                return rows
             except TimeoutError:
-                await connection.close()
+                connection.hang_up()
                 raise self._late(writes) from None
             except psycopg.Error as error:
                 lost = is_lost(connection, error)
                 if lost or error.sqlstate == READ_ONLY:
                     # A failover leaves connections that are dead, or that lead to what is a replica now.
-                    await home.drop(connection)
+                    lanes.drop(connection)
                     if lost and writes:
                         unknown = error
                     if tries == 1 and (repeatable or not lost):
@@ -153,7 +108,7 @@ class Pool:
                     raise self._unknown(unknown) from error
                 raise translate(error, self.where) from error
             finally:
-                await home.pool.putconn(connection)
+                lanes.give_back(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncRawCursor[Row]]:
@@ -161,69 +116,65 @@ class Pool:
 
         ``UniqueViolation`` is passed on; a connection that is lost raises ``OutcomeUnknown``.
         """
-        home, connection = await self._take(None)
+        lanes, connection = await self._take(None)
         try:
             async with asyncio.timeout(self._timeout), connection.transaction():
                 yield psycopg.AsyncRawCursor(connection)
         except TimeoutError:
-            await connection.close()
+            connection.hang_up()
             raise self._late(True) from None
         except psycopg.errors.UniqueViolation:
             raise
         except psycopg.Error as error:
             lost = is_lost(connection, error)
             if lost or error.sqlstate == READ_ONLY:
-                await home.drop(connection)
+                lanes.drop(connection)
             raise (self._unknown(error) if lost else translate(error, self.where)) from error
         finally:
-            await home.pool.putconn(connection)
+            lanes.give_back(connection)
 
-    async def opening(self) -> asyncio.Lock:
+    def opening(self) -> asyncio.Lock:
         """A lock of this event loop, for what is to be done once before everything else."""
-        return (await self._home()).setting_up
+        return self._home().setting_up
 
-    async def _take(self, unknown: psycopg.Error | None) -> tuple[_Loop, Connection]:
-        """A connection of this loop's pool; ``unknown``: see ``fetch``."""
-        home = await self._home()
-        deadline = monotonic() + self._wait
-        while True:
-            left = deadline - monotonic()
-            try:
-                return home, await home.pool.getconn(max(0.001, min(left, _SLICE)))
-            except PoolClosed:
-                raise StoreClosed("this store was closed; open it again with daram.open(…)") from None
-            except PoolTimeout:
-                nobody = all(connection.closed for connection in home.since)
-                failure = home.failure if nobody else None
-                if failure is None and left > _SLICE:
-                    continue
+    async def _take(self, unknown: psycopg.Error | None) -> tuple[Lanes, Lane]:
+        """A connection of this loop, and where it is given back; ``unknown``: see ``fetch``."""
+        lanes = self._home().lanes
+        try:
+            return lanes, await lanes.take(self._wait)
+        except Shut:
+            raise self._over() from None
+        except psycopg.Error as error:
             if unknown is not None:
-                raise self._unknown(unknown)
-            if failure is not None:
-                raise translate(failure, self.where) from failure
-            if nobody:
-                raise StoreUnavailable(f"{self.where}: no connection within {self._wait:g} s; nothing was stored")
+                raise self._unknown(unknown) from error
+            raise translate(error, self.where) from error
+        except Full:
+            if unknown is not None:
+                raise self._unknown(unknown) from None
+            if not lanes.connected:
+                raise StoreUnavailable(
+                    f"{self.where}: no connection within {self._wait:g} s; nothing was stored"
+                ) from None
             raise StoreBusy(
                 f"{self.where}: all {self.size} connections were in use for {self._wait:g} s; nothing was stored, "
                 "try again, or give more (?pool_size=)"
-            )
+            ) from None
 
-    async def _home(self) -> _Loop:
+    def _home(self) -> _Loop:
         loop = asyncio.get_running_loop()
         home = self._loops.get(loop)
         if home is None:
             with self._guard:
                 if self._closed:
-                    raise StoreClosed("this store was closed; open it again with daram.open(…)")
+                    raise self._over()
                 for other in [other for other in self._loops if other.is_closed()]:
-                    self._loops.pop(other).hang_up()
+                    self._loops.pop(other).lanes.hang_up()
                 home = self._loops[loop] = _Loop(self.conninfo, self.size)
-        if not home.opened:
-            async with home.opening:
-                if not home.opened:
-                    await home.pool.open()
-                    home.opened = True
         return home
+
+    @staticmethod
+    def _over() -> StoreClosed:
+        return StoreClosed("this store was closed; open it again with daram.open(…)")
 
     def _late(self, writes: bool) -> StoreError:
         text = f"{self.where}: no answer within {self._timeout:g} s"
@@ -245,23 +196,31 @@ class Pool:
             self._loops.clear()
         for loop, home in homes:
             if loop is asyncio.get_running_loop():
-                await home.pool.close()
+                home.lanes.close()
             else:
                 if loop.is_running():
-                    closing = asyncio.run_coroutine_threadsafe(home.pool.close(), loop)
-                    await asyncio.wait([asyncio.wrap_future(closing)], timeout=_GOODBYE)
+                    await _close_elsewhere(loop, home.lanes)
                 if not loop.is_running():  # or no longer
-                    home.hang_up()
+                    home.lanes.hang_up()
 
     def forget(self) -> None:
         """In a forked child: the connections are the parent's, and are left to it (psycopg closes none here)."""
-        _left_behind.extend(self._loops.values())
         self._loops = weakref.WeakKeyDictionary()
         self._guard = threading.Lock()
 
 
-# Their tasks belong to the parent; asyncio would complain of those that are let go of while they wait.
-_left_behind: list[_Loop] = []
+async def _close_elsewhere(loop: asyncio.AbstractEventLoop, lanes: Lanes) -> None:
+    done: Future[None] = Future()
+
+    def work() -> None:
+        lanes.close()
+        done.set_result(None)
+
+    with suppress(RuntimeError):  # "Event loop is closed", by now
+        loop.call_soon_threadsafe(work)
+        await asyncio.wait([asyncio.wrap_future(done)], timeout=_GOODBYE)
+
+
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 

@@ -15,7 +15,8 @@ from daram.model import Conversation, LogEntry, OwnedRecord, Record
 from daram.store import conflicts
 from daram.store.postgres import schema
 from daram.store.postgres.index import terms
-from daram.store.postgres.pool import Pool, Row
+from daram.store.postgres.lanes import Row
+from daram.store.postgres.pool import Pool
 from daram.store.postgres.records import PostgresRecords
 from daram.store.postgres.rows import to_conversation, to_message
 from daram.store.postgres.schema import Found

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import shutil
-import tempfile
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.chainlit_home import load_chainlit
 
 import daram
 from daram.chat import Chatbot
@@ -21,13 +18,8 @@ from daram.llm.base import Delta, Options
 from daram.memory import Memory
 from daram.model import Message
 from daram.store.wrapper import StoreWrapper
-from daram.ui import home
 
-_DIRECTORY = Path(tempfile.mkdtemp(prefix="daram-chainlit-"))
-atexit.register(shutil.rmtree, _DIRECTORY, ignore_errors=True)
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Chainlit's dependencies use what others deprecate
-    home.load(_DIRECTORY)
+load_chainlit()
 
 from chainlit.context import init_http_context, init_ws_context  # noqa: E402
 from chainlit.element import Text  # noqa: E402

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import runpy
-import shutil
-import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from tests.chainlit_home import load_chainlit
 
 os.environ.setdefault("OPENAI_AGENTS_DISABLE_TRACING", "1")
 
@@ -23,13 +20,9 @@ from daram import sync
 from daram.adapters import langchain as adapter
 from daram.memory import Memory
 from daram.store.redis.engine import RedisStore
-from daram.ui import home
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TOLD, ASKED = "앞으로 다람쥐를 다랑어라고 부를게", "다람쥐를 뭐라고 부르지?"
-
-_DIRECTORY = Path(tempfile.mkdtemp(prefix="daram-examples-"))
-atexit.register(shutil.rmtree, _DIRECTORY, ignore_errors=True)
 
 
 def reply(texts: list[str]) -> str:
@@ -99,9 +92,7 @@ async def close(memory: Memory) -> None:
 
 async def test_the_first_tutorials_chat(memory: Memory, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARAM_URL", url)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Chainlit's dependencies use what others deprecate
-        home.load(_DIRECTORY)
+    load_chainlit()
     import chainlit as cl
     from chainlit.context import context_var, init_http_context
     from chainlit.user import PersistedUser

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -32,16 +32,17 @@ _WIRE_TURNS = 5
 
 
 class Scale(NamedTuple):
-    """How much is measured. ``seconds``: after which a store that is slow is asked no more at one length."""
+    """How much is measured. A slow store is asked no more after so many seconds: at one length, and for its size."""
 
     lengths: tuple[int, ...] = (10, 1_000, 5_000)
     repeats: int = 40
-    seconds: float = 15.0
+    seconds: float = 10.0
     turns: int = 1_000
     saver_turns: int = 500
+    size_seconds: float = 150.0
 
 
-QUICK = Scale((10, 60), 2, 5.0, 4, 4)
+QUICK = Scale((10, 60), 2, 5.0, 4, 4, 10.0)
 
 
 @dataclass
@@ -183,31 +184,46 @@ async def size(servers: Servers, contender: Contender, line: Line, scale: Scale)
     """How much is stored after many turns, each after the one before."""
     servers.empty()
     place = servers.place(contender.engine)
-    line.turns = scale.saver_turns if contender.kind == "LangGraph" else scale.turns
+    end = time.monotonic() + scale.size_seconds
     async with AsyncExitStack() as stack:
         store = await contender.open(place, stack)
         before = 0 if contender.engine == "SQLite" else servers.size(place)
-        await _turns(store, "long", line.turns)
+        for _ in range(scale.saver_turns if contender.kind == "LangGraph" else scale.turns):
+            await store.turn("long")
+            line.turns += 1
+            if time.monotonic() > end:
+                break
     line.size = servers.size(place) - before
-    print(f"{contender.engine} {contender.kind} {contender.name}: {line.size / 1e6:.2f} MB", flush=True)
+    told = f"{contender.engine} {contender.kind} {contender.name}"
+    print(f"{told}: {line.size / 1e6:.2f} MB after {line.turns} turns", flush=True)
 
 
 async def measure(
-    scale: Scale, engines: Sequence[Engine] = ENGINES, kinds: Sequence[str] = ()
+    scale: Scale,
+    engines: Sequence[Engine] = ENGINES,
+    kinds: Sequence[str] = (),
+    keep: Callable[[list[Line], list[str]], None] | None = None,
 ) -> tuple[list[Line], list[str]]:
-    """Everything that is installed, and what is not."""
+    """Everything that is installed, and what is not. ``keep`` is given what is known after each step."""
     chosen = [each for each in CONTENDERS if each.engine in engines and (not kinds or each.kind in kinds)]
     missing = [f"{each.name} ({each.engine}): {each.missing}" for each in chosen if each.missing]
     lines = {
         each: Line(each.kind, each.name, each.engine, each.ours, each.window) for each in chosen if not each.missing
     }
+
+    def tell() -> None:
+        if keep is not None:
+            keep(list(lines.values()), missing)
+
     async with AsyncExitStack() as stack:
         servers = Servers(stack, engines)
         for engine in engines:
             await times(servers, engine, {each: line for each, line in lines.items() if each.engine == engine}, scale)
+            tell()
         for each, line in lines.items():
             if not each.name.startswith("InMemory"):
                 await size(servers, each, line, scale)
+                tell()
     return list(lines.values()), missing
 
 
@@ -222,10 +238,15 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.showwarning = lambda *_args, **_more: None  # what frameworks say of their own stores
-    lines, missing = asyncio.run(measure(QUICK if options.quick else Scale(), options.engine or ENGINES, options.kind))
-    found: dict[str, Any] = {"lines": [asdict(line) for line in lines], "missing": missing}
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=1))
+    found: dict[str, Any] = {}
+
+    def keep(lines: list[Line], missing: list[str]) -> None:
+        found.update(lines=[asdict(line) for line in lines], missing=missing)
+        if options.json is not None:
+            options.json.write_text(json.dumps(found, indent=1))
+
+    scale = QUICK if options.quick else Scale()
+    asyncio.run(measure(scale, options.engine or ENGINES, options.kind, keep))
     print(write(found, None if options.quick else options.write))
 
 

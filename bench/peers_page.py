@@ -65,7 +65,7 @@ def _page(lines: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> str:
         head = ["store", "engine", *(f"n = {n:,}" for n in lengths), "round trips", "kB on the wire"]
         head.append(f"MB after {turns:,} turns")
         parts += ["", f"## {kind}", "", _row(head), _row(["---"] * len(head))]
-        parts += [_row(_cells(line, lengths)) for line in sorted(own, key=lambda line: str(line["engine"]))]
+        parts += [_row(_cells(line, lengths, turns)) for line in sorted(own, key=lambda line: str(line["engine"]))]
     parts += ["", "## What was measured", "", _versions()]
     if missing:
         parts += ["", "Not measured, because it was not there:", "", *(f"- {each}" for each in missing)]
@@ -76,13 +76,14 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(line: Mapping[str, Any], lengths: Sequence[int]) -> list[str]:
+def _cells(line: Mapping[str, Any], lengths: Sequence[int], turns: int) -> list[str]:
     name = f"**{line['name']}**" if line["ours"] else str(line["name"])
     ms = {int(n): figures for n, figures in line["ms"].items()}
-    cells = [name, str(line["engine"]), *(f"{ms[n][0]:.1f} ({ms[n][1]:.0f})" for n in lengths)]
+    cells = [name, str(line["engine"]), *(f"{ms[n][0]:.1f} ({ms[n][1]:.0f})" if n in ms else "" for n in lengths)]
     cells.append("" if line["round_trips"] is None else f"{line['round_trips']:.0f}")
     cells.append("" if line["wire"] is None else f"{line['wire'] / 1000:,.1f}")
-    cells.append("" if line["size"] is None else f"{line['size'] / 1e6:,.1f}")
+    fewer = f" (after {line['turns']:,})" if line["turns"] < turns else ""
+    cells.append("" if line["size"] is None else f"{line['size'] / 1e6:,.1f}{fewer}")
     return cells
 
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
+from functools import cache
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import daram
+from bench.sizes import prose
 
 WINDOW = 20
 OWNER = "bench"
@@ -72,9 +75,23 @@ class Contender(NamedTuple):
         return None
 
 
+@cache
+def _texts() -> list[str]:
+    return list(islice(prose(), 5_000))
+
+
 def text(number: int) -> str:
-    """200 characters."""
-    return f"{number} {'the squirrel and the tuna ' * 8}"[:200]
+    """200 characters like prose: what repeats itself some databases compress."""
+    return _texts()[number % len(_texts())]
+
+
+_turns = count()
+
+
+def pair() -> range:
+    """The numbers of the next turn's two messages: no two turns say the same."""
+    first = 2 * next(_turns)
+    return range(first, first + 2)
 
 
 def said(numbers: Iterable[int]) -> list[Any]:
@@ -107,7 +124,7 @@ class Graph:
         await self._graph.aupdate_state(_thread(name), {"messages": said(range(length))}, as_node="answer")
 
     async def turn(self, name: str) -> object:
-        return await self._graph.ainvoke({"messages": said([0])}, _thread(name))
+        return await self._graph.ainvoke({"messages": said(pair()[:1])}, _thread(name))
 
 
 def _thread(name: str) -> Any:
@@ -166,17 +183,17 @@ class Sessions:
         return self._made[name]
 
     async def fill(self, name: str, length: int) -> None:
-        await self._session(name).add_items(_items(length))
+        await self._session(name).add_items(_items(range(length)))
 
     async def turn(self, name: str) -> object:
         session = self._session(name)
         found = await session.get_items(WINDOW)
-        await session.add_items(_items(2))
+        await session.add_items(_items(pair()))
         return found
 
 
-def _items(count: int) -> list[Any]:
-    return [{"role": ("user", "assistant")[n % 2], "content": text(n)} for n in range(count)]
+def _items(numbers: Iterable[int]) -> list[Any]:
+    return [{"role": ("user", "assistant")[n % 2], "content": text(n)} for n in numbers]
 
 
 async def _daram_session(place: Place, stack: AsyncExitStack) -> Kept:
@@ -241,7 +258,7 @@ class Histories:
         if name not in self._made:
             self._made[name] = self._make(name)
         found = self._made[name].messages if self._sync else await self._made[name].aget_messages()
-        await self._add(name, said(range(2)))
+        await self._add(name, said(pair()))
         return found
 
 
@@ -294,11 +311,11 @@ class Chats:
     async def turn(self, name: str) -> object:
         if self._sync:
             found = self._store.get_messages(name)
-            for n in range(2):
+            for n in pair():
                 self._store.add_message(name, _llama(n))
             return found
         found = await self._store.aget_messages(name)
-        for n in range(2):
+        for n in pair():
             await self._store.async_add_message(name, _llama(n))
         return found
 

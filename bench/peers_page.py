@@ -66,6 +66,8 @@ def _page(lines: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> str:
         head.append(f"MB after {turns:,} turns")
         parts += ["", f"## {kind}", "", _row(head), _row(["---"] * len(head))]
         parts += [_row(_cells(line, lengths, turns)) for line in sorted(own, key=lambda line: str(line["engine"]))]
+    parts += ["", "## What was wanted", "", _row(["", "engine", "measured", "wanted", ""]), _row(["---"] * 5)]
+    parts += [_row(cells) for cells in wanted(lines)]
     parts += ["", "## What was measured", "", _versions()]
     if missing:
         parts += ["", "Not measured, because it was not there:", "", *(f"- {each}" for each in missing)]
@@ -85,6 +87,35 @@ def _cells(line: Mapping[str, Any], lengths: Sequence[int], turns: int) -> list[
     fewer = f" (after {line['turns']:,})" if line["turns"] < turns else ""
     cells.append("" if line["size"] is None else f"{line['size'] / 1e6:,.1f}{fewer}")
     return cells
+
+
+def wanted(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What was wanted of ours, engine by engine: a comparison, what came of it, how much it should be, whether it is."""
+    found: list[list[str]] = []
+
+    def ms(line: Mapping[str, Any], n: int) -> float:
+        return float({int(k): v for k, v in line["ms"].items()}[n][0])
+
+    def row(what: str, engine: str, ratio: float, least: float) -> None:
+        found.append(
+            [what, engine, f"{ratio:.1f} ×", f"≥ {least:g} ×", "reached" if ratio >= least else "**not reached**"]
+        )
+
+    for ours in (line for line in lines if line["ours"]):
+        rivals = [r for r in lines if (r["kind"], r["engine"], r["ours"]) == (ours["kind"], ours["engine"], False)]
+        lengths = [int(n) for n in ours["ms"]]
+        for rival in rivals:
+            pair = f"{ours['name']} beside {rival['name']}"
+            if rival["size"] and ours["size"] and ours["kind"] == "LangGraph":
+                least = 20 if ours["engine"] == "PostgreSQL" else 50
+                row(f"{pair}: smaller", ours["engine"], rival["size"] / ours["size"], least)
+            if "floor" in rival["name"]:
+                for n in lengths[1:]:
+                    row(f"{pair}: faster at {n:,}", ours["engine"], ms(rival, n) / ms(ours, n), 1)
+            elif ours["kind"] != "LangGraph":
+                ratio = ms(rival, lengths[-1]) / ms(ours, lengths[-1])
+                row(f"{pair}: faster at {lengths[-1]:,}", ours["engine"], ratio, 2 if rival["window"] else 20)
+    return found
 
 
 def _versions() -> str:

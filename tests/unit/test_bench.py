@@ -100,3 +100,17 @@ async def test_the_stores_of_frameworks_are_measured_and_the_page_is_made(tmp_pa
         assert f"{line.name}" in page
     picture = ElementTree.fromstring((tmp_path / peers_page.PICTURE).read_text())
     assert len(picture.findall(".//{http://www.w3.org/2000/svg}polyline")) == len(lines)
+
+
+def test_what_was_wanted_of_the_adapters_is_told_whether_it_is_reached_or_not() -> None:
+    def line(name: str, ms: float, size: int, *, ours: bool = False) -> dict[str, object]:
+        times = {"10": (ms, ms), "1000": (ms, ms), "5000": (ms, ms)}
+        known = {"kind": "LangGraph", "engine": "PostgreSQL", "window": False}
+        return {"name": name, "ours": ours, "ms": times, "size": size, **known}
+
+    rows = peers_page.wanted([line("Ours", 2.0, 10, ours=True), line("the floor", 3.0, 0), line("Theirs", 9.0, 190)])
+    assert [(row[0].rpartition(": ")[2], row[2], row[4]) for row in rows] == [
+        ("faster at 1,000", "1.5 ×", "reached"),
+        ("faster at 5,000", "1.5 ×", "reached"),
+        ("smaller", "19.0 ×", "**not reached**"),
+    ]

@@ -105,7 +105,7 @@ async def test_the_stores_of_frameworks_are_measured_and_the_page_is_made(tmp_pa
 def test_what_was_wanted_of_the_adapters_is_told_whether_it_is_reached_or_not() -> None:
     def line(name: str, ms: float, size: int, *, ours: bool = False) -> dict[str, object]:
         times = {"10": (ms, ms), "1000": (ms, ms), "5000": (ms, ms)}
-        known = {"kind": "LangGraph", "engine": "PostgreSQL", "window": False}
+        known = {"kind": "LangGraph", "engine": "PostgreSQL", "window": False, "turns": 500}
         return {"name": name, "ours": ours, "ms": times, "size": size, **known}
 
     rows = peers_page.wanted([line("Ours", 2.0, 10, ours=True), line("the floor", 3.0, 0), line("Theirs", 9.0, 190)])

@@ -167,15 +167,16 @@ def _panel(title: str, lines: Sequence[Mapping[str, Any]], low: float, top: floa
         parts.append(
             f'<text x="{place(n, low)[0]:.1f}" y="{_HEIGHT + 14}" text-anchor="middle" fill="#555">{n:,}</text>'
         )
-    for line in sorted(lines, key=lambda line: bool(line["ours"])):
+    below = -math.inf  # where the label above ended: none lies on another
+    for line in sorted(lines, key=lambda line: -float(list(line["ms"].values())[-1][0])):
         points = [place(int(n), figures[0]) for n, figures in line["ms"].items()]
         colour, thick = ("#b4540a", 2.5) if line["ours"] else ("#667", 1.2)
         dashes = ' stroke-dasharray="4 3"' if "floor" in line["name"] else ""
         way = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="{thick}"{dashes}/>')
-        x, y = points[-1]
+        below = max(points[-1][1] - 4, below + 10)
         parts.append(
-            f'<text x="{x - 3:.1f}" y="{y - 4:.1f}" text-anchor="end" font-size="9" fill="{colour}">'
+            f'<text x="{points[-1][0] - 3:.1f}" y="{below:.1f}" text-anchor="end" font-size="9" fill="{colour}">'
             f"{escape(str(line['name']))}</text>"
         )
     return parts

@@ -49,9 +49,9 @@ docs: dev ## Write the pages of docs/reference that are made from the code
 bench: dev ## Measure what a turn costs
 	@$(IN) $(BIN)/python -m bench $(ARGS)
 
-bench-peers: dev ## Measure the frameworks' own stores beside Daram's adapters
-	@$(IN) $(BIN)/python -m pip install -q langgraph-checkpoint-sqlite langgraph-checkpoint-postgres
-	@$(IN) $(BIN)/python -m bench.peers $(ARGS)
+bench-peers: ## Measure the frameworks' own stores beside Daram's adapters (half an hour; ARGS="--quick": a minute)
+	@$(IN) scripts/venv bench serve,local,dev,bench
+	@$(IN) $(BIN)/python -m bench.peers --write docs $(ARGS)
 
 e2e: dev ## The story in a real browser with the local model (needs a Chromium)
 	@$(IN) scripts/chromium >/dev/null

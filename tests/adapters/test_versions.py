@@ -84,6 +84,10 @@ def test_what_is_not_there_is_missing() -> None:
     [
         ("daram.adapters.chainlit", "chainlit"),
         ("daram.adapters.django", "Django"),
+        ("daram.adapters.langchain", "langchain-core"),
+        ("daram.adapters.langgraph", "langgraph-checkpoint"),
+        ("daram.adapters.llama_index", "llama-index-core"),
+        ("daram.adapters.openai_agents", "openai-agents"),
         ("daram.adapters.pydantic_ai", "pydantic-ai-slim"),
     ],
 )

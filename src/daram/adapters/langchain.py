@@ -15,15 +15,16 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from daram.errors import InvalidInput, MissingExtra, NotFound
+from daram.adapters.versions import require
+from daram.errors import InvalidInput, NotFound
 
-try:
-    from langchain_core.chat_history import BaseChatMessageHistory
-    from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
-except ImportError as error:
-    raise MissingExtra("the LangChain adapter", "langchain") from error
+require("the adapter for LangChain", "langchain_core", "langchain-core", "langchain", oldest="1.4", below="2")
+
+from langchain_core.chat_history import BaseChatMessageHistory
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from daram import sync
+from daram.adapters.appending import append_all
 from daram.llm.langchain_messages import from_message, to_message
 from daram.memory import DEFAULT_URL
 from daram.model import Message
@@ -32,7 +33,6 @@ from daram.text.tokens import TokenCounter
 
 __all__ = ["DaramChatMessageHistory"]
 
-_BATCH: Final = 100
 _PAGE: Final = 200
 
 _opened: dict[tuple[int, str], sync.Memory] = {}
@@ -91,8 +91,7 @@ class DaramChatMessageHistory(BaseChatMessageHistory):
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Add messages behind what is there; a conversation that is not there is made."""
         made = [to_message(message, exact=True) for message in messages]
-        for start in range(0, len(made), _BATCH):
-            await self._store.append(self.owner, self.session_id, made[start : start + _BATCH], create=True)
+        await append_all(self._store, self.owner, self.session_id, made)
 
     def clear(self) -> None:
         """``aclear``, synchronously."""

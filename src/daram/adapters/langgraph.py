@@ -16,24 +16,32 @@ import copy
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from daram.errors import ConfigError, InvalidInput, MissingExtra, Unsupported
+from daram.adapters.versions import require
+from daram.errors import ConfigError, InvalidInput, Unsupported
 
-try:
-    from langchain_core.runnables import ConfigurableFieldSpec
-    from langgraph.checkpoint.base import (
-        BaseCheckpointSaver,
-        ChannelVersions,
-        Checkpoint,
-        CheckpointMetadata,
-        CheckpointTuple,
-        DeltaChannelHistory,
-        get_checkpoint_id,
-        get_serializable_checkpoint_metadata,
-    )
-    from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
-    from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-except ImportError as error:
-    raise MissingExtra("the LangGraph adapter", "langgraph") from error
+require("the adapter for LangGraph", "langgraph", "langgraph", "langgraph", oldest="1.2", below="2")
+require(
+    "the adapter for LangGraph",
+    "langgraph.checkpoint.base",
+    "langgraph-checkpoint",
+    "langgraph",
+    oldest="4.3",
+    below="5",
+)
+
+from langchain_core.runnables import ConfigurableFieldSpec
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    get_checkpoint_id,
+    get_serializable_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from daram import sync
 from daram.adapters.langgraph_care import Care, merged

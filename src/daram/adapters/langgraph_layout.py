@@ -61,6 +61,13 @@ def checkpoint_key(thread: str, ns: str, id: str) -> str:
     return f"{space_key(thread, ns)}/{newest_first(id)}"
 
 
+def _deflate(data: bytes) -> bytes:
+    # A window no wider than the data: zlib's usual 256 kB of tables take fifteen times as long to set up.
+    bits = min(15, max(10, len(data).bit_length()))
+    deflater = zlib.compressobj(1, zlib.DEFLATED, bits, 8 if bits == 15 else 4)
+    return deflater.compress(data) + deflater.flush()
+
+
 def version_key(version: object) -> str:
     """The version of a channel as a part of a key; ``1`` and ``"1"`` are two."""
     return digest(f"{type(version).__name__}:{version}", 10)
@@ -88,7 +95,7 @@ class Side:
         """Store; of what is cut the parts come first, so that it is there as a whole or not at all."""
         kind = _WHOLE
         if len(data) >= _PACK_FROM:
-            packed = zlib.compress(data, 1)
+            packed = _deflate(data)
             if len(packed) < len(data):
                 kind, data = _PACKED, packed
         if len(data) <= _PART_BYTES:

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from langchain_core import messages as lc
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from pydantic import BaseModel
 
 from daram.ids import etag
 
@@ -47,6 +48,11 @@ _CLASSES: Final[dict[str, type[lc.BaseMessage]]] = {
     )
 }
 _KNOWN: Final = {cls: type_ for type_, cls in _CLASSES.items()}
+# The four slots of every pydantic model.
+_put_fields, _put_extra, _put_names, _put_private = (
+    vars(BaseModel)[slot].__set__
+    for slot in ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
+)
 
 
 class Segment(NamedTuple):
@@ -124,21 +130,20 @@ def pack(items: Sequence[lc.BaseMessage], serde: SerializerProtocol) -> bytes:
 def unpack(data: bytes, serde: SerializerProtocol) -> list[Any]:
     """The messages; of a class that the serializer does not allow what it gives instead (its fields)."""
     found: list[Any] = []
-    put = object.__setattr__
+    new = object.__new__
     for item in serde.loads_typed(("msgpack", data)):
-        extra = None
+        extra: dict[str, Any] = {}
         if isinstance(item, list):
             if len(item) == 1:
                 found.append(item[0])
                 continue
             item, extra = item
-        cls = _CLASSES[item["type"]]
-        # What validation made is put back as it was; to validate it again costs eight times as much.
-        message = cls.__new__(cls)
-        put(message, "__dict__", item)
-        put(message, "__pydantic_extra__", extra if extra is not None else {})
-        put(message, "__pydantic_fields_set__", set(item))
-        put(message, "__pydantic_private__", None)
+        # What validation made is put back as it was; to validate it again costs ten times as much.
+        message = new(_CLASSES[item["type"]])
+        _put_fields(message, item)
+        _put_extra(message, extra)
+        _put_names(message, set(item))
+        _put_private(message, None)
         found.append(message)
     return found
 

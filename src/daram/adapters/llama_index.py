@@ -11,16 +11,19 @@ import json
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-from daram.errors import InvalidInput, MissingExtra, NotFound
+from daram.adapters.versions import require
+from daram.errors import InvalidInput, NotFound
 
-try:
-    from llama_index.core.bridge.pydantic import PrivateAttr
-    from llama_index.core.llms import ChatMessage
-    from llama_index.core.storage.chat_store.base import BaseChatStore
-except ImportError as error:
-    raise MissingExtra("the adapter for LlamaIndex", "llama-index") from error
+require(
+    "the adapter for LlamaIndex", "llama_index.core", "llama-index-core", "llama-index", oldest="0.14.8", below="0.15"
+)
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.llms import ChatMessage
+from llama_index.core.storage.chat_store.base import BaseChatStore
 
 from daram import sync
+from daram.adapters.appending import append_all
 from daram.model import Message, Part, Role
 from daram.store.base import Store
 
@@ -31,7 +34,6 @@ R = TypeVar("R")
 EXACT: Final = "llama_index"
 """The type of the part that holds a message as LlamaIndex has it."""
 
-_BATCH: Final = 100
 _PAGE: Final = 200
 _ROLES: Final[dict[str, Role]] = {
     "user": "user",
@@ -79,11 +81,11 @@ class DaramChatStore(BaseChatStore):
         """Replace what the conversation says. Two steps: who reads in between finds it empty."""
         made = [_to_message(message) for message in messages]
         await self._clear(key)
-        await self._append(key, made)
+        await append_all(self._store, self._owner, key, made)
 
     async def async_add_message(self, key: str, message: ChatMessage) -> None:
         """Add a message behind what is there."""
-        await self._append(key, [_to_message(message)])
+        await append_all(self._store, self._owner, key, [_to_message(message)])
 
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
         """Delete the conversation's messages and return them; None where there are none."""
@@ -160,10 +162,6 @@ class DaramChatStore(BaseChatStore):
             if cursor is None:
                 break
         return found[::-1]
-
-    async def _append(self, key: str, messages: list[Message]) -> None:
-        for start in range(0, len(messages), _BATCH):
-            await self._store.append(self._owner, key, messages[start : start + _BATCH], create=True)
 
     async def _drop(self, key: str, message: Message) -> ChatMessage | None:
         try:

@@ -8,20 +8,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from daram.errors import InvalidInput, MissingExtra, NotFound, OutcomeUnknown
+from daram.adapters.versions import require
+from daram.errors import InvalidInput, NotFound
 
-try:
-    from agents.memory import SessionSettings
-    from agents.memory.session import SessionABC
-except ImportError as error:
-    raise MissingExtra("the adapter for the OpenAI Agents SDK", "agents") from error
+require("the adapter for the OpenAI Agents SDK", "agents", "openai-agents", "agents", oldest="0.20", below="1")
+
+from agents.memory import SessionSettings
+from agents.memory.session import SessionABC
 
 from daram import sync
+from daram.adapters.appending import append_all, outcome
 from daram.ids import message_id
 from daram.model import Message, Part, Role
 from daram.store.base import Store
@@ -31,13 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DaramSession"]
 
-R = TypeVar("R")
 Item = dict[str, Any]
 
 EXACT: Final = "openai_item"
 """The type of the part that holds an item as the SDK gave it."""
 
-_BATCH: Final = 100
 _PAGE: Final = 200
 _OUTPUT: Final = "_output"
 _ROLES: Final[dict[str, Role]] = {
@@ -88,16 +86,15 @@ class DaramSession(SessionABC):
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Add items behind what is there."""
         messages = [_to_message(cast("Item", item)) for item in items]
-        if messages:
-            await _outcome(self._append(messages))
+        await append_all(self._store, self._owner, self.session_id, messages)
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the last item and return it; None where there is none. Two callers never get the same one."""
-        return cast("TResponseInputItem | None", await _outcome(self._pop()))
+        return cast("TResponseInputItem | None", await outcome(self._pop()))
 
     async def clear_session(self) -> None:
         """Remove all items; the conversation goes on, empty."""
-        await _outcome(self._clear())
+        await outcome(self._clear())
 
     async def _read(self, limit: int | None) -> tuple[list[Item], bool]:
         """The items, and in front of them one more where there are more (then True)."""
@@ -119,18 +116,6 @@ class DaramSession(SessionABC):
             return found[len(found) - limit - 1 :], True
         return found, False
 
-    async def _append(self, messages: Sequence[Message]) -> None:
-        for start in range(0, len(messages), _BATCH):
-            batch = messages[start : start + _BATCH]
-            for last in (False, False, True):
-                try:
-                    await self._store.append(self._owner, self.session_id, batch, create=True)
-                    break
-                except OutcomeUnknown:
-                    if last:
-                        raise
-                    # The same ids once more: stored already, it changes nothing.
-
     async def _pop(self) -> Item | None:
         while True:
             try:
@@ -147,7 +132,8 @@ class DaramSession(SessionABC):
                 continue
             items = _items(tail[-1])
             if len(items) > 1:  # of another door, whose messages may say several things
-                await self._append([_to_message(item) for item in items[:-1]])
+                said = [_to_message(item) for item in items[:-1]]
+                await append_all(self._store, self._owner, self.session_id, said)
             if items:
                 return items[-1]
 
@@ -157,22 +143,6 @@ class DaramSession(SessionABC):
         except NotFound:
             return
         await self._store.create(self._owner, id=self.session_id)
-
-
-async def _outcome(work: Coroutine[Any, Any, R]) -> R:
-    """Wait for what a write came to, although the caller is cancelled: a run must know what the session holds."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen: the cancellation is what the caller asked for
-        raise cancelled
-    return task.result()
 
 
 def _to_message(item: Item) -> Message:

@@ -320,7 +320,7 @@ class Settings:
     metrics: str = _setting(
         "DARAM_METRICS",
         matching(r"local|open|off", "`local`, `open`, `off`"),
-        "Who may read `/metrics`: this machine, everybody who reaches the service, nobody.",
+        "Who may read `/metrics`: this machine and keys with the scope `admin`, everybody who reaches it, nobody.",
         default="local",
     )
     log: str = _setting(

@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -73,8 +74,9 @@ class Browser:
             self.complaints.append(text)
 
     def forgive(self, status: int) -> None:
-        """That the server said so was expected, and the browser's console says it too."""
-        self.complaints[:] = [text for text in self.complaints if f"status of {status}" not in text]
+        """That the server said so was expected; the browser's console says it too, and so may Chainlit's own code."""
+        told = (f"status of {status}", f": {HTTPStatus(status).phrase}\n")
+        self.complaints[:] = [text for text in self.complaints if not any(words in text for words in told)]
 
     def strangers(self) -> list[str]:
         """What the page asked of other machines."""

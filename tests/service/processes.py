@@ -16,6 +16,8 @@ import httpx
 from tests.faults.children import environment
 from tests.service.people import Person, person, service_settings
 
+from daram.config import open_memory
+from daram.memory import Memory
 from daram.testing.model_server import ScriptedModelServer
 
 _CHILD = Path(__file__).with_name("service_child.py")
@@ -37,10 +39,11 @@ class Server:
 class House:
     """Processes of the service on one store, with one model."""
 
-    def __init__(self, variables: dict[str, str], who: Person, model: ScriptedModelServer) -> None:
+    def __init__(self, variables: dict[str, str], who: Person, model: ScriptedModelServer, memory: Memory) -> None:
         self.variables = variables
         self.person = who
         self.model = model
+        self.memory = memory  # the store as this process sees it, which is none of the servers
         self.servers: list[Server] = []
         self.client = httpx.AsyncClient(headers=who.headers, timeout=httpx.Timeout(120.0))
 
@@ -72,6 +75,10 @@ class House:
         page = await self.get(server, f"/conversations/{conversation}/items?order=asc&limit=100")
         return [(item["role"], item["content"][0]["text"]) for item in page["data"]]
 
+    async def kept(self, conversation: str) -> str:
+        """What the store holds of the answer that is being made."""
+        return "".join([answer.text for answer in await self.memory.answers(self.person.owner, conversation)])
+
     async def events(
         self, method: str, url: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
@@ -94,8 +101,9 @@ class House:
 
 @contextlib.asynccontextmanager
 async def opened(data: Path, **variables: str) -> AsyncIterator[House]:
-    async with ScriptedModelServer() as model:
-        settings = await asyncio.to_thread(service_settings, data)
+    settings = await asyncio.to_thread(service_settings, data)
+    where = dataclasses.replace(settings, store=variables.get("DARAM_STORE", settings.store))
+    async with ScriptedModelServer() as model, await open_memory(where) as memory:
         house = House(
             {
                 "DARAM_DATA": str(data),
@@ -108,6 +116,7 @@ async def opened(data: Path, **variables: str) -> AsyncIterator[House]:
             },
             await person(),
             model,
+            memory,
         )
         try:
             yield house

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
 from typing import Any
@@ -350,6 +351,30 @@ def test_a_link_does_not_log_out_but_the_button_does(someone: Person) -> None:
     assert not browser.is_in()
     browser.client.cookies[session_cookie()] = session
     assert not browser.is_in()  # it is gone from the server, too
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({}, True),
+        ({"host": "localhost"}, True),
+        ({"host": "::1"}, True),
+        ({"host": "0.0.0.0"}, False),
+        ({"public_url": "https://chat.example.org"}, False),
+        ({"allowed_hosts": ("chat.example.org",)}, False),
+    ],
+)
+def test_this_machines_user_is_told_of_the_link_in_the_terminal(
+    given: dict[str, Any], shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from daram.service.accounts import views
+
+    settings = dataclasses.replace(views.configured(), **{"host": "127.0.0.1", **given})
+    monkeypatch.setattr(views, "configured", lambda: settings)
+    english, korean = (text(Browser(language).get("/login")) for language in ("en", "ko"))
+    assert ("The terminal in which Daram was started shows a link" in english) == shown
+    assert ("Daram을 시작한 터미널에" in korean) == shown
+    assert ("<code>daram user link local</code>" in english) == shown
 
 
 # --- link -----------------------------------------------------------------------------------------------------------

@@ -275,12 +275,24 @@ async def test_users_are_added_and_names_brought_to_their_one_form(memory: daram
 
 
 async def test_who_is_deleted_is_gone_from_the_store_too(memory: daram.Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    from daram.service.accounts.auth import in_accounts
+    from daram.service.accounts.keys import find_key
     from daram.service.accounts.models import User
 
     first, second, third = await person(), await person(), await person()
     for each in (first, second, third):
         conversation = await memory.create(each.owner)
         await memory.append(each.owner, conversation.id, [daram.user("acorn")])
+    keys = {each.owner: each.key for each in (first, second, third)}
+    delete = type(memory).delete_owner
+    stopped: list[str] = []
+
+    async def watched(self: daram.Memory, owner: str) -> int:
+        if await in_accounts(find_key, keys[owner]) is None:  # by another connection: it is committed
+            stopped.append(owner)
+        return await delete(self, owner)
+
+    monkeypatch.setattr(type(memory), "delete_owner", watched)
     desk = Desk()
     await desk.log_in(await administrator())
     house = "/admin/accounts/user/"
@@ -291,6 +303,7 @@ async def test_who_is_deleted_is_gone_from_the_store_too(memory: daram.Memory, m
     page = await desk.post(house, house, **chosen)
     assert page.status_code == 200 and "All conversations of the user are deleted" in page.text
     assert (await desk.post(house, house, **chosen, post="yes")).status_code == 302
+    assert stopped == [first.owner, second.owner], "what is written while the store is at it would be found by nobody"
     for each in (first, second):
         assert not await User.objects.filter(pk=each.user.pk).aexists()
         assert not (await memory.list(each.owner)).items
@@ -303,7 +316,7 @@ async def test_who_is_deleted_is_gone_from_the_store_too(memory: daram.Memory, m
     ask = f"{house}{third.user.pk}/delete/"
     answer = await desk.post(ask, ask, post="yes")
     assert answer.status_code == 503 and "the server is down" in answer.text
-    assert await User.objects.filter(pk=third.user.pk).aexists()
+    assert await User.objects.filter(pk=third.user.pk, is_active=False).aexists()
     assert len((await memory.list(third.owner)).items) == 1
 
 

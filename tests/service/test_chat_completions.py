@@ -142,6 +142,8 @@ async def test_who_leaves_stops_the_model(home: House, client: AsyncOpenAI) -> N
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0].content[0].type"),
         ({"messages": HELLO, "n": 2}, "n"),
+        ({"messages": HELLO, "logprobs": True}, "logprobs"),
+        ({"messages": HELLO, "logprobs": False, "top_logprobs": 2}, "top_logprobs"),
         ({"messages": HELLO, "surprise": 1}, "surprise"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
@@ -339,6 +340,85 @@ def test_an_edit_is_a_branch(web: httpx.Client) -> None:
     assert web.post(f"{path}/items", json={"items": said("x"), "beside": "msg_x"}).status_code == 404
 
 
+def test_many_branches_are_paged_and_cost_few_reads(
+    service: Live, somebody: Person, web: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = web.post("/conversations", json={"items": [*said("one"), *said("0", role="assistant")]}).json()
+    path = f"/conversations/{made['id']}"
+    first = web.get(f"{path}/items").json()["data"][0]["id"]
+    for number in range(1, 30):
+        assert web.post(f"{path}/items", json={"items": said(str(number)), "beside": first}).status_code == 200
+    used = web.get(f"{path}/items/{first}/branches", params={"limit": 100}).json()["data"][12]["id"]
+    web.post(f"{path}/items/{used}/use")
+    web.post(f"{path}/items", json={"items": said("behind it")})
+
+    reads: list[str] = []
+
+    def counted(name: str, call: Any) -> Any:
+        def read(*args: Any, **kwargs: Any) -> Any:
+            reads.append(name)
+            return call(*args, **kwargs)
+
+        return read
+
+    for name in ("message", "messages", "branches", "get", "tail"):
+        monkeypatch.setattr(daram.Memory, name, counted(name, getattr(daram.Memory, name)))
+    found: list[Any] = []
+    more: dict[str, str] = {}
+    while True:
+        reads.clear()
+        page = web.get(f"{path}/items/{first}/branches", params=more).json()
+        assert len(reads) < 6
+        assert len(page["data"]) <= 20
+        found += page["data"]
+        if not page["has_more"]:
+            break
+        more = {"after": page["last_id"]}
+    assert [one["items"][0]["content"][0]["text"] for one in found] == [str(number) for number in range(30)]
+    assert [one["id"] for one in found if one["in_use"]] == [used]
+    assert web.get(f"{path}/items/{first}/branches", params={"after": "msg_x"}).status_code == 404
+
+
+def test_the_export_is_read_while_it_is_sent(
+    service: Live, somebody: Person, web: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = service.call(service.memory.create(somebody.owner)).id
+    for _ in range(3):
+        texts = [daram.user(f"{number} " + "acorn " * 200) for number in range(80)]
+        service.call(service.memory.append(somebody.owner, made, texts))
+    arrived = threading.Event()
+    waited: list[bool] = []
+    log = daram.Memory.log
+
+    async def held_back(self: daram.Memory, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["after"]:  # a later page is there only when some of the first one has arrived
+            waited.append(await asyncio.to_thread(arrived.wait, 60))
+        return await log(self, *args, **kwargs)
+
+    monkeypatch.setattr(daram.Memory, "log", held_back)
+    with web.stream("GET", f"/conversations/{made}/export") as answer:
+        whole = b""
+        for chunk in answer.iter_bytes():
+            arrived.set()
+            whole += chunk
+    assert waited == [True, True]
+    found = [json.loads(line) for line in whole.splitlines()]
+    assert [line["type"] for line in found] == ["header", "conversation", *["message"] * 240, "end"]
+
+
+def test_an_export_that_fails_on_its_way_is_cut(
+    service: Live, somebody: Person, web: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = web.post("/conversations", json={"items": said("one")}).json()["id"]
+
+    async def down(*args: Any, **kwargs: Any) -> Any:
+        raise daram.StoreUnavailable("the server is down")
+
+    monkeypatch.setattr(daram.Memory, "log", down)
+    with pytest.raises(httpx.RemoteProtocolError):
+        web.get(f"/conversations/{made}/export")
+
+
 def test_the_export_can_be_read(service: Live, web: httpx.Client) -> None:
     made = web.post("/conversations", json={"title": "Nuts", "items": said("하나", "two")}).json()["id"]
     answer = web.get(f"/conversations/{made}/export")
@@ -356,8 +436,8 @@ def test_the_search_finds_words(web: httpx.Client) -> None:
     assert (found["conversation_id"], found["title"]) == (one, "Nuts")
     assert found["items"][0]["content"][0]["text"] == "다람쥐가 도토리를 숨긴다"
     assert web.get(f"/conversations/{one}/items/{found['id']}").json() == found["items"][0]
-    for empty in ({"q": "도토리", "conversation": "conv_x"}, {"q": "elephant"}):
-        assert web.get("/conversations/search", params=empty).json()["data"] == []
+    assert web.get("/conversations/search", params={"q": "elephant"}).json()["data"] == []
+    assert web.get("/conversations/search", params={"q": "도토리", "conversation": "conv_x"}).status_code == 404
     assert web.get("/conversations/search").status_code == 400
 
 

@@ -13,7 +13,7 @@ import daram
 from daram import ROOT, Memory, Message, Part
 from daram.errors import NotFound
 from daram.service.openai_api.items import items_of
-from daram.service.openai_api.pages import Order, find_item, is_in_use, page_of_conversations, page_of_items
+from daram.service.openai_api.pages import Order, find_item, in_use, page_of_conversations, page_of_items
 from daram.testing.servers import RedisServer
 
 OWNER, ID = "ann", "conv_1"
@@ -92,7 +92,7 @@ async def test_which_branch_is_in_use(memory: Memory) -> None:
         return {
             id
             for id in ("q0", "a3", "q4", "a4", "e4")
-            if await is_in_use(memory, OWNER, ID, await memory.message(OWNER, ID, id))
+            if await in_use(memory, OWNER, ID, await memory.branches(OWNER, ID, id)) == id
         }
 
     assert await used() == {"q0", "a3", "e4"}

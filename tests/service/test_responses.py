@@ -23,6 +23,7 @@ from daram.testing.model_replies import Reply, call, failure
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ADD = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}, "strict": False}
+DEEP: dict[str, Any] = {"a": {"b" * 100: {"c" * 100: json.loads("[" * 150 + "]" * 150)}}}
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +292,7 @@ async def test_a_model_that_fails(home: House, client: AsyncOpenAI) -> None:
 
 async def test_the_sdk_tries_again(home: House) -> None:
     """Its second try of a turn that failed is the same turn: the message is stored once."""
-    home.model.script(failure(401), "Here I am.")
+    home.model.script(failure(429), failure(429), failure(429), "Here I am.")  # more than the model's client tries
     async with home.client(max_retries=2) as client:
         conversation = await client.conversations.create()
         home.model.script()
@@ -348,6 +349,31 @@ async def test_an_idempotency_key(home: House, client: AsyncOpenAI) -> None:
     ]
     assert streams[0] == streams[1]
     assert len(home.model.requests) == 2
+
+
+async def test_the_input_is_found_in_one_read(
+    home: House, client: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await client.responses.create(input="in front")
+    said: Any = [{"role": "user", "content": f"{number}"} for number in range(60)]
+    second = await client.responses.create(input=said, previous_response_id=first.id)
+    reads: list[str] = []
+    message = type(home.memory).message
+
+    async def counted(self: Any, *args: Any) -> Any:
+        reads.append(args[-1])
+        return await message(self, *args)
+
+    monkeypatch.setattr(type(home.memory), "message", counted)
+    listed: Any = (await client.responses.input_items.list(second.id, limit=100, order="asc")).data
+    assert [item.content[0].text for item in listed] == [str(number) for number in range(60)]
+    assert len(reads) < 5
+    # What stands in front of one that was deleted is no more told apart from what was said before.
+    place = place_of(second.id)
+    assert place is not None
+    await home.memory.delete_message(home.owner, place.conversation, listed[30].id)
+    listed = (await client.responses.input_items.list(second.id, limit=100, order="asc")).data
+    assert [item.content[0].text for item in listed] == [str(number) for number in range(31, 60)]
 
 
 async def test_delete(home: House, client: AsyncOpenAI) -> None:
@@ -416,6 +442,59 @@ async def test_what_is_not_stored_is_asked_as_what_is(home: House, client: Async
     stateless, stored = (request["messages"] for request in home.model.requests[-2:])
     assert stateless == stored
     assert {message["role"] for message in stored} == {"system", "user"}
+
+
+async def test_what_is_not_stored_is_fitted_as_what_is(tmp_path: Path) -> None:
+    """The oldest messages are left out, and the server's own rules hold, unless the request has others."""
+    async with house(tmp_path, context_tokens=3000, system="Speak like a newt.") as home, home.client() as client:
+        last = await client.responses.create(input="A newt is called Tim.")
+        for _ in range(3):
+            last = await client.responses.create(input="word " * 800, previous_response_id=last.id)
+        home.model.requests.clear()
+        for more in ({"store": False}, {"store": True}):
+            body: Any = {"input": "Who?", "previous_response_id": last.id, **more}
+            await client.responses.create(**body)
+            await client.responses.create(**body, instructions="Be short.")
+        stateless, other, stored, other_stored = (request["messages"] for request in home.model.requests)
+        assert (stateless, other) == (stored, other_stored)
+        assert stored[0]["content"].startswith("Speak like a newt.")
+        assert other[0]["content"].startswith("Be short.")
+        assert len(stored) < 9, "what does not fit is left out"
+        # Of a whole history that comes with the request as well; a question that is too long by itself is refused.
+        history: Any = [{"role": "user", "content": f"{i} " + "word " * 800} for i in range(9)]
+        await client.responses.create(input=[*history, {"role": "user", "content": "Who?"}], store=False)
+        told = home.model.requests[-1]["messages"]
+        assert told[-1]["content"] == "Who?"
+        assert 2 < len(told) < 9
+        assert told[-2]["content"].startswith("8 ")
+        asked = len(home.model.requests)
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.responses.create(input="word " * 9000, store=False)
+        assert caught.value.code == "context_length_exceeded"
+        assert len(home.model.requests) == asked
+        counted = await client.responses.input_tokens.count(input="word " * 9000)
+        assert counted.input_tokens > 3000, "counting is there to tell that it is too long"
+
+
+async def test_a_whole_history_comes_with_a_request_that_is_not_stored(home: House, client: AsyncOpenAI) -> None:
+    history: Any = [
+        {"role": role, "content": f"{number} {role}"} for number in range(100) for role in ("user", "assistant")
+    ]
+    question: Any = [*history, {"role": "user", "content": "And now?"}]
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.responses.create(input=question)
+    assert caught.value.param == "input"
+    response = await client.responses.create(input=question, store=False)
+    assert response.status == "completed"
+    told = [message["content"] for message in home.model.requests[-1]["messages"]]
+    assert told[-201:] == [*(f"{i} {role}" for i in range(100) for role in ("user", "assistant")), "And now?"]
+    counted = await client.responses.input_tokens.count(input=question)
+    assert counted.input_tokens > 400
+    home.model.script("Much was said.")
+    made = await client.responses.compact(model="scripted", input=question)
+    assert [item.type for item in made.output] == [*["message"] * 101, "compaction"]
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(input=history * 11, store=False)
 
 
 async def test_what_stands_on_another_branch_outlives_a_deletion(home: House, client: AsyncOpenAI) -> None:
@@ -489,6 +568,12 @@ async def test_whose_is_whose(home: House, client: AsyncOpenAI) -> None:
     [
         ({"input": "x", "conversation": "conv_1", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "x", "surprise": 1}, "surprise"),
+        ({"input": "x", "top_logprobs": 3}, "top_logprobs"),
+        ({"input": "x", "include": ["message.output_text.logprobs"]}, "include"),
+        ({"input": "x", "tools": [{**ADD, "parameters": DEEP}]}, "tools[0].parameters.a"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "3"}]}, "input"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "3"}], "store": False}, "input"),
+        ({"input": "x", "s" * 3000: 1}, "ssss"),
         ({"input": "x", "temperature": 3}, "temperature"),
         ({"input": "x", "tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": "x", "tool_choice": "required"}, "tool_choice"),
@@ -510,7 +595,9 @@ async def test_what_is_refused(home: House, body: dict[str, Any], param: str) ->
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error"
-    assert (error["param"] or "").startswith(param)
+    assert error["param"].startswith(param)
+    assert len(error["param"]) <= 200, "what the caller made up is told, but not at any length"
+    assert "message" not in error["param"] and len(error["message"]) <= 2000
     assert home.model.requests == []
 
 

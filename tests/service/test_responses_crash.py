@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
 from random import Random
+from typing import Any
 
 import pytest
 from tests.service.processes import House, text_of, until
 
-_WORDS = 3000
+_WORDS = 9000  # more than any test takes, however late its frames are
 ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
@@ -21,6 +23,24 @@ def answer() -> str:
     return " ".join(f"word{i}" for i in range(1, _WORDS + 1))
 
 
+async def until_kept(house: House, conversation: str, stream: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The frames of a stream until the store holds some of its words."""
+    seen = []
+    async for event in stream:
+        seen.append(event)
+        if await house.kept(conversation):
+            return seen
+    raise AssertionError("the answer came to its end without that the store had held any of it")
+
+
+async def some_of(
+    house: House, conversation: str, stream: AsyncIterator[dict[str, Any]], random: Random, number: int
+) -> list[dict[str, Any]]:
+    """The frames of a stream up to a random moment, each second time one at which some of it must be stored."""
+    seen = [] if number % 2 == 0 else await until_kept(house, conversation, stream)
+    return seen + await until(stream, random.choice((1, 2, 3, 5, random.randint(5, 300 if not seen else 100))))
+
+
 # --- one process ----------------------------------------------------------------------------------------------------
 
 
@@ -30,7 +50,8 @@ async def killed_alone(house: House, times: int, seed: int) -> None:
     for number in range(times):
         conversation = (await house.post(server, "/conversations"))["id"]
         stream = house.ask(server, conversation, question(number))
-        seen = await until(stream, random.choice((1, 2, 3, 5, random.randint(5, 300))))
+        seen = await some_of(house, conversation, stream, random, number)
+        kept = await house.kept(conversation)
         await server.kill()
         seen += [event async for event in stream]
         id = seen[0]["response"]["id"]
@@ -39,6 +60,8 @@ async def killed_alone(house: House, times: int, seed: int) -> None:
         assert response["status"] == "incomplete"
         text = "".join(item["content"][0]["text"] for item in response["output"])
         assert answer().startswith(text)
+        assert text.startswith(kept)  # what was durable before is there afterwards
+        assert kept or number % 2 == 0
         said = await house.said(server, conversation)
         assert said[0] == ("user", question(number))
         assert [role for role, _ in said] == ["user", "assistant"]
@@ -70,10 +93,11 @@ async def killed_of_two(house: House, times: int, seed: int) -> None:
     for number in range(times):
         conversation = (await house.post(maker, "/conversations"))["id"]
         stream = house.ask(maker, conversation, question(number))
-        seen = await until(stream, random.choice((1, 2, 3, 5, random.randint(5, 300))))
+        seen = await some_of(house, conversation, stream, random, number)
         id = seen[0]["response"]["id"]
         beside = house.resume(other, id)  # somebody who follows from the other process all the time
         heard = await until(beside, 1)
+        kept = await house.kept(conversation)
         await maker.kill()
         seen += [event async for event in stream]
         seen += [event async for event in house.resume(other, id, seen[-1]["sequence_number"])]
@@ -86,7 +110,9 @@ async def killed_of_two(house: House, times: int, seed: int) -> None:
         assert response == seen[-1]["response"]
         said = await house.said(other, conversation)
         assert said[0] == ("user", question(number))
-        assert said[1:] == ([("assistant", text_of(seen))] if text_of(seen) else [("assistant", "")])
+        assert said[1:] == [("assistant", text_of(seen))]
+        assert text_of(seen).startswith(kept)
+        assert kept or number % 2 == 0
         done = await house.post(other, "/responses", {"input": "[[say Here.]]", "conversation": conversation})
         assert done["status"] == "completed"
         maker, other = other, await house.start()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -86,11 +87,19 @@ def test_the_probes_answer_anybody_and_say_little(page: Page) -> None:
 async def test_figures_are_for_this_machine(page: Page, people: People) -> None:
     async with people.client("ann") as client:
         await client.get("/conversations/somebody-s-secret-name")
-    text = httpx.get(f"{page.url}/metrics", timeout=60, trust_env=False).text
-    assert 'daram_requests_total{method="GET",route="/v1/conversations/{}",status="404"}' in text
+    counted = 'daram_requests_total{method="GET",route="/v1/conversations/{}",status="404"}'
+    async with asyncio.timeout(60):  # it is counted when the answer has been sent
+        while counted not in (text := httpx.get(f"{page.url}/metrics", timeout=60, trust_env=False).text):
+            await asyncio.sleep(0.05)
     assert "somebody-s-secret-name" not in text
     proxied = httpx.get(f"{page.url}/metrics", headers={"x-forwarded-for": "10.0.0.9"}, timeout=60, trust_env=False)
     assert proxied.status_code == 404
+    page.run("user", "add", "boss", "--admin", "--password-stdin", stdin=PASSWORD + "\n")
+    scopes = {"admin": page.run("key", "create", "boss", "--scope", "admin"), "write": people.keys["ann"], "none": "x"}
+    for scope, key in scopes.items():
+        headers = {"x-forwarded-for": "10.0.0.9", "authorization": f"Bearer {key}"}
+        proxied = httpx.get(f"{page.url}/metrics", headers=headers, timeout=60, trust_env=False)
+        assert proxied.status_code == (200 if scope == "admin" else 404), scope
 
 
 def test_paths_are_counted_by_our_own_words_only() -> None:
@@ -277,8 +286,15 @@ async def test_a_request_is_logged_with_its_id_and_no_secret(page: Page, people:
         strange = await client.get("/models", headers={"x-request-id": 'a"b\\n{}' * 40})
         assert re.fullmatch(r"req_[\w-]+", strange.headers["x-request-id"])
     assert page.cookies  # the link was used
-    lines = [json.loads(line) for line in page.stderr().splitlines() if line.startswith("{")]
-    (line,) = [line for line in lines if line.get("request_id") == "my-own.id_1" and "status" in line]
+
+    def told() -> tuple[list[Any], list[Any]]:
+        lines = [json.loads(line) for line in page.stderr().splitlines(keepends=True) if line.endswith("}\n")]
+        return lines, [line for line in lines if line.get("request_id") == "my-own.id_1" and "status" in line]
+
+    async with asyncio.timeout(60):  # it is written when the answer has been sent
+        while not told()[1]:
+            await asyncio.sleep(0.05)
+    lines, (line,) = told()
     assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/responses", 200)
     assert line["user"] > 0
     secrets += [value for name in ("ann", "cho") for value in people.cookies(name).values()]

@@ -13,6 +13,8 @@ import pytest
 from tests.service.people import service_settings
 from tests.service.processes import House, Server, until
 
+from daram.testing.model_replies import failure
+
 
 def tried(count: int) -> dict[str, str]:
     """How the SDK counts."""
@@ -101,6 +103,55 @@ async def test_an_answer_that_was_ready_when_nobody_waited_any_more(alone: House
     assert [len(said) for said in await stored(alone, one)] == [2, 2]
 
 
+async def test_the_same_words_as_a_turn_that_nobody_waited_for(alone: House) -> None:
+    """What is left of that one must not stand in for the request that is sent once more."""
+    server = await alone.start()
+    conversation = (await alone.post(server, "/conversations"))["id"]
+    body = {"input": "[[tokens 30]] [[delay 0.02]]", "conversation": conversation, "stream": True}
+    ids = []
+    for _ in range(2):
+        stream = alone.events("POST", f"{server.url}/responses", body, tried(0))
+        ids.append((await until(stream, 1))[0]["response"]["id"])
+        await stream.aclose()
+        ended = [event async for event in alone.resume(server, ids[-1])][-1]
+        assert ended["response"]["status"] == "completed"
+    [again] = await until(alone.events("POST", f"{server.url}/responses", body, tried(1)), 1)
+    assert again["response"]["id"] == ids[1]
+    assert len(await alone.said(server, conversation)) == 4
+
+
+@pytest.mark.parametrize("path", ["/responses", "/chat/completions"])
+async def test_the_same_words_again_after_another_turn(alone: House, path: str) -> None:
+    """Somebody left a turn, said something else, then the old words: of those the first try was refused on its way."""
+    server = await alone.start()
+    conversation = (await alone.post(server, "/conversations"))["id"]
+
+    def body(words: str) -> dict[str, Any]:
+        if path == "/responses":
+            return {"conversation": conversation, "input": words}
+        return {"messages": [{"role": "user", "content": words}], "metadata": {"conversation": conversation}}
+
+    words = "[[tokens 30]] [[delay 0.02]] Go on."
+    await leave(alone, server, path, body(words))
+    await ask(alone, server, body("In between."), 0, path)
+    await ask(alone, server, body(words), 1, path)
+    said = [text for role, text in await alone.said(server, conversation) if role == "user"]
+    assert said == [words, "In between.", words]
+
+
+async def test_what_was_refused_for_good_is_over(alone: House) -> None:
+    """The same words after another turn, of which the first try never arrived, are not that old turn."""
+    server = await alone.start()
+    body = {"input": "go on", "conversation": (await alone.post(server, "/conversations"))["id"]}
+    alone.model.script(failure(401))
+    refused = await alone.client.post(server.url + "/responses", json=body, headers=tried(0))
+    assert (refused.status_code, refused.headers["x-should-retry"]) == (502, "false")
+    await ask(alone, server, {**body, "input": "between"}, 0)
+    await ask(alone, server, body, 1)
+    said = [text for role, text in await alone.said(server, body["conversation"]) if role == "user"]
+    assert said[-2:] == ["between", "go on"]
+
+
 async def test_what_is_left_of_a_try_tells_nothing(alone: House) -> None:
     """Neither the words nor a digest that one could compare with a guess; nothing at all once it was delivered."""
     from hashlib import sha256
@@ -132,6 +183,21 @@ async def test_a_completion_that_is_a_turn(alone: House) -> None:
     done = await ask(alone, server, body, 1, "/chat/completions")
     assert done["choices"][0]["message"]["content"] == text
     assert len(await alone.said(server, conversation)) == 2
+
+
+async def test_a_second_try_is_joined_where_there_is_no_room_for_more(alone: House) -> None:
+    alone.variables["DARAM_STREAM_LIMIT"] = "2"
+    server = await alone.start()
+    conversation = (await alone.post(server, "/conversations"))["id"]
+    await alone.post(server, "/responses", {"input": "[[tokens 9000]] [[delay 0.05]]", "background": True})
+    messages = [{"role": "user", "content": "[[tokens 9000]] [[delay 0.05]]"}]
+    body = {"messages": messages, "metadata": {"conversation": conversation}, "stream": True}
+    ids = []
+    for count in range(2):
+        stream = alone.events("POST", f"{server.url}/chat/completions", body, tried(count))
+        ids.append((await until(stream, 1))[0]["id"])
+        await stream.aclose()
+    assert ids[0] == ids[1]
 
 
 async def test_what_was_read_ahead_has_not_arrived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,26 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import msgspec
 
 from daram.chat.clean import TextStream, clean_name, clean_parts, clean_usage
+from daram.chat.ending import End, store_end
 from daram.chat.events import Event, EventLog, EventType, terminal_type
 from daram.chat.prompt import Prompter
 from daram.chat.verdict import verdict
-from daram.errors import (
-    Conflict,
-    ContextOverflow,
-    DaramError,
-    InvalidInput,
-    LeaseLost,
-    ModelError,
-    NotFound,
-    OutcomeUnknown,
-)
+from daram.errors import Conflict, ContextOverflow, DaramError, LeaseLost, ModelError, NotFound
 from daram.llm.base import ChatModel, Delta, Finish, Options
 from daram.model import Answer, Message, Part, Status
 from daram.store.base import Store
@@ -371,47 +362,28 @@ class Generation:
         return verdict(self._model, self._failure, self._finish, cut=self._cleaner.full, said=said)
 
     async def _store(self, status: Status, metadata: dict[str, str]) -> Message:
-        """Finish the turn, again and again while the lease lasts: until then nobody else may close it."""
+        """Finish the turn while the lease lasts: until then nobody else may close it."""
         setup = self._setup
         text = self._text()
         parts, whole = clean_parts(self._parts, self._room - len(text.encode()))
         if not whole and status == "complete":
             status, metadata = "incomplete", {"finish": "length"}
-        usage, tokens = self._usage, await self._tokens(text)
+        end = End(
+            text=text,
+            status=status,
+            parts=parts,
+            model=self._model,
+            usage=self._usage,
+            metadata=metadata,
+            tokens=await self._tokens(text),
+        )
         deadline = self._renewed + setup.lease
-        pause = 0.05
-        while True:
-            give_up = deadline if self._give_up is None else min(deadline, self._give_up)
-            try:
-                async with asyncio.timeout_at(give_up):
-                    done = await setup.memory.finish_turn(
-                        self.owner,
-                        self.conversation,
-                        self.id,
-                        self._token,
-                        text=text,
-                        status=status,
-                        parts=parts,
-                        model=self._model,
-                        tokens=tokens,
-                        usage=usage,
-                        metadata=metadata,
-                    )
-                return done.messages[0]
-            except InvalidInput as error:  # a store with limits of its own: what it took before it will take again
-                if not parts and text == self._stored:
-                    raise
-                log.exception("the store refused answer %s; what it holds of it is kept", self.id)
-                text, parts, usage, tokens = self._stored, (), None, None
-                status, metadata = "failed", {"error": error.code}
-            except TimeoutError:
-                raise OutcomeUnknown("the store did not answer for as long as the answer's lease lasted") from None
-            except DaramError as error:
-                if not error.retryable or self._clock() + pause > give_up:
-                    raise
-                log.warning("answer %s is not stored yet, trying again: %s", self.id, error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # jitter, not a secret
-                pause = min(pause * 2, 2.0)
+
+        def give_up() -> float:
+            return deadline if self._give_up is None else min(deadline, self._give_up)
+
+        place = (self.owner, self.conversation, self.id, self._token)
+        return await store_end(setup.memory, place, end, stored=self._stored, give_up=give_up)
 
     async def _tokens(self, text: str) -> int | None:
         if self._usage and "output_tokens" in self._usage:

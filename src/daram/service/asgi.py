@@ -133,11 +133,14 @@ class Service:
         if path in _PROBES:
             return await probes.healthz() if path == "/healthz" else await probes.readyz(tell=_is_here(scope))
         if path == "/metrics":
-            return self._figures(scope)
+            return await self._figures(scope, request.headers.get("authorization", ""))
         return RedirectResponse(f"{CHAT}/", 307, {"cache-control": "no-store"})
 
-    def _figures(self, scope: Scope) -> Response:
-        if self._metrics is None or (self._settings.metrics == "local" and not _is_here(scope)):
+    async def _figures(self, scope: Scope, authorization: str) -> Response:
+        from daram.service.accounts.auth import may_administer
+
+        may = self._settings.metrics == "open" or _is_here(scope) or await may_administer(authorization)
+        if self._metrics is None or not may:
             return PlainTextResponse("404 Not Found\n", 404)
         return self._metrics.response(self.runtime)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daram import ids
 from daram.service.observe.request import noted
@@ -119,12 +119,21 @@ class Quota:
                 held.append((user, request))
             return problem
 
+        def free() -> None:
+            while held:
+                self._counts.give_back(*held.pop())
+
+        async def sent(message: Message) -> None:
+            # Before its end is on the way: who has a whole answer may ask again, whatever is tidied up behind it.
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                free()
+            await send(message)
+
         note.admit = admit
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, sent)
         finally:
-            for user, request in held:
-                self._counts.give_back(user, request)
+            free()
 
     def _told(self, taken: Taken) -> tuple[str | None, dict[str, str]]:
         """Why the request is refused, if it is, and the headers that say how things stand."""

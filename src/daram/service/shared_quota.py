@@ -26,7 +26,8 @@ _RENEW: Final = files("daram.service").joinpath("renew.lua").read_text("utf-8")
 _TIMEOUT: Final = 0.5
 # How long Redis is left alone after it failed, in seconds.
 _PAUSE: Final = 1.0
-_FAILURES: Final = (exceptions.RedisError, OSError, TimeoutError)
+# A cluster of which no node answers says so with an error that is no ``RedisError``.
+_FAILURES: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError, TimeoutError)
 
 
 class SharedCounts:
@@ -55,6 +56,10 @@ class SharedCounts:
                     verdict, left, running = await self._take(keys=self._keys(user), args=arguments)
             except _FAILURES as error:
                 self._failed(error)
+                self._let_go(user, request)  # it may have been counted, late
+            except asyncio.CancelledError:
+                self._let_go(user, request)
+                raise
             else:
                 if verdict == b"ok":
                     self._running.setdefault(user, set()).add(request)
@@ -72,6 +77,9 @@ class SharedCounts:
         here.discard(request)
         if not here:
             del self._running[user]
+        self._let_go(user, request)
+
+    def _let_go(self, user: int, request: str) -> None:
         task = asyncio.ensure_future(self._give_back(user, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -81,6 +89,7 @@ class SharedCounts:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
+            self._renewing = None  # an application may be started again
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.aclose()
 
@@ -94,12 +103,21 @@ class SharedCounts:
     async def _renew_forever(self) -> None:
         while True:
             await asyncio.sleep(self._lease / 3)
-            for user, requests in list(self._running.items()):
-                try:
-                    async with asyncio.timeout(_TIMEOUT):
-                        await self._renew(keys=self._keys(user)[1:], args=[int(self._lease * 1000), *requests])
-                except _FAILURES as error:
-                    self._failed(error)
+            for user in list(self._running):
+                await self._renew_those_of(user)
+
+    async def _renew_those_of(self, user: int) -> None:
+        told = list(self._running.get(user, ()))
+        key = self._keys(user)[1]
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                await self._renew(keys=[key], args=[int(self._lease * 1000), *told])
+                # Of those that ended meanwhile Redis may have heard the end first.
+                ended = set(told).difference(self._running.get(user, ()))
+                if ended:
+                    await self._client.zrem(key, *ended)
+        except _FAILURES as error:
+            self._failed(error)
 
     def _keys(self, user: int) -> list[str]:
         # In a cluster both must be in one slot.

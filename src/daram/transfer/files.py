@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import IO
@@ -34,28 +35,47 @@ async def export(
     Each conversation is written as it was at one moment; they are read one after the other.
     """
     report = Report()
-    await recover_all(store)
-    out.write(lines.encode(Header(format=lines.FORMAT, daram=version("daram"), created_at=datetime.now(UTC))))
-    if conversation is not None:
-        assert owner is not None
-        await _export_one(store, out, await store.get(owner, conversation), report)
-    else:
-        async for page in scanned(store):
-            for found in page:
-                if owner in (None, found.owner):
-                    await _export_one(store, out, found, report)
-                    progress(report)
-        async for records in scanned_records(store):
-            for record in records:
-                if owner in (None, record.owner):
-                    out.write(lines.encode(lines.of_record(record)))
-                    report.records += 1
-    out.write(lines.encode(End(conversations=report.conversations, messages=report.messages, records=report.records)))
+    found = exported(store, report, owner=owner, conversation=conversation, progress=progress)
+    async with aclosing(found) as written:
+        async for line in written:
+            out.write(line)
     out.flush()
     return report
 
 
-async def _export_one(store: Memory, out: IO[bytes], found: Conversation, report: Report) -> None:
+async def exported(
+    store: Memory,
+    report: Report,
+    *,
+    owner: str | None = None,
+    conversation: str | None = None,
+    progress: Progress = lambda _: None,
+) -> AsyncGenerator[bytes, None]:
+    """The lines of an export; the store is read while they are taken, and ``report`` says so far what they hold."""
+    await recover_all(store)
+    yield lines.encode(Header(format=lines.FORMAT, daram=version("daram"), created_at=datetime.now(UTC)))
+    if conversation is not None:
+        assert owner is not None
+        async with aclosing(_export_one(store, await store.get(owner, conversation), report)) as found_lines:
+            async for line in found_lines:
+                yield line
+    else:
+        async for page in scanned(store):
+            for found in page:
+                if owner in (None, found.owner):
+                    async with aclosing(_export_one(store, found, report)) as found_lines:
+                        async for line in found_lines:
+                            yield line
+                    progress(report)
+        async for records in scanned_records(store):
+            for record in records:
+                if owner in (None, record.owner):
+                    yield lines.encode(lines.of_record(record))
+                    report.records += 1
+    yield lines.encode(End(conversations=report.conversations, messages=report.messages, records=report.records))
+
+
+async def _export_one(store: Memory, found: Conversation, report: Report) -> AsyncGenerator[bytes, None]:
     owner, id = found.owner, found.id
     for _ in range(5):
         try:
@@ -65,17 +85,17 @@ async def _export_one(store: Memory, out: IO[bytes], found: Conversation, report
             return
         except Changed:
             continue
-        out.write(lines.encode(lines.of_conversation(source.conversation, source.leaves)))
+        yield lines.encode(lines.of_conversation(source.conversation, source.leaves))
         try:
             async for chunk in source.entries():
                 for entry in chunk:
-                    out.write(lines.encode(lines.of_entry(entry)))
+                    yield lines.encode(lines.of_entry(entry))
             await source.check()  # a message may have been deleted behind or before the place that was read
         except NotFound:
-            out.write(lines.encode(GoneLine()))
+            yield lines.encode(GoneLine())
             return
         except Changed:
-            out.write(lines.encode(GoneLine()))
+            yield lines.encode(GoneLine())
             continue
         report.running += running
         report.conversations += 1

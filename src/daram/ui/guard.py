@@ -67,7 +67,7 @@ class Guard:
         if path not in self._free:
             problem = refusal(scope, self._hosts, shared=shared)
         if problem is not None:
-            await _refuse(scope, receive, send, problem, as_json=_below(path, self._shared))
+            await _refuse(scope, receive, send, problem, as_json=_below(path, self._shared) or _below(path, "/api"))
             return
         if shared and scope["type"] == "http" and scope["method"] == "OPTIONS":
             await _preflight(scope, send, origin)

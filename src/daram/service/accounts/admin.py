@@ -10,9 +10,11 @@ from django.contrib.auth.forms import AdminUserCreationForm
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.csrf import csrf_protect
 
 from daram.adapters.django.stored import store_errors
 from daram.service import runtime
@@ -57,9 +59,14 @@ class AccountAdmin(UserAdmin):
         return str(format_html('<a href="{}">{}</a>', address, _("conversations")))
 
     @store_errors
+    @method_decorator(csrf_protect)
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Delete a user with all that the store keeps of theirs."""
-        answer: HttpResponse = super().delete_view(request, object_id, extra_context)
+        """Delete a user with all that the store keeps of theirs.
+
+        Not in one transaction, as the inherited view has it: nobody could log in while the store is at it, and that the
+        user may do nothing any more would be known to nobody else.
+        """
+        answer: HttpResponse = self._delete_view(request, object_id, extra_context)
         return answer
 
     @store_errors
@@ -69,7 +76,10 @@ class AccountAdmin(UserAdmin):
         return answer
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
-        """First what is in the store: without its user nobody could find it again. Raises ``StoreError``."""
+        """First they may do nothing any more, then what is in the store goes: what was written in between, or without
+        its user, nobody could find again. Raises ``StoreError``; then they stay, without access.
+        """
+        User.objects.filter(pk=obj.pk).update(is_active=False)
         ask(runtime.current().memory.delete_owner, obj.owner)
         super().delete_model(request, obj)
 

@@ -75,10 +75,9 @@ class KeyAuth(HttpBearer):
         """The caller, who may do what ``scope`` says. Raises ``Refused``."""
         if getattr(request, "by_session", False):
             return await _logged_in(request, self.scope)
-        scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        if (token := _bearer(request.headers.get("Authorization", ""))) is None:
             raise Refused(401, _MISSING, None)
-        return await self.authenticate(request, token.strip())
+        return await self.authenticate(request, token)
 
     async def authenticate(self, request: HttpRequest, token: str) -> Caller:
         """The caller whose key this is. Raises ``Refused``."""
@@ -90,6 +89,24 @@ class KeyAuth(HttpBearer):
         if caller is None:
             raise Refused(401, _WRONG, "invalid_api_key")
         return await _admitted(caller, self.scope)
+
+
+def _bearer(header: str) -> str | None:
+    """The key in a header ``Authorization``."""
+    scheme, _, token = header.strip().partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+async def may_administer(header: str) -> bool:
+    """Whether a header ``Authorization`` has a key with the scope ``admin``; where nobody can say, it has not."""
+    if (token := _bearer(header)) is None:
+        return False
+    try:
+        caller = await in_accounts(_look_up, token)
+    except Error as error:
+        _log.error("the accounts do not answer: %s: %s", type(error).__name__, error)
+        return False
+    return caller is not None and "admin" in caller.scopes
 
 
 async def _logged_in(request: HttpRequest, scope: str) -> Caller:

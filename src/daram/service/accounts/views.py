@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from http import HTTPStatus
 
@@ -21,6 +22,7 @@ from daram.service.accounts.keys import create_key, revoke
 from daram.service.accounts.models import ApiKey, User
 from daram.service.accounts.people import linked_user, use_login_link
 from daram.service.configure import configured
+from daram.settings import Settings
 
 _log = logging.getLogger(__name__)
 BACKEND = "daram.service.accounts.backend.NameOrEmail"
@@ -52,7 +54,7 @@ def log_in(request: HttpRequest) -> HttpResponse:
             form.add_error(None, error)
             # Not the name: people type their password there.
             _log.warning("a login from %s was refused (%s)", address, "too many" if wait else "wrong")
-    context = {"form": form, "next": onward, "sso": sso()}
+    context = {"form": form, "next": onward, "sso": sso(), "local": _is_local(configured())}
     response = render(request, "accounts/login.html", context, status=status)
     if wait:
         response.headers["Retry-After"] = str(wait)
@@ -173,6 +175,17 @@ def sso() -> str:
     """What the OpenID Connect provider is called; empty where there is none."""
     settings = configured()
     return settings.oidc_name if settings.oidc_url else ""
+
+
+def _is_local(settings: Settings) -> bool:
+    """Whether only this machine comes here: its user has a link in the terminal, and maybe no password."""
+    if settings.public_url or settings.allowed_hosts:
+        return False
+    host = settings.host.strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _refused(wait: int) -> tuple[HTTPStatus, str]:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 import msgspec
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from ninja import Router, Schema
 from pydantic import ConfigDict, Field
@@ -27,9 +27,10 @@ from daram.model import Message, Part, Role
 from daram.service import runtime
 from daram.service.accounts.auth import caller_of, require
 from daram.service.openai_api import schemas
+from daram.service.openai_api.errors import Unsupported
 from daram.service.openai_api.idempotency import Draw, once
 from daram.service.openai_api.models import ModelNotFound, UnknownModel
-from daram.service.openai_api.reply import reply
+from daram.service.openai_api.reply import about_request, reply
 from daram.service.openai_api.responses import event_stream
 from daram.service.openai_api.responses_request import Json, choose_model
 from daram.service.openai_api.responses_turn import check_room, whole
@@ -124,13 +125,14 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
 
     async def work(draw: Draw) -> Any:
         tried = Try(draw) if keyed else sdk
+        id, messages = _drawn(payload, tried.draw)
+        if conversation is not None and messages and await tried.is_past(conversation, messages[-1].id):
+            id, messages = _drawn(payload, tried.begin_anew())
         draw = tried.draw
-        id = draw("chatcmpl").replace("_", "-")
-        messages = [_message(one, f"messages[{i}]", draw) for i, one in enumerate(payload.messages)]
         if conversation is None:
             events = aside(model, messages, options, draw("msg"))
         else:
-            begun = _turn(owner, conversation, messages, Choices(model=model, options=options))
+            begun = _turn(owner, conversation, messages, Choices(model=model, options=options), again=draw.again)
             events = await tried.beside(begun)
         if payload.stream:
             usage = bool((payload.stream_options or {}).get("include_usage"))
@@ -139,18 +141,22 @@ async def create_completion(request: HttpRequest, payload: CompletionIn) -> Http
 
     # What a conversation says is not copied: a repetition finds it there, or finds it deleted.
     again = None if conversation is None else work
-    response: HttpResponse = await once(house.memory, owner, request, work, again)
-    if not response.streaming:
-        sdk.delivered()
-    return response
+    return await sdk.answering(once(house.memory, owner, request, work, again))
+
+
+def _drawn(payload: CompletionIn, draw: Draw) -> tuple[str, list[Message]]:
+    """The completion's id and the messages of the request, with theirs."""
+    id = draw("chatcmpl").replace("_", "-")
+    return id, [_message(one, f"messages[{i}]", draw) for i, one in enumerate(payload.messages)]
 
 
 async def _turn(
-    owner: str, conversation: str, messages: Sequence[Message], choices: Choices
+    owner: str, conversation: str, messages: Sequence[Message], choices: Choices, *, again: bool
 ) -> AsyncGenerator[Event, None]:
     """The events of a turn of the conversation: what stands behind the last answer in the request is new to it."""
     await runtime.current().memory.get(owner, conversation)
-    check_room(runtime.current(), owner)
+    if not again:  # else the earlier try may be among those that run
+        check_room(runtime.current(), owner)
     new = list(messages)
     for place, message in reversed(list(enumerate(messages))):
         if message.role == "assistant":
@@ -163,9 +169,10 @@ async def _turn(
     if rules:
         text = "\n\n".join(message.text for message in rules)
         choices = msgspec.structs.replace(choices, system=text)
-    running = await runtime.current().chatbot.start(
-        owner, conversation, new[-1], before=new[:-1], create=False, choices=choices
-    )
+    with about_request("messages"):
+        running = await runtime.current().chatbot.start(
+            owner, conversation, new[-1], before=new[:-1], create=False, choices=choices
+        )
     return running.events()
 
 
@@ -173,6 +180,9 @@ async def _turn(
 
 
 def _options(wanted: CompletionIn, defaults: Options) -> Options:
+    for name in ("logprobs", "top_logprobs"):
+        if getattr(wanted, name):
+            raise Unsupported(name)
     extra = {name: value for name in _PASSED if (value := getattr(wanted, name)) is not None}
     stop = (wanted.stop,) if isinstance(wanted.stop, str) else tuple(wanted.stop or ())
     changed: Json = {"extra": {**defaults.extra, **extra}, "tools": tuple(wanted.tools or ()), "stop": stop}

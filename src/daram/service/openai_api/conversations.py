@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator
-from typing import IO, Annotated, Final
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Final
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from ninja import Query, Router
@@ -19,7 +19,7 @@ from daram.service.openai_api.items import items_of, message_ids, messages_of
 from daram.service.openai_api.pages import (
     Order,
     find_item,
-    is_in_use,
+    in_use,
     list_object,
     page_of_conversations,
     page_of_items,
@@ -27,13 +27,13 @@ from daram.service.openai_api.pages import (
 from daram.service.openai_api.reply import about_items, conversation_object, memory_of, reply
 from daram.store import validate
 from daram.store.validate import Limits
-from daram.transfer.files import export
+from daram.transfer.copy import Report
+from daram.transfer.files import exported
 
 router = Router(tags=["conversations"])
 _READ: Final = require("read")
 _WRITE: Final = require("write")
 _CHUNK: Final = 1 << 16
-_IN_MEMORY: Final = 4 << 20
 
 Limit = Annotated[int, Query(20, ge=1, le=100)]
 # ``include`` is accepted like every parameter of a URL, and changes nothing: all that is kept is always there.
@@ -95,6 +95,8 @@ async def search_conversations(
 ) -> HttpResponse:
     """Where these words stand in the messages of the caller, or of one conversation. Beyond OpenAI."""
     memory, owner = memory_of(request)
+    if conversation is not None:
+        await memory.get(owner, conversation)
     hits = await memory.search(owner, q, conversation=conversation, limit=limit)
     return reply(
         list_object(
@@ -170,22 +172,25 @@ async def delete_conversation(request: HttpRequest, conversation_id: str) -> Htt
 async def export_conversation(request: HttpRequest, conversation_id: str) -> HttpResponse | StreamingHttpResponse:
     """The conversation with all its branches as JSON Lines, in the format of `daram export`. Beyond OpenAI."""
     memory, owner = memory_of(request)
-    file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  # closed when it was sent
-    try:
-        await export(memory, file, owner=owner, conversation=conversation_id)
-        file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    response = StreamingHttpResponse(_sent(file), content_type="application/jsonl")
+    await memory.get(owner, conversation_id)
+    response = StreamingHttpResponse(_exported(memory, owner, conversation_id), content_type="application/jsonl")
     response.headers["Content-Disposition"] = 'attachment; filename="conversation.jsonl"'
     return response
 
 
-async def _sent(file: IO[bytes]) -> AsyncIterator[bytes]:
-    with file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
+async def _exported(memory: Memory, owner: str, conversation: str) -> AsyncGenerator[bytes, None]:
+    """Read no faster than it is sent. What fails on the way breaks the connection: the last line is missing then."""
+    report = Report()
+    ready = bytearray()
+    async with aclosing(exported(memory, report, owner=owner, conversation=conversation)) as lines:
+        async for line in lines:
+            if len(ready) >= _CHUNK:
+                yield bytes(ready)
+                ready.clear()
+            ready += line
+    if not report.conversations:
+        raise Conflict("the conversation was changed again and again while it was read, or was deleted")
+    yield bytes(ready)
 
 
 # --- items ----------------------------------------------------------------------------------------------------------
@@ -260,22 +265,32 @@ async def delete_item(request: HttpRequest, conversation_id: str, item_id: str) 
     auth=_READ,
     response={200: schemas.BranchList, **schemas.REFUSALS},
 )
-async def list_branches(request: HttpRequest, conversation_id: str, item_id: str) -> HttpResponse:
-    """The item and what stands beside it, from edits and answers made anew. Beyond OpenAI."""
+async def list_branches(
+    request: HttpRequest, conversation_id: str, item_id: str, limit: Limit, after: str | None = None
+) -> HttpResponse:
+    """The item and what stands beside it, from edits and answers made anew, oldest first. Beyond OpenAI."""
     memory, owner = memory_of(request)
     message, _ = await find_item(memory, owner, conversation_id, item_id)
+    branches = await memory.branches(owner, conversation_id, message.id)
+    used = await in_use(memory, owner, conversation_id, branches)
+    if after is not None:
+        behind = next((place + 1 for place, branch in enumerate(branches) if branch.id == after), None)
+        if behind is None:
+            raise NotFound("branch", after)
+        branches = branches[behind:]
     return reply(
         list_object(
             [
                 {
                     "id": branch.id,
                     "object": "conversation.branch",
-                    "in_use": await is_in_use(memory, owner, conversation_id, branch),
+                    "in_use": branch.id == used,
                     "created_at": _seconds(branch),
                     "items": items_of(branch),
                 }
-                for branch in await memory.branches(owner, conversation_id, message.id)
-            ]
+                for branch in branches[:limit]
+            ],
+            has_more=len(branches) > limit,
         )
     )
 

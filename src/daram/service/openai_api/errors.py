@@ -25,6 +25,8 @@ _json = msgspec.json.Encoder()
 
 INVALID: Final = "invalid_request_error"
 SERVER: Final = "server_error"
+_LONGEST_PARAM: Final = 200
+_LONGEST_TEXT: Final = 2000
 _NO_RETRY: Final = {"x-should-retry": "false"}
 """For the official SDK, which repeats every 409 and 5xx otherwise."""
 
@@ -36,6 +38,15 @@ class Worded(errors.InvalidInput):
 
     def __init__(self, field: str | None, words: str) -> None:
         super().__init__(field or "", words)
+
+
+class Unsupported(Worded):
+    """A parameter asks for what no model here gives."""
+
+    code = "unsupported_parameter"
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field, f"Unsupported parameter: '{field}' is not supported with this model.")
 
 
 # By class, the first that fits: status, type, code, text (None: the error's own words). In the order of ``isinstance``.
@@ -114,8 +125,13 @@ def error_response(
 def error_body(
     message: str, *, type: str = INVALID, param: str | None = None, code: str | None = None
 ) -> dict[str, dict[str, str | None]]:
-    """The body of a refusal."""
-    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+    """The body of a refusal. What the caller has named is told, but not at any length."""
+    named = None if param is None else _short(param, _LONGEST_PARAM)
+    return {"error": {"message": _short(message, _LONGEST_TEXT), "type": type, "param": named, "code": code}}
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def response_of(error: errors.DaramError) -> HttpResponse:
@@ -136,6 +152,14 @@ def response_of(error: errors.DaramError) -> HttpResponse:
     return error_response(
         status, str(error) if text is None else text, type=kind, param=param, code=code, headers=_retry(error, status)
     )
+
+
+def is_final(error: errors.DaramError) -> bool:
+    """Whether the official SDK takes this for the answer, and does not send the request once more."""
+    if isinstance(error, errors.NotFound | Worded):
+        return True
+    status = next((row for row in _TABLE if isinstance(error, row[0])), _UNKNOWN)[1]
+    return not (status in (408, 409, 429) or status >= 500) or "x-should-retry" in _retry(error, status)
 
 
 def _retry(error: errors.DaramError, status: int) -> dict[str, str]:

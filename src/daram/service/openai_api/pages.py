@@ -64,14 +64,16 @@ async def page_of_items(
     return found[:limit], len(found) > limit
 
 
-async def is_in_use(memory: Memory, owner: str, conversation: str, message: Message) -> bool:
-    """Whether the branch in use goes through the message."""
+async def in_use(memory: Memory, owner: str, conversation: str, siblings: Sequence[Message]) -> str | None:
+    """The id of the one of them through which the branch in use goes, in two reads, however many there are."""
     last = await memory.messages(owner, conversation, limit=1, order="desc")
-    if not last.items or last.items[0].id == message.id:
-        return bool(last.items)
-    # What follows it on the branch in use; a message that is not on that has nothing behind itself.
-    cursor = messages_cursor(owner, conversation, "asc", message.seq, message.seq)
-    return bool((await memory.messages(owner, conversation, limit=1, cursor=cursor)).items)
+    if not last.items:
+        return None
+    # On a branch the numbers rise: what it has at the place of these is its first message from their numbers on.
+    first = min(message.seq for message in siblings)
+    cursor = messages_cursor(owner, conversation, "asc", first - 1, last.items[0].seq) if first > 1 else None
+    found = (await memory.messages(owner, conversation, limit=1, cursor=cursor)).items
+    return next((message.id for message in siblings if found and message.id == found[0].id), None)
 
 
 async def page_of_conversations(

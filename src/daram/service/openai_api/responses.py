@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Query, Router
 
+from daram.codec import messages_cursor
 from daram.errors import ChatbotClosed, InvalidInput, NotFound
 from daram.model import Answer, Message, system
 from daram.service import runtime
@@ -20,7 +21,7 @@ from daram.service.openai_api import schemas
 from daram.service.openai_api.idempotency import Draw, once
 from daram.service.openai_api.items import Item, items_of
 from daram.service.openai_api.pages import Order, list_object
-from daram.service.openai_api.reply import reply
+from daram.service.openai_api.reply import about_request, reply
 from daram.service.openai_api.responses_past import context_of
 from daram.service.openai_api.responses_request import (
     DeletedResponse,
@@ -60,13 +61,11 @@ async def create_response(request: HttpRequest, payload: ResponseIn) -> HttpResp
 
     async def work(draw: Draw) -> HttpResponse:
         tried = Try(draw) if keyed else sdk
-        return await _answer(payload, tried, await turns.begin(house, caller.owner, payload, tried))
+        with about_request("input"):
+            return await _answer(payload, tried, await turns.begin(house, caller.owner, payload, tried))
 
     # A repetition finds the stored answer: no copy of it is kept that would outlive its deletion.
-    response = await once(house.memory, caller.owner, request, work, work)
-    if not response.streaming:
-        sdk.delivered()
-    return response
+    return await sdk.answering(once(house.memory, caller.owner, request, work, work))
 
 
 async def _answer(wanted: ResponseIn, tried: Try, begun: turns.Begun) -> Any:
@@ -102,7 +101,7 @@ async def count_input_tokens(request: HttpRequest, payload: Inputs) -> HttpRespo
     house, caller = runtime.current(), caller_of(request)
     model = choose_model(house.models, house.model, payload.model)
     options = options_of(payload, house.chatbot.options)
-    messages = await context_of(house, caller.owner, payload, model, options)
+    messages = await context_of(house, caller.owner, payload, model, options, fitted=False)
 
     def count() -> int:
         counter = TokenCounter(model.count_tokens)
@@ -257,14 +256,16 @@ async def list_input_items(
 
 async def _inputs(owner: str, found: _Found) -> list[Message]:
     """The messages of the request: its question and what came in front of it, which follow one another."""
-    messages: list[Message] = []
-    message, count = found.question, request_of(found.question).get("inputs", 1)
-    while message is not None:
-        messages.insert(0, message)
-        if len(messages) >= count or not message.parent:
-            break
-        try:
-            message = await runtime.current().memory.message(owner, found.place.conversation, message.parent)
-        except NotFound:
-            break
-    return messages
+    question = found.question
+    if question is None:
+        return []
+    messages, more = [question], request_of(question).get("inputs", 1) - 1
+    if more:
+        place = found.place.conversation
+        cursor = messages_cursor(owner, place, "desc", question.seq, question.seq)
+        page = await runtime.current().memory.messages(owner, place, limit=more, cursor=cursor, order="desc")
+        for message in page.items:
+            if message.id != messages[-1].parent:  # one between them was deleted: what is in front belongs elsewhere
+                break
+            messages.append(message)
+    return messages[::-1]

@@ -27,7 +27,7 @@ from daram.service.openai_api import schemas
 from daram.service.openai_api.idempotency import Draw, once
 from daram.service.openai_api.items import items_of
 from daram.service.openai_api.reply import reply
-from daram.service.openai_api.responses_past import past_of
+from daram.service.openai_api.responses_past import branch_of, past_of
 from daram.service.openai_api.responses_request import CompactIn, CompactOut, choose_model
 from daram.service.openai_api.responses_view import usage_object
 from daram.service.openai_api.summaries import item_of_summary
@@ -51,7 +51,7 @@ async def compact(request: HttpRequest, payload: CompactIn) -> HttpResponse:
     model = choose_model(house.models, house.model, payload.model)
 
     async def work(draw: Draw) -> HttpResponse:
-        messages = await past_of(house, owner, payload, limit=_FURTHEST)
+        messages = await past_of(house, owner, payload, await branch_of(house, owner, payload), limit=_FURTHEST)
         if not messages:
             raise InvalidInput("input", "is missing")
         summary = await _summary(model, messages, payload.instructions, draw)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import Final, NamedTuple
 
+from daram.chat.prompt import Prompter
 from daram.codec import messages_cursor
 from daram.context.assemble import SYSTEM, Budget
 from daram.context.window import groups
@@ -100,9 +101,10 @@ def _message(item: Json, field: str, draw: Draw) -> Message:
     return message_of(item, field, draw)
 
 
-async def past_of(runtime: Runtime, owner: str, wanted: Inputs | CompactIn, *, limit: int) -> list[Message]:
+async def past_of(
+    runtime: Runtime, owner: str, wanted: Inputs | CompactIn, branch: Branch | None, *, limit: int
+) -> list[Message]:
     """The last messages of the branch, at most ``limit``, and the messages of the input."""
-    branch = await branch_of(runtime, owner, wanted)
     said = read(inputs(wanted.input), Draw(), known=branch is not None)
     past: list[Message] = []
     if branch is not None:
@@ -114,20 +116,43 @@ async def past_of(runtime: Runtime, owner: str, wanted: Inputs | CompactIn, *, l
     return [*reversed(past[:limit]), *said]
 
 
-async def context_of(runtime: Runtime, owner: str, wanted: Inputs, model: ChatModel, options: Options) -> list[Message]:
-    """The whole prompt of a request that is not to be stored.
+async def context_of(
+    runtime: Runtime, owner: str, wanted: Inputs, model: ChatModel, options: Options, *, fitted: bool
+) -> list[Message]:
+    """The whole prompt of a request that is not to be stored, made as that of a turn that is.
 
-    As in a turn that is, what endpoints refuse is left out: calls without results, results without calls.
+    What endpoints refuse is left out: calls without results, results without calls. Unless it is ``fitted`` into the
+    model's context, it is as long as it is. Raises ``ContextTooLong``, ``MessageTooLong``, ``InvalidInput``,
+    ``NotFound``.
     """
-    limit = MOST + 1 if wanted.truncation == "disabled" else runtime.settings.window
-    messages = await past_of(runtime, owner, wanted, limit=limit)
+    whole = wanted.truncation == "disabled"
+    window = runtime.settings.window
+    branch = await branch_of(runtime, owner, wanted)
+    messages = await past_of(runtime, owner, wanted, branch, limit=MOST + 1 if whole else window)
     if not messages or (wanted.input in (None, []) and wanted.previous_response_id is None):
         raise InvalidInput("input", "is missing")
-    rules = [system(wanted.instructions)] if wanted.instructions else []
-    found = [*rules, *(message for group in groups(messages) for message in group)]
-    if wanted.truncation == "disabled":
+    rules = _rules(runtime, wanted.instructions)
+    told = [message for group in groups(messages) for message in group]
+    if fitted and not whole:
+        question = messages[-1]
+        if question.role == "assistant":  # a beginning to be gone on with, but no calls that nothing answers
+            if not told:
+                raise InvalidInput("input", "holds nothing that could be answered")
+            question = told[-1]
+        if branch is None:  # nothing was left out that could be searched for
+            window = len(messages) + 1
+        prompter = Prompter(runtime.memory, model, system=rules, options=options, window=window)
+        where = "" if branch is None else branch.conversation
+        return (await prompter.build(owner, where, question, messages)).messages
+    found = [*([system(rules)] if rules else []), *told]
+    if whole:
         await asyncio.to_thread(_check, model, options, found)
     return found
+
+
+def _rules(runtime: Runtime, instructions: str | None) -> str:
+    rules = runtime.settings.system if instructions is None else instructions
+    return SYSTEM if rules is None else rules
 
 
 async def whole_past(
@@ -144,8 +169,7 @@ async def whole_past(
 
     Raises ``ContextTooLong``, ``NotFound``.
     """
-    rules = runtime.settings.system if instructions is None else instructions
-    found = [system(SYSTEM if rules is None else rules), *said]
+    found = [system(_rules(runtime, instructions)), *said]
     if branch is not None:
         async with aclosing(_backward(runtime.memory, owner, branch, _PAGE)) as pages:
             async for page in pages:

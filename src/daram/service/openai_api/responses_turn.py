@@ -21,6 +21,7 @@ from daram.model import Answer, Message
 from daram.service.accounts.auth import Refused
 from daram.service.openai_api.responses_past import MOST, branch_of, context_of, read, whole_past
 from daram.service.openai_api.responses_request import (
+    MOST_STORED,
     ResponseIn,
     choose_model,
     conversation_of,
@@ -75,12 +76,15 @@ async def begin(runtime: Runtime, owner: str, wanted: ResponseIn, tried: Try) ->
     branch = await branch_of(runtime, owner, wanted)
     conversation, parent = branch or (draw("conv"), None)
     choices = Choices(model=model, system=wanted.instructions, options=options, titled=named is not None)
+    first = draw("msg")
+    if named is not None and await tried.is_past(named, question_id(first), first):
+        draw = tried.begin_anew()
+        first = draw("msg")
     if not draw.again:  # else the earlier try may be among those that run
         check_room(runtime, owner)
-    first = draw("msg")
     # An earlier try may be making the first one: who asks with another id joins it, or makes a cut one anew beside it.
     answer = ids.message_id() if draw.again else first
-    said = inputs(wanted.input)
+    said = inputs(wanted.input, MOST_STORED)
     messages = read(said, draw, known=branch is not None)
     if wanted.truncation == "disabled":
         # Of a try that goes on the branch may have the input already: the turn itself looks whether all fits.
@@ -177,7 +181,7 @@ async def _aside(
 ) -> Begun:
     if wanted.background:
         raise InvalidInput("background", "needs store=true: nobody could come back for the answer")
-    messages = await context_of(runtime, owner, wanted, model, options)
+    messages = await context_of(runtime, owner, wanted, model, options, fitted=True)
     place = new_place()
     view = View(
         id=response_id(*place) or place.answer,

@@ -4,7 +4,8 @@ The SDK repeats a request when its connection breaks or the server fails. It has
 tries (``x-stainless-retry-count``). So a first try leaves a record beside its turn: the seed of all ids that it draws,
 under a digest of the request. It goes when the answer has reached the client. A later try that finds one draws the
 same ids, and the store knows them: the turn that is running is joined, the one that has ended is read, and one that was
-never begun begins. Two equal requests that both came to their end are two turns.
+never begun begins; one that has ended and was followed by another is past, and not meant. Two equal requests that both
+came to their end are two turns.
 
 The digest is keyed with the secret of the service: from what is left for an hour of a turn that was deleted meanwhile,
 nobody can tell what was asked, not even by trying.
@@ -19,13 +20,14 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.crypto import salted_hmac
 
 from daram import ids
-from daram.errors import DaramError
+from daram.errors import DaramError, NotFound
 from daram.memory import Memory
 from daram.service.accounts.auth import Caller
+from daram.service.openai_api.errors import is_final
 from daram.service.openai_api.idempotency import Draw
 
 T = TypeVar("T")
@@ -45,6 +47,7 @@ class Try:
         self._memory = memory
         self._owner = owner
         self._key = key
+        self._kept = draw.again  # whether there may be a record
 
     @classmethod
     async def of(cls, memory: Memory, caller: Caller, request: HttpRequest) -> Try:
@@ -58,12 +61,39 @@ class Try:
         told = f"{caller.key_id} {request.path} ".encode() + request.body
         digest = salted_hmac(_SALT, told, algorithm="sha256").hexdigest()
         if count not in ("", "0"):
-            # Of several the oldest; whichever it is, one answer is given twice and none made twice.
-            for record in (await memory.scan_records(caller.owner, NAMESPACE, f"{digest}.")).items:
+            # Of several the newest: older ones are of turns with the same words that nobody waited for. Of two that are
+            # at work it may be either: one answer is given twice, none is made twice.
+            for record in reversed((await memory.scan_records(caller.owner, NAMESPACE, f"{digest}.")).items):
                 if record.key not in _forgetting:
                     return cls(Draw(record.value.decode(), again=True), memory, caller.owner, record.key)
         seed = ids.uuid7()
         return cls(Draw(seed), memory, caller.owner, f"{digest}.{seed}")
+
+    async def is_past(self, conversation: str, question: str, answer: str = "") -> bool:
+        """Whether the earlier try has ended, and more was said since: who sends its words now begins another turn.
+
+        ``answer``: its id, where only an answer was asked for. An earlier try leaves its record for an hour where its
+        client went away, and the words may be as short as "Go on.".
+        """
+        if self._memory is None or not self.draw.again:
+            return False
+        try:
+            tail = await self._memory.tail(self._owner, conversation, 2)
+            if any(message.id in (question, answer) for message in tail):
+                return False
+            await self._memory.message(self._owner, conversation, question)
+        except NotFound:
+            return False
+        running = await self._memory.answers(self._owner, conversation)
+        return all(made.question != question for made in running)
+
+    def begin_anew(self) -> Draw:
+        """Be a first try after all; returns what draws its ids."""
+        seed = ids.uuid7()
+        self.draw = Draw(seed)
+        self._key = f"{self._key.rpartition('.')[0]}.{seed}"
+        self._kept = False
+        return self.draw
 
     async def beside(self, work: Awaitable[T]) -> T:
         """What the work returns; what a later try needs to know this one is durable by then, too."""
@@ -73,9 +103,21 @@ class Try:
         finally:
             await keeping
 
+    async def answering(self, work: Awaitable[HttpResponse]) -> HttpResponse:
+        """The response that the work returns; unless it is a stream, this delivers it, or the refusal in its place."""
+        try:
+            response = await work
+        except DaramError as error:
+            if is_final(error):
+                self.delivered()
+            raise
+        if not response.streaming:
+            self.delivered()
+        return response
+
     def delivered(self) -> None:
         """The client has the end of the answer: the same request again is a new turn."""
-        if self._memory is not None:
+        if self._memory is not None and self._kept:
             _forgetting[self._key] = asyncio.ensure_future(self._forget(self._memory))
 
     async def delivering(self, frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -88,6 +130,7 @@ class Try:
     async def _keep(self) -> None:
         if self._memory is None or self.draw.again:
             return
+        self._kept = True
         value, until = self._key.rpartition(".")[2].encode(), datetime.now(UTC) + KEPT
         try:
             await self._memory.put_record(self._owner, NAMESPACE, self._key, value, expires_at=until)

@@ -93,6 +93,7 @@ class Pool:
                 connection.hang_up()
                 raise self._late(writes) from None
             except psycopg.Error as error:
+                heed(before)
                 lost = is_lost(connection, error)
                 if lost or error.sqlstate == READ_ONLY:
                     # A failover leaves connections that are dead, or that lead to what is a replica now.

@@ -11,7 +11,7 @@ PARALLEL := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format docs bench bench-retrieval e2e matrix soak smoke clean dev
+.PHONY: help run test lint format docs bench bench-retrieval bench-peers e2e matrix adapters-matrix soak smoke clean dev
 
 help: ## Say what there is to make
 	@echo 'Daram: a chat that remembers'
@@ -53,6 +53,10 @@ bench: dev ## Measure what a turn costs
 bench-retrieval: dev ## Measure what search finds; DATA=FILE: on a file in SQuAD's format
 	@$(IN) $(BIN)/python -m bench.retrieval $(if $(DATA),--data '$(abspath $(DATA))') $(ARGS)
 
+bench-peers: ## Measure the frameworks' own stores beside Daram's adapters (half an hour; ARGS="--quick": a minute)
+	@$(IN) scripts/venv bench serve,local,dev,bench
+	@$(IN) $(BIN)/python -m bench.peers --write docs $(ARGS)
+
 e2e: dev ## The story in a real browser with the local model (needs a Chromium)
 	@$(IN) scripts/chromium >/dev/null
 	@$(IN) $(BIN)/python -m daram model get
@@ -61,6 +65,9 @@ e2e: dev ## The story in a real browser with the local model (needs a Chromium)
 matrix: dev ## Every engine through every face and behind the cache
 	@$(IN) $(PYTEST) -m matrix $(PARALLEL) $(ARGS)
 
+adapters-matrix: dev ## The adapters with the oldest and the newest release of each framework
+	@$(IN) $(BIN)/python scripts/adapters_matrix.py oldest newest -- $(PARALLEL) $(ARGS)
+
 soak: dev ## The long runs
 	@$(IN) $(PYTEST) -m soak --timeout 7200 $(ARGS)
 
@@ -68,7 +75,7 @@ smoke: dev ## The built wheel, without extras, in a bare environment
 	@$(IN) $(BIN)/python scripts/smoke.py
 
 clean: ## Remove .venv and what tools left behind (never your conversations)
-	@$(IN) rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache test-results
+	@$(IN) rm -rf .venv .venv-adapters-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache test-results
 	@$(IN) find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 dev:

@@ -39,6 +39,7 @@ from daram.errors import (
     TooLarge,
     Unsupported,
     UnsupportedDocument,
+    UnsupportedVersion,
     WrongLoop,
 )
 from daram.knowledge.access import Reader
@@ -125,6 +126,7 @@ __all__ = [
     "Turn",
     "Unsupported",
     "UnsupportedDocument",
+    "UnsupportedVersion",
     "WrongLoop",
     "assistant",
     "open",

@@ -58,6 +58,15 @@ class MissingExtra(DaramError, ImportError):
         self.extra = extra
 
 
+class UnsupportedVersion(DaramError, ImportError):
+    """A framework is installed in a release that the adapter was not tried with; the text holds the line that helps."""
+
+    code = "unsupported_version"
+
+    def __init__(self, what: str, package: str, found: str, wanted: str, extra: str) -> None:
+        super().__init__(f'{what} needs {package}{wanted}, but {found} is installed; pip install -U "daram[{extra}]"')
+
+
 class Unsupported(DaramError):
     """This engine does not have that capability; the text says which engine has."""
 

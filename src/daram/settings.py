@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -21,6 +20,7 @@ from daram.kinds import (
     Kind,
     Variable,
     as_text,
+    data_directory,
     matching,
     numbers,
     read_database,
@@ -44,17 +44,6 @@ OPENAI_URL: Final = "https://api.openai.com/v1"
 _PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/\s]+@|([?&]password=)[^&\s]+")
 
 
-def _data_directory() -> Path:
-    """Where the system keeps a user's data; the same for every clone, so that the conversations are found again."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base).absolute() / "daram"
-
-
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
@@ -66,7 +55,7 @@ class Settings:
         "DARAM_DATA",
         Kind(read_path, "a directory; made where there is none, readable by its owner only"),
         "The data directory: the database, the weights of local models.",
-        default=_data_directory,
+        default=data_directory,
         shown="`~/.local/share/daram` (Linux), `~/Library/Application Support/daram` (macOS), "
         "`%LOCALAPPDATA%\\daram` (Windows)",
         flag="--data",
@@ -397,6 +386,12 @@ class Settings:
             elif text := environ.get(variable.name):
                 values[key] = _read(variable, variable.name, text)
         return cls(**values)
+
+    def with_flags(self, **flags: object) -> Self:
+        """These settings with what flags say instead, as in ``from_env``; the environment is not asked."""
+        given = {name: value for name, value in flags.items() if value is not None}
+        changed = self.from_env({}, **given)
+        return replace(self, **{name: getattr(changed, name) for name in given})
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={text!r}' for name, text in self.shown().items())})"

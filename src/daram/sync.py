@@ -39,6 +39,8 @@ class Portal:
 
 
 _portal: Portal | None = None
+# The parent's, in a forked child: of no use, but letting go of its loop would have asyncio complain of its tasks.
+_left_behind: list[Portal] = []
 _lock = threading.Lock()
 
 
@@ -54,6 +56,8 @@ def portal() -> Portal:
 def _forget() -> None:
     # In a forked child: the thread stayed in the parent.
     global _portal, _lock
+    if _portal is not None:
+        _left_behind.append(_portal)
     _portal = None
     _lock = threading.Lock()
 

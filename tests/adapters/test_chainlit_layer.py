@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import shutil
-import tempfile
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.chainlit_home import load_chainlit
 
 import daram
 from daram.chat import Chatbot
@@ -21,13 +18,8 @@ from daram.llm.base import Delta, Options
 from daram.memory import Memory
 from daram.model import Message
 from daram.store.wrapper import StoreWrapper
-from daram.ui import home
 
-_DIRECTORY = Path(tempfile.mkdtemp(prefix="daram-chainlit-"))
-atexit.register(shutil.rmtree, _DIRECTORY, ignore_errors=True)
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Chainlit's dependencies use what others deprecate
-    home.load(_DIRECTORY)
+load_chainlit()
 
 from chainlit.context import init_http_context, init_ws_context  # noqa: E402
 from chainlit.element import Text  # noqa: E402
@@ -43,11 +35,9 @@ ALICE = PersistedUser(id="alice", identifier="alice", createdAt="2026-01-01T00:0
 BOB = PersistedUser(id="bob", identifier="bob", createdAt="2026-01-01T00:00:00Z", metadata={})
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Memory]:
-    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'daram.db'}"
-    async with daram.open(url) as memory:
-        yield memory
+@pytest.fixture
+def store(memory: Memory) -> Memory:
+    return memory
 
 
 @pytest.fixture
@@ -201,6 +191,19 @@ async def test_tools_are_shown_under_their_run_and_a_lost_parent_hides_no_messag
     order = [s["id"] for s in thread["steps"]]
     assert order.index("r1") < order.index("tool1") < order.index("tool2")
     assert len(order) == len(set(order))
+
+
+@pytest.mark.parametrize("history", [10, 1])
+async def test_a_run_below_the_message_that_began_it(store: Memory, history: int) -> None:
+    """As Chainlit itself makes them."""
+    layer = DaramDataLayer(store, history=history)
+    enter()
+    await layer.create_step(step("hi", id="m1", metadata={"kept": "beside it"}))
+    await layer.create_step(step("", id="r1", type="run", parentId="m1"))
+    await layer.create_step(step("yes", id="m2", type="assistant_message", parentId="r1"))
+    thread: Any = await layer.get_thread("t1")
+    shown = [("m1", None), ("r1", "m1"), ("m2", "r1")] if history > 1 else [("r1", None), ("m2", "r1")]
+    assert [(s["id"], s["parentId"]) for s in thread["steps"]] == shown
 
 
 async def test_deleting_a_step_deletes_its_message(layer: DaramDataLayer, store: Memory) -> None:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 import socketio
@@ -30,8 +31,11 @@ class Tab:
         language: str = "en-US",
         session: str | None = None,
         cookies: dict[str, str] | None = None,
+        greeted: bool = True,
     ) -> None:
         self.url = page.url
+        self._path = f"{urlsplit(page.chat).path}/ws/socket.io"
+        self._greeted = greeted
         self.thread = thread
         self.session = session or str(uuid.uuid4())
         self.steps: dict[str, dict[str, Any]] = {}
@@ -69,11 +73,10 @@ class Tab:
             "chatProfile": "",
         }
         headers = {"Cookie": cookie, "Accept-Language": self._language, "Origin": self.url}
-        await self._socket.connect(
-            self.url, headers=headers, auth=auth, socketio_path="/chat/ws/socket.io", wait_timeout=_WAIT
-        )
+        await self._socket.connect(self.url, headers=headers, auth=auth, socketio_path=self._path, wait_timeout=_WAIT)
         await self._socket.emit("connection_successful")
-        await self.until(lambda tab: tab.shown or tab.errors, note="to be greeted")
+        if self._greeted:
+            await self.until(lambda tab: tab.shown or tab.errors, note="to be greeted")
         return self
 
     async def __aexit__(

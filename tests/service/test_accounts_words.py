@@ -10,8 +10,9 @@ import pytest
 from tests.service.people import make_person, service_settings
 from tests.service.test_accounts import PASSWORD, Browser, text
 
-SERVICE = Path(__file__).resolve().parents[2] / "src" / "daram" / "service"
-CATALOG = SERVICE / "locale" / "ko" / "LC_MESSAGES"
+DARAM = Path(__file__).resolve().parents[2] / "src" / "daram"
+# What speaks, and how many texts it has at least.
+ROOMS = {"service": (DARAM / "service", 80), "adapters.django": (DARAM / "adapters" / "django", 30)}
 
 
 @pytest.fixture(autouse=True)
@@ -19,35 +20,45 @@ def _service(tmp_path_factory: pytest.TempPathFactory) -> None:
     service_settings(tmp_path_factory.mktemp("data"))
 
 
-def said_in_korean() -> dict[str, str]:
-    with (CATALOG / "django.mo").open("rb") as file:
+@pytest.fixture(params=ROOMS)
+def room(request: pytest.FixtureRequest) -> tuple[Path, int]:
+    return ROOMS[request.param]
+
+
+def catalog_of(room: Path) -> Path:
+    return room / "locale" / "ko" / "LC_MESSAGES"
+
+
+def said_in_korean(room: Path) -> dict[str, str]:
+    with (catalog_of(room) / "django.mo").open("rb") as file:
         catalog = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]  # it has no public listing
     return {key: value for key, value in catalog.items() if key}
 
 
-def test_everything_that_is_said_is_said_in_korean_too() -> None:
+def test_everything_that_is_said_is_said_in_korean_too(room: tuple[Path, int]) -> None:
+    folder, least = room
     asked = set()
-    for file in SERVICE.rglob("*.html"):
+    for file in folder.rglob("*.html"):
         found = file.read_text("utf-8")
         asked |= set(re.findall(r'{% translate "([^"]+)" %}', found))
         blocks = re.findall(r"{% blocktranslate [^%]*%}(.*?){% endblocktranslate %}", found)
         asked |= {re.sub(r"{{ (\w+) }}", r"%(\1)s", block) for block in blocks}
-    for file in SERVICE.rglob("*.py"):
+    for file in folder.rglob("*.py"):
         asked |= set(re.findall(r'\b_\(\s*"([^"]+)"\s*\)', file.read_text("utf-8")))
-    known = said_in_korean()
-    assert len(asked) > 80
+    known = said_in_korean(folder)
+    assert len(asked) > least
     assert asked == set(known), (asked - set(known), set(known) - asked)
     assert not [key for key, words in known.items() if not re.search("[가-힣]", words)]
 
 
-def test_the_compiled_catalog_is_the_one_that_people_write() -> None:
-    written = (CATALOG / "django.po").read_text("utf-8")
+def test_the_compiled_catalog_is_the_one_that_people_write(room: tuple[Path, int]) -> None:
+    written = (catalog_of(room[0]) / "django.po").read_text("utf-8")
     pairs = re.findall(r'^msgid "(.+)"\nmsgstr "(.+)"$', written, re.MULTILINE)
-    assert dict(pairs) == said_in_korean()
+    assert dict(pairs) == said_in_korean(room[0])
 
 
-def test_no_placeholder_is_lost_in_translation() -> None:
-    for key, words in said_in_korean().items():
+def test_no_placeholder_is_lost_in_translation(room: tuple[Path, int]) -> None:
+    for key, words in said_in_korean(room[0]).items():
         assert set(re.findall(r"%\(\w+\)\w|</?\w+>", key)) == set(re.findall(r"%\(\w+\)\w|</?\w+>", words)), key
 
 

@@ -167,9 +167,9 @@ async def test_conversations_are_read_and_deleted_through_the_store(memory: dara
 
 
 async def test_lists_are_paged_by_key(memory: daram.Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    from daram.service.admin import admin
+    from daram.adapters.django import stored
 
-    monkeypatch.setattr(admin, "PAGE", 3)
+    monkeypatch.setattr(stored, "PAGE", 3)
     someone = await person()
     made = [(await memory.create(someone.owner, title=f"title-{number}-end")).id for number in range(7)]
     for number in range(7):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import asdict
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from bench import cache_turns, retrieval, sizes
+from bench import cache_turns, peers, peers_page, retrieval, sizes
 from bench.__main__ import table
 from bench.contenders import OWNER, TEXT, Daram, Grouped, OneByOne, prepared
 from bench.turns import QUICK, Row, measure
@@ -95,3 +97,43 @@ async def test_what_search_costs_at_size_is_measured(tmp_path: Path) -> None:
         first = [await anext(rows) for _ in range(3)]
     assert [row.get("passages") for row in first] == [40, 250, None]
     assert first[2]["r10"] > 50  # found among what stands beside
+
+
+async def test_the_stores_of_frameworks_are_measured_and_the_page_is_made(tmp_path: Path) -> None:
+    scale = peers.QUICK._replace(lengths=(10, 30))
+    lines, missing = await peers.measure(scale, ["SQLite", "Redis"], ["LangGraph", "OpenAI Agents"])
+    ours = [line for line in lines if line.ours]
+    assert len(ours) == 4  # what is not installed is others'
+    for line in lines:
+        assert set(line.ms) == {10, 30}
+        assert all(0 < median <= p99 for median, p99 in line.ms.values())
+        if line.engine == "Redis" and not line.name.startswith("InMemory"):
+            assert line.round_trips is not None
+            assert 1 < line.round_trips < 50
+            assert line.wire is not None
+            assert line.wire > 800  # it sends two messages of 200 characters and receives twenty
+        if line.engine == "SQLite" and not line.name.startswith("InMemory"):
+            assert line.size is not None
+            assert line.size > 2000
+    for folder in ("explanation", "images"):
+        (tmp_path / folder).mkdir()
+    page = peers_page.write({"lines": [asdict(line) for line in lines], "missing": missing}, tmp_path)
+    assert (tmp_path / peers_page.PAGE).read_text() == page
+    for line in lines:
+        assert f"{line.name}" in page
+    picture = ElementTree.fromstring((tmp_path / peers_page.PICTURE).read_text())
+    assert len(picture.findall(".//{http://www.w3.org/2000/svg}polyline")) == len(lines)
+
+
+def test_what_was_wanted_of_the_adapters_is_told_whether_it_is_reached_or_not() -> None:
+    def line(name: str, ms: float, size: int, *, ours: bool = False) -> dict[str, object]:
+        times = {"10": (ms, ms), "1000": (ms, ms), "5000": (ms, ms)}
+        known = {"kind": "LangGraph", "engine": "PostgreSQL", "window": False, "turns": 500}
+        return {"name": name, "ours": ours, "ms": times, "size": size, **known}
+
+    rows = peers_page.wanted([line("Ours", 2.0, 10, ours=True), line("the floor", 3.0, 0), line("Theirs", 9.0, 190)])
+    assert [(row[0].rpartition(": ")[2], row[2], row[4]) for row in rows] == [
+        ("faster at 1,000", "1.5 ×", "reached"),
+        ("faster at 5,000", "1.5 ×", "reached"),
+        ("smaller", "19.0 ×", "**not reached**"),
+    ]

@@ -85,7 +85,7 @@ def test_every_extra_is_in_all_but_those_for_developers() -> None:
     (everything_else,) = extras["all"]
     names = re.fullmatch(r"daram\[(.+)\]", everything_else)
     assert names is not None
-    assert set(names[1].split(",")) == set(extras) - {"all", "dev", "testing"}
+    assert set(names[1].split(",")) == set(extras) - {"all", "bench", "dev", "testing"}
 
 
 @pytest.fixture(scope="module")

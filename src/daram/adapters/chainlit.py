@@ -18,6 +18,10 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from daram.adapters.versions import require
+
+require("the data layer for Chainlit", "chainlit", "chainlit", "chainlit", oldest="2.12", below="2.13")
+
 from chainlit.context import ChainlitContextException, get_context
 from chainlit.data.base import BaseDataLayer
 from chainlit.data.utils import queue_until_user_message
@@ -26,6 +30,7 @@ from chainlit.user import PersistedUser, User
 
 from daram.adapters import chainlit_records as side
 from daram.adapters import chainlit_steps as steps
+from daram.adapters.chainlit_shown import shown_steps
 from daram.errors import Conflict, Gone, InvalidInput, NotFound, Unsupported
 from daram.model import Conversation, Message
 from daram.store.base import Store, SupportsRecords
@@ -37,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["DaramDataLayer"]
 
 _ANONYMOUS = "anonymous"
-_SIDE_STEPS = 1000
 _PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds
 
 _until_first_message: Any = queue_until_user_message  # which has no types
@@ -153,7 +157,7 @@ class DaramDataLayer(BaseDataLayer):
         thread = steps.thread_of(conversation, owner, await self._name(owner, conversation))
         thread["metadata"] = session.get("metadata") or {}
         thread["tags"] = session.get("tags")
-        thread["steps"] = await self._steps(owner, thread_id, messages)
+        thread["steps"] = await shown_steps(self._side, owner, thread_id, messages, self._note)
         shown = {step["id"] for step in thread["steps"]}
         elements = await self._side.elements(owner, thread_id, shown)
         if self._elements is not None:
@@ -258,49 +262,6 @@ class DaramDataLayer(BaseDataLayer):
             return None  # the thread or the message was deleted while Chainlit was still writing
         except Conflict:
             return await self._message(owner, thread, step["id"])
-
-    async def _steps(self, owner: str, thread: str, messages: list[Message]) -> list[StepDict]:
-        found: list[StepDict] = []
-        seen: set[str] = set()
-        has_steps = await self._side.any(owner, side.STEP, thread)
-        for message in messages:
-            beside = await self._side.get(owner, side.STEP, thread, message.id) if has_steps else None
-            step = steps.from_message(thread, message, self._note(message), beside)
-            parent = step.get("parentId")
-            if parent and not await self._add_with_parents(owner, thread, parent, found, seen):
-                step["parentId"] = parent = None  # the page drops a step whose parent it does not have
-            if parent is None and message.role == "assistant":
-                run = steps.run_of(thread, message.id, step.get("createdAt"))
-                step["parentId"] = run["id"]
-                found.append(run)
-            found.append(step)
-        opinions = {record.key: record.value async for record in self._side.scan(owner, side.FEEDBACK, thread)}
-        for step in found:
-            key = steps.key(thread, step["id"])
-            if key in opinions:
-                given = steps.load(opinions[key])
-                step["feedback"] = {
-                    "forId": step["id"], "id": key, "value": given["value"], "comment": given["comment"]
-                }  # fmt: skip
-        return found
-
-    async def _add_with_parents(
-        self, owner: str, thread: str, step_id: str, found: list[StepDict], seen: set[str]
-    ) -> bool:
-        """Add a step beside the messages, those above it and those below it; whether it is there."""
-        if step_id in seen:
-            return True
-        step = await self._side.get(owner, side.STEP, thread, step_id)
-        if step is None or len(seen) >= _SIDE_STEPS:
-            return False
-        seen.add(step_id)
-        parent = step.get("parentId")
-        if parent and not await self._add_with_parents(owner, thread, parent, found, seen):
-            step["parentId"] = None
-        found.append(cast("StepDict", {"threadId": thread, "input": "", "output": "", **step}))
-        async for child in self._side.scan(owner, side.CHILD, thread, step_id):
-            await self._add_with_parents(owner, thread, steps.load(child.value)["id"], found, seen)
-        return True
 
     # --- feedback, favourites, elements ---
 

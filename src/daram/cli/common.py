@@ -42,7 +42,10 @@ def with_settings(*flags: str) -> Callable[[Callable[..., R]], Callable[..., R]]
         @functools.wraps(function)
         def run(**given: object) -> R:
             chosen = {flag: given.pop(flag) for flag in flags}
-            return function(Settings.from_env(**chosen), **given)
+            # Where somebody else runs the commands (Django's manage.py), they say what the settings are.
+            known = click.get_current_context().find_object(Settings)
+            settings = Settings.from_env(**chosen) if known is None else known.with_flags(**chosen)
+            return function(settings, **given)
 
         command: Callable[..., R] = run
         table = variables()

@@ -20,6 +20,8 @@ from daram.errors import ConfigError, MissingExtra
 from daram.settings import Settings, mask
 
 HERE: Final = Path(__file__).parent
+SHARED: Final = HERE.parent / "adapters" / "django"
+"""The pages of the administration that any Django project can have."""
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 SESSION_SECONDS: Final = 14 * 24 * 3600
 BUSY_SECONDS: Final = 60
@@ -97,7 +99,7 @@ def _django(settings: Settings) -> dict[str, Any]:
         "TEMPLATES": [
             {
                 "BACKEND": "django.template.backends.django.DjangoTemplates",
-                "DIRS": [HERE / "templates"],
+                "DIRS": [HERE / "templates", SHARED / "templates"],
                 "APP_DIRS": True,
                 "OPTIONS": {
                     "context_processors": [
@@ -146,10 +148,14 @@ def _django(settings: Settings) -> dict[str, Any]:
         "LOGIN_REDIRECT_URL": "/",
         "LOGOUT_REDIRECT_URL": "/login",
         "STATIC_URL": "/static/",
-        "STATICFILES_DIRS": [("daram", HERE / "static"), ("daram", HERE.parent / "ui" / "static")],
+        "STATICFILES_DIRS": [
+            ("daram", HERE / "static"),
+            ("daram", HERE.parent / "ui" / "static"),
+            SHARED / "static",
+        ],
         "LANGUAGE_CODE": "en",
         "LANGUAGES": [("en", "English"), ("ko", "한국어")],
-        "LOCALE_PATHS": [HERE / "locale"],
+        "LOCALE_PATHS": [HERE / "locale", SHARED / "locale"],
         "USE_I18N": True,
         "USE_TZ": True,
         "TIME_ZONE": "UTC",

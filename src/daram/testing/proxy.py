@@ -17,6 +17,7 @@ class TcpProxy:
     """Between a client, which connects to ``self.port`` of loopback, and the server at ``port``.
 
     ``round_trips``: requests that went out since the start; a request is all that a client says until it is answered.
+    ``bytes_out``, ``bytes_in``: what clients said and what they were answered since the start.
     ``delay``: seconds by which each reply is late. ``lose``: of how many of the next requests the reply is lost, and
     the connection with it. ``drop``: how many of the next requests do not even reach the server;
     ``about``: these two look only at requests that hold these bytes. ``silent``:
@@ -28,6 +29,8 @@ class TcpProxy:
         self._target = (host, port)
         self.port = 0
         self.round_trips = 0
+        self.bytes_out = 0
+        self.bytes_in = 0
         self.delay = 0.0
         self.lose = 0
         self.drop = 0
@@ -133,6 +136,7 @@ class _Connection:
                     return
                 self._proxy.round_trips += 1
             self._asking = True
+            self._proxy.bytes_out += len(data)
             server.write(data)
             await server.drain()
 
@@ -145,5 +149,6 @@ class _Connection:
                 self._proxy.lose -= 1
                 return
             self._asking = False
+            self._proxy.bytes_in += len(data)
             self._writer.write(data)
             await self._writer.drain()

@@ -16,10 +16,11 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.csrf import csrf_protect
 
+from daram.adapters.django.stored import store_errors
 from daram.service import runtime
 from daram.service.accounts.keys import revoke
 from daram.service.accounts.models import ApiKey, User
-from daram.service.admin.store import ask, store_errors
+from daram.service.admin.store import ask
 
 
 class NewUserForm(AdminUserCreationForm):

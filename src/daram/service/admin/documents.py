@@ -16,17 +16,17 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
+from daram.adapters.django.stored import PAGE, OwnPages, store_errors
 from daram.errors import DocumentError, InvalidInput, NotFound, Unsupported
 from daram.knowledge.access import GROUP, OFFICIAL, Reader
 from daram.knowledge.documents import Documents
 from daram.service import runtime
 from daram.service.admin.models import StoredCollection, StoredReference
-from daram.service.admin.pages import PAGE, ReadOnly
-from daram.service.admin.store import ask, store_errors
+from daram.service.admin.store import ask
 from daram.store.documents import Scope
 
 
-class Shelf(ReadOnly):
+class Shelf(OwnPages):
     """A part of the administration that shows what belongs to one owner, by default to everybody."""
 
     def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:

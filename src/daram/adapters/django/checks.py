@@ -1,0 +1,72 @@
+"""What ``manage.py check`` says of ``DARAM``. Nothing is connected to: ``manage.py daram doctor`` does that."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.db import connections
+
+from daram import config
+from daram.adapters.django import conf
+from daram.cache.url import cache_from_url
+from daram.errors import ConfigError, MissingExtra
+from daram.settings import Settings
+
+
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """The settings, the store's URL and engine, the cache, what they need installed."""
+    try:
+        settings = conf.settings()
+        said = conf.given().get("OWNER")
+        if said is not None and not callable(said):
+            conf.imported("OWNER", said)
+    except MissingExtra as error:
+        return [Error(str(error), id="daram.E003")]
+    except ConfigError as error:
+        return [Error(str(error), hint='see settings.DARAM; "STORE" or "DATABASE" says where', id="daram.E001")]
+    return [*_store(settings), *_cache(settings)]
+
+
+def _store(settings: Settings) -> list[CheckMessage]:
+    try:
+        config.make_store(settings.store)
+    except MissingExtra as error:
+        return [Error(str(error), id="daram.E003")]
+    except ConfigError as error:
+        return [Error(f'DARAM["STORE"]: {error}', id="daram.E001")]
+    if settings.store.startswith("memory:") and not django_settings.DEBUG and conf.given().get("STORE"):
+        hint = 'name a store that keeps them in DARAM["STORE"] or DARAM["DATABASE"]'
+        return [
+            Warning("every process keeps its conversations to itself, and until it ends", hint=hint, id="daram.W001")
+        ]
+    return _shared_file(settings)
+
+
+def _shared_file(settings: Settings) -> list[CheckMessage]:
+    parts = urlsplit(settings.store)
+    if parts.scheme != "sqlite":
+        return []
+    file = os.path.realpath(unquote(parts.path).removeprefix("/"))
+    for alias in connections:
+        connection = connections[alias]
+        name = str(connection.settings_dict["NAME"])
+        if connection.vendor == "sqlite" and not connection.is_in_memory_db() and os.path.realpath(name) == file:
+            words = f'DARAM["STORE"] is the file of DATABASES[{alias!r}]; two SQLite libraries in one process damage it'
+            return [Error(words, hint="give Daram a file of its own", id="daram.E002")]
+    return []
+
+
+def _cache(settings: Settings) -> list[CheckMessage]:
+    if settings.cache is None:
+        return []
+    try:
+        cache_from_url(settings.cache)
+    except MissingExtra as error:
+        return [Error(str(error), id="daram.E003")]
+    except ConfigError as error:
+        return [Error(f'DARAM["CACHE"]: {error}', id="daram.E004")]
+    return []

@@ -1,0 +1,230 @@
+"""The store and the chatbot of a process, from any thread and any event loop.
+
+All of Daram lives on one event loop in a thread of its own (``daram.sync.portal``): Django makes event loops as it
+needs them, one for each request under WSGI, and pools of connections, running answers and their logs outlive requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import aclosing, suppress
+from queue import SimpleQueue
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from daram import chat, sync
+from daram.adapters.django.signals import conversation_deleted, owner_deleted
+from daram.chat.events import Event
+from daram.store.wrapper import StoreWrapper
+
+__all__ = ["AsyncChatbot", "AsyncMemory", "AsyncRunning", "SyncChatbot", "SyncMemory", "SyncRunning", "hop"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+class _Face(Protocol):
+    inner: Any
+
+
+async def hop(work: Coroutine[Any, Any, R]) -> R:
+    """Run a coroutine on the portal's loop and await it on this one."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, sync.portal().loop))
+
+
+async def _awaited(work: Awaitable[R]) -> R:
+    return await work
+
+
+def _blocking(
+    method: Callable[Concatenate[Any, P], Awaitable[R]], then: Callable[[R], S]
+) -> Callable[Concatenate[_Face, P], S]:
+    """A method that calls that of ``inner`` and waits for it."""
+
+    @functools.wraps(method)
+    def call(face: _Face, /, *args: P.args, **kwargs: P.kwargs) -> S:
+        return then(sync.portal().run(_awaited(method(face.inner, *args, **kwargs))))
+
+    return call
+
+
+def _hopping(
+    method: Callable[Concatenate[Any, P], Awaitable[R]], then: Callable[[R], S]
+) -> Callable[Concatenate[_Face, P], Coroutine[Any, Any, S]]:
+    """A method that calls that of ``inner`` on the portal's loop."""
+
+    @functools.wraps(method)
+    async def call(face: _Face, /, *args: P.args, **kwargs: P.kwargs) -> S:
+        return then(await hop(_awaited(method(face.inner, *args, **kwargs))))
+
+    return call
+
+
+def _same(value: R) -> R:
+    return value
+
+
+# --- the store ------------------------------------------------------------------------------------------------------
+
+
+class SyncMemory(sync.Memory):
+    """The store of this process, for synchronous code: see ``daram.sync.Memory``. It closes at the exit."""
+
+    def delete(self, owner: str, id: str) -> None:
+        """See ``Store.delete``; tells ``conversation_deleted``."""
+        super().delete(owner, id)
+        conversation_deleted.send_robust(type(self), owner=owner, conversation=id)
+
+    def delete_owner(self, owner: str) -> int:
+        """See ``Store.delete_owner``; tells ``owner_deleted``."""
+        count = super().delete_owner(owner)
+        owner_deleted.send_robust(type(self), owner=owner, conversations=count)
+        return count
+
+    def close(self) -> None:
+        """Nothing: the store belongs to the process."""
+
+
+class _OnPortal(StoreWrapper):
+    """A store whose every operation runs on the portal's loop."""
+
+
+for _name, _operation in list(vars(StoreWrapper).items()):
+    if inspect.iscoroutinefunction(_operation):
+        setattr(_OnPortal, _name, _hopping(_operation, _same))
+
+
+class AsyncMemory(_OnPortal):
+    """The store of this process, for asynchronous code: see ``daram.Memory``. It closes at the exit."""
+
+    async def delete(self, owner: str, id: str) -> None:
+        """See ``Store.delete``; tells ``conversation_deleted``."""
+        await super().delete(owner, id)
+        await conversation_deleted.asend_robust(type(self), owner=owner, conversation=id)
+
+    async def delete_owner(self, owner: str) -> int:
+        """See ``Store.delete_owner``; tells ``owner_deleted``."""
+        count = await super().delete_owner(owner)
+        await owner_deleted.asend_robust(type(self), owner=owner, conversations=count)
+        return count
+
+    async def close(self) -> None:
+        """Nothing: the store belongs to the process."""
+
+
+# --- an answer ------------------------------------------------------------------------------------------------------
+
+News = Event | BaseException | None  # an event, what went wrong, the end
+
+
+async def _pump(events: AsyncGenerator[Event, None], put: Callable[[News], None]) -> None:
+    """Hand the events on: in one task, since what an asynchronous generator does belongs to the task that asks it."""
+    end: News = None
+    try:
+        async with aclosing(events) as found:
+            async for event in found:
+                put(event)
+    except Exception as error:  # noqa: BLE001  # it is raised where the events are read
+        end = error
+    put(end)
+
+
+def _start_pump(events: AsyncGenerator[Event, None], put: Callable[[News], None]) -> Future[None]:
+    return asyncio.run_coroutine_threadsafe(_pump(events, put), sync.portal().loop)
+
+
+def _events(events: AsyncGenerator[Event, None]) -> Iterator[Event]:
+    news: SimpleQueue[News] = SimpleQueue()
+    pump = _start_pump(events, news.put)
+    try:
+        while (item := news.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        pump.cancel()
+
+
+async def _aevents(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    news: asyncio.Queue[News] = asyncio.Queue()
+    here = asyncio.get_running_loop()
+    pump = _start_pump(events, lambda item: _put(here, news, item))
+    try:
+        while (item := await news.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        pump.cancel()
+
+
+def _put(loop: asyncio.AbstractEventLoop, news: asyncio.Queue[News], item: News) -> None:
+    with suppress(RuntimeError):  # whoever read them has gone with their loop
+        loop.call_soon_threadsafe(news.put_nowait, item)
+
+
+class SyncRunning:
+    """A turn whose question is stored, for synchronous code: see ``daram.Running``."""
+
+    def __init__(self, inner: chat.Running) -> None:
+        self.inner = inner
+        self.answer_id, self.question, self.state = inner.answer_id, inner.question, inner.state
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """The events of the answer with ``seq > after``; the last one is terminal. Leaving them does not stop it."""
+        return _events(self.inner.events(after))
+
+    message = _blocking(chat.Running.message, _same)
+
+
+class AsyncRunning:
+    """A turn whose question is stored, for asynchronous code: see ``daram.Running``."""
+
+    def __init__(self, inner: chat.Running) -> None:
+        self.inner = inner
+        self.answer_id, self.question, self.state = inner.answer_id, inner.question, inner.state
+
+    def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
+        """The events of the answer with ``seq > after``; the last one is terminal. Leaving them does not stop it."""
+        return _aevents(self.inner.events(after))
+
+    message = _hopping(chat.Running.message, _same)
+
+
+# --- the chatbot ----------------------------------------------------------------------------------------------------
+
+
+class SyncChatbot:
+    """The chatbot of this process, for synchronous code: see ``daram.Chatbot``."""
+
+    def __init__(self, inner: chat.Chatbot) -> None:
+        self.inner = inner
+
+    start = _blocking(chat.Chatbot.start, SyncRunning)
+    regenerate = _blocking(chat.Chatbot.regenerate, SyncRunning)
+    ask = _blocking(chat.Chatbot.ask, _same)
+    cancel = _blocking(chat.Chatbot.cancel, _same)
+
+    def resume(self, owner: str, conversation: str, answer_id: str, *, after: int = 0) -> Iterator[Event]:
+        """See ``daram.Chatbot.resume``."""
+        return _events(self.inner.resume(owner, conversation, answer_id, after=after))
+
+
+class AsyncChatbot:
+    """The chatbot of this process, for asynchronous code: see ``daram.Chatbot``."""
+
+    def __init__(self, inner: chat.Chatbot) -> None:
+        self.inner = inner
+
+    start = _hopping(chat.Chatbot.start, AsyncRunning)
+    regenerate = _hopping(chat.Chatbot.regenerate, AsyncRunning)
+    ask = _hopping(chat.Chatbot.ask, _same)
+    cancel = _hopping(chat.Chatbot.cancel, _same)
+
+    def resume(self, owner: str, conversation: str, answer_id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
+        """See ``daram.Chatbot.resume``."""
+        return _aevents(self.inner.resume(owner, conversation, answer_id, after=after))

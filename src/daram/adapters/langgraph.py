@@ -1,0 +1,362 @@
+"""LangGraph's checkpoints and store on a Daram store.
+
+::
+
+    async with daram.open("sqlite:///daram.db") as memory:
+        graph = builder.compile(checkpointer=DaramSaver(memory, owner="alice"), store=DaramStore(memory, owner="alice"))
+
+Lists of messages are kept as what each step added, and a thread's messages are a conversation for the other doors. The
+synchronous methods run on Daram's background loop: they may be called from any thread that runs no event loop itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from daram.adapters.versions import require
+from daram.errors import ConfigError, InvalidInput, Unsupported
+
+require("the adapter for LangGraph", "langgraph", "langgraph", "langgraph", oldest="1.2", below="2")
+require(
+    "the adapter for LangGraph",
+    "langgraph.checkpoint.base",
+    "langgraph-checkpoint",
+    "langgraph",
+    oldest="4.3",
+    below="5",
+)
+
+from langchain_core.runnables import ConfigurableFieldSpec
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    get_checkpoint_id,
+    get_serializable_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from daram import sync
+from daram.adapters.langgraph_care import Care, merged
+from daram.adapters.langgraph_conversation import Projection
+from daram.adapters.langgraph_layout import Side
+from daram.adapters.langgraph_records import Memo, Space
+from daram.adapters.langgraph_store import DaramStore
+from daram.adapters.langgraph_threads import Threads
+from daram.ids import etag
+from daram.store.base import Store, SupportsRecords
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.serde.base import SerializerProtocol
+
+__all__ = ["DaramSaver", "DaramStore"]
+
+R = TypeVar("R")
+_VERSION_DIGITS: Final = 10
+
+
+class DaramSaver(BaseCheckpointSaver[str]):
+    """Checkpoints of LangGraph in ``memory`` (of ``daram.open`` or ``daram.sync.open``), which must keep records.
+
+    ``owner``: whose the threads are; by default the ``owner`` in the run's ``configurable``. What has no config
+    (``delete_thread`` and the like) needs it: ``saver.of("alice").delete_thread(…)``.
+    ``messages``: the channel whose messages are the conversation with the id of the thread (None: no conversation). It
+    follows the thread; what other doors add to it the graph does not see.
+    ``types``: the classes, beside the framework's own safe ones and those named in the graph's state, that may come
+    back from what is stored. Nothing else does: of others come their fields. ``serde``: another serializer, such as
+    the framework's ``EncryptedSerializer``; there is no readable conversation then. Raises ``ConfigError`` for one that
+    would import whatever the data names, or unpickle.
+    """
+
+    def __init__(
+        self,
+        memory: Store | sync.Memory,
+        *,
+        owner: str | None = None,
+        messages: str | None = "messages",
+        types: Collection[type | tuple[str, str]] = (),
+        serde: SerializerProtocol | None = None,
+    ) -> None:
+        store = memory.inner if isinstance(memory, sync.Memory) else memory
+        if not isinstance(store, SupportsRecords):
+            raise Unsupported(f"{type(store).__name__} keeps no records, which LangGraph's checkpoints need")
+        if serde is None:
+            serde = JsonPlusSerializer(allowed_msgpack_modules=tuple(types) or None)
+        _refuse_unsafe(serde)
+        super().__init__(serde=serde)
+        self._store = store
+        self._owner = owner
+        self._channel = messages
+        self._memo = Memo()
+
+    def of(self, owner: str) -> DaramSaver:
+        """This saver for one owner."""
+        clone = copy.copy(self)
+        clone._owner = owner
+        return clone
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """What a run may say in its ``configurable`` beside the thread."""
+        if self._owner is not None:
+            return []
+        return [ConfigurableFieldSpec(id="owner", annotation=str, name="Owner", description="Whose the thread is")]
+
+    # --- reading ---
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that the config names, or the thread's newest; None where there is none."""
+        threads, space = self._at(config)
+        if id := get_checkpoint_id(config):
+            head = await threads.stored(space, id)
+            return None if head is None or head.record.hidden else await threads.tuple_of(space, head)
+        async for head in threads.heads(space, page=1):
+            found = await threads.tuple_of(space, head)
+            if found is not None:
+                return found
+        return None
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """The checkpoints of a thread (of all threads of the owner without a config), the newest first."""
+        threads = self._threads(self._owner_of(config))
+        given: Mapping[str, Any] = {} if config is None else config["configurable"]
+        if "checkpoint_ns" in given:
+            spaces = [Space(self._owner_of(config), _thread(config), given["checkpoint_ns"])]
+        else:
+            spaces = await threads.spaces(None if config is None else _thread(config))
+        only = None if config is None else get_checkpoint_id(config)
+        end = None if before is None else get_checkpoint_id(before)
+        left = -1 if limit is None else limit
+        async for space, head in merged(threads, spaces):
+            if left == 0:
+                return
+            id = head.record.id
+            if (only is not None and id != only) or (end is not None and id >= end):
+                continue
+            if filter:
+                metadata = self.serde.loads_typed(head.record.metadata)
+                if any(metadata.get(name) != value for name, value in filter.items()):
+                    continue
+            found = await threads.tuple_of(space, head)
+            if found is not None:
+                left -= 1
+                yield found
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What the writes on the way to a checkpoint gave to channels of the framework's delta kind."""
+        if not channels:
+            return {}
+        threads, space = self._at(config)
+        return await Care(threads).history(space, get_checkpoint_id(config), channels)
+
+    # --- writing ---
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Keep a checkpoint: what its step changed. It is durable on return, and visible as a whole or not at all."""
+        threads, space = self._at(config)
+        own = get_serializable_checkpoint_metadata(config, metadata)
+        watch = self._channel if space.ns == "" and not self._seals else None
+        writes, head, known, added = await threads.save(
+            space, get_checkpoint_id(config), checkpoint, own, new_versions, watch
+        )
+        projected = [] if added is None else [Projection(self._store, space).append(added)]
+        # At once, so that an engine with group commit makes one commit of it. A reader who finds the checkpoint without
+        # a part of it goes on to the one before: nobody was told that it is there.
+        await asyncio.gather(*writes, *projected)
+        threads.written(space, head, known)
+        return cast("RunnableConfig", space.config(checkpoint["id"]))
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Keep what a task wrote behind the checkpoint that the config names."""
+        threads, space = self._at(config)
+        id = get_checkpoint_id(config)
+        if id is None:
+            raise InvalidInput("checkpoint_id", "is not in the config's configurable: writes belong to a checkpoint")
+        await threads.write(space, id, writes, task_id, task_path)
+
+    # --- care ---
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete a thread and its conversation."""
+        owner = self._owner_of(None)
+        await Care(self._threads(owner)).delete(thread_id)
+        self._memo.forget(owner, thread_id)
+        if self._channel is not None:
+            await Projection(self._store, Space(owner, thread_id, "")).delete()
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints and writes of runs. It looks through all threads of the owner."""
+        await Care(self._threads(self._owner_of(None))).delete_for_runs(frozenset(run_ids))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread with all its checkpoints and writes, and its conversation as it is now."""
+        owner = self._owner_of(None)
+        threads = self._threads(owner)
+        await Care(threads).copy(source_thread_id, target_thread_id)
+        self._memo.forget(owner, target_thread_id)
+        if self._channel is not None and not self._seals:
+            target = Space(owner, target_thread_id, "")
+            added = await Care(threads).conversation(target, self._channel)
+            if added is not None:
+                await Projection(self._store, target).append(added)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Keep the newest checkpoint of each namespace (``keep_latest``), or none (``delete``).
+
+        Of graphs with the framework's delta channels those stay, out of sight, that the newest is built on.
+        """
+        if strategy not in ("keep_latest", "delete"):
+            raise InvalidInput("strategy", f'must be "keep_latest" or "delete", not {strategy!r:.40}')
+        owner = self._owner_of(None)
+        for thread in thread_ids:
+            if strategy == "delete":
+                await self.adelete_thread(thread)
+            else:
+                await Care(self._threads(owner)).keep_latest(thread)
+                self._memo.forget(owner, thread)
+
+    # --- the synchronous face ---
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """``aget_tuple``, synchronously."""
+        return _run(self.aget_tuple(config))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """``alist``, synchronously."""
+        found = self.alist(config, filter=filter, before=before, limit=limit)
+
+        async def following() -> CheckpointTuple | None:
+            return await anext(found, None)
+
+        while (item := _run(following())) is not None:
+            yield item
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """``aget_delta_channel_history``, synchronously."""
+        return _run(self.aget_delta_channel_history(config=config, channels=channels))
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """``aput``, synchronously."""
+        return _run(self.aput(config, checkpoint, metadata, new_versions))
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """``aput_writes``, synchronously."""
+        _run(self.aput_writes(config, writes, task_id, task_path))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """``adelete_thread``, synchronously."""
+        _run(self.adelete_thread(thread_id))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """``adelete_for_runs``, synchronously."""
+        _run(self.adelete_for_runs(run_ids))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """``acopy_thread``, synchronously."""
+        _run(self.acopy_thread(source_thread_id, target_thread_id))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """``aprune``, synchronously."""
+        _run(self.aprune(thread_ids, strategy=strategy))
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """A number and something random: two branches of a thread never give one version to two values."""
+        number = 0 if current is None else int(str(current).split(".", 1)[0])
+        return f"{number + 1:0{_VERSION_DIGITS}}.{etag()[:8]}"
+
+    # --- helpers ---
+
+    @property
+    def _plain(self) -> JsonPlusSerializer:
+        inner = self.serde.serde if isinstance(self.serde, EncryptedSerializer) else self.serde
+        return inner if isinstance(inner, JsonPlusSerializer) else JsonPlusSerializer(allowed_msgpack_modules=None)
+
+    @property
+    def _seals(self) -> bool:
+        return not isinstance(self.serde, JsonPlusSerializer)
+
+    def _threads(self, owner: str) -> Threads:
+        return Threads(Side(cast("SupportsRecords", self._store), owner), self._memo, self.serde, self._plain)
+
+    def _at(self, config: RunnableConfig) -> tuple[Threads, Space]:
+        owner = self._owner_of(config)
+        return self._threads(owner), Space(owner, _thread(config), config["configurable"].get("checkpoint_ns", ""))
+
+    def _owner_of(self, config: RunnableConfig | None) -> str:
+        owner = self._owner
+        if owner is None and config is not None:
+            owner = config.get("configurable", {}).get("owner")
+        if not isinstance(owner, str) or not owner:
+            raise InvalidInput(
+                "owner",
+                "is not known: give DaramSaver(memory, owner=…), or each run configurable={'owner': …}, or say"
+                " saver.of(owner) before what has no config",
+            )
+        return owner
+
+
+def _thread(config: RunnableConfig | None) -> str:
+    thread = None if config is None else config.get("configurable", {}).get("thread_id")
+    if thread is None or thread == "":
+        raise InvalidInput("thread_id", "is not in the config's configurable")
+    return str(thread)
+
+
+def _refuse_unsafe(serde: SerializerProtocol) -> None:
+    if isinstance(serde, EncryptedSerializer):
+        serde = serde.serde
+    if not isinstance(serde, JsonPlusSerializer):
+        return
+    if serde.pickle_fallback:
+        raise ConfigError("a serializer with pickle_fallback runs code that is in the data; Daram does not use it")
+    if serde._allowed_msgpack_modules is True or serde._allowed_json_modules is True:
+        raise ConfigError(
+            "this serializer imports and calls whatever the data names; give it the classes of your state:"
+            " JsonPlusSerializer(allowed_msgpack_modules=[…]), or DaramSaver(memory, types=[…])"
+        )
+
+
+def _run(work: Coroutine[Any, Any, R]) -> R:
+    return sync.portal().run(work)

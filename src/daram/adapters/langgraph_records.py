@@ -1,0 +1,122 @@
+"""What is known of LangGraph threads: as it is stored, and what this process remembers of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from daram.adapters import langgraph_layout as layout
+from daram.adapters import langgraph_messages as lists
+
+_HEADS: Final = 1024
+
+Typed = tuple[str, bytes]
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where a list of messages is: behind which segment, whether there is a delta, how many segments there are."""
+
+    block: str
+    delta: bool
+    segments: int
+
+
+class CheckpointRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A checkpoint as it is stored. Each channel is in one of ``inline``, ``blobs`` and ``messages``.
+
+    ``hidden``: pruned, but the channels of a later one are built on it.
+    """
+
+    id: str
+    parent: str | None
+    body: Typed
+    metadata: Typed
+    inline: dict[str, Typed]
+    blobs: list[str]
+    messages: dict[str, Place]
+    hidden: bool = False
+
+
+class WriteRecord(msgspec.Struct, frozen=True, array_like=True):
+    """The writes of one task: (index, channel, type, bytes, path of the task) of each."""
+
+    task: str
+    writes: list[tuple[int, str, str, bytes, str]]
+
+
+class ThreadRecord(msgspec.Struct, frozen=True, array_like=True):
+    """That there is a thread, and a namespace in it."""
+
+    thread: str
+    ns: str
+
+
+class Space(NamedTuple):
+    """A namespace of checkpoints of a thread of an owner."""
+
+    owner: str
+    thread: str
+    ns: str
+
+    @property
+    def key(self) -> str:
+        """What the keys of all its records begin with."""
+        return layout.space_key(self.thread, self.ns)
+
+    def config(self, id: str) -> dict[str, Any]:
+        """The config of one of its checkpoints."""
+        return {"configurable": {"thread_id": self.thread, "checkpoint_ns": self.ns, "checkpoint_id": id}}
+
+
+class Head(NamedTuple):
+    """A checkpoint that is stored, and the versions of its channels: what the next one is compared with."""
+
+    record: CheckpointRecord
+    versions: Mapping[str, Any]
+
+
+class Memo:
+    """Of this process: the checkpoints seen last, the spaces known to be registered, and the messages."""
+
+    def __init__(self) -> None:
+        self.messages = lists.Cache()
+        self._lock = threading.Lock()
+        self._heads: OrderedDict[tuple[Space, str], Head] = OrderedDict()
+        self._known: OrderedDict[Space, None] = OrderedDict()
+
+    def head(self, space: Space, id: str) -> Head | None:
+        """A checkpoint, if it was seen."""
+        with self._lock:
+            return self._heads.get((space, id))
+
+    def keep_head(self, space: Space, head: Head) -> None:
+        """Keep a checkpoint."""
+        with self._lock:
+            self._heads[space, head.record.id] = head
+            while len(self._heads) > _HEADS:
+                self._heads.popitem(last=False)
+
+    def registered(self, space: Space) -> None:
+        """Remember that this process has registered the space: that it has a checkpoint does not say so."""
+        with self._lock:
+            self._known[space] = None
+            while len(self._known) > 16 * _HEADS:
+                self._known.popitem(last=False)
+
+    def knows(self, space: Space) -> bool:
+        """Whether the space is registered for certain."""
+        with self._lock:
+            return space in self._known
+
+    def forget(self, owner: str, thread: str) -> None:
+        """Let go of everything of a thread."""
+        with self._lock:
+            for at in [at for at in self._heads if at[0][:2] == (owner, thread)]:
+                del self._heads[at]
+            for space in [space for space in self._known if space[:2] == (owner, thread)]:
+                del self._known[space]
+        self.messages.forget(owner, layout.thread_key(thread))

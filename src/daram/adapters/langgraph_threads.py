@@ -1,0 +1,392 @@
+"""The checkpoints of LangGraph threads in a store's records: how one is written, found again and put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    PendingWrite,
+    writes_sort_key,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from daram.adapters import langgraph_layout as layout
+from daram.adapters import langgraph_messages as lists
+from daram.adapters.langgraph_layout import Side
+from daram.adapters.langgraph_records import (
+    CheckpointRecord,
+    Head,
+    Memo,
+    Place,
+    Space,
+    ThreadRecord,
+    Typed,
+    WriteRecord,
+)
+from daram.errors import Conflict, StoreCorrupt
+
+_INLINE_BYTES: Final = 512
+
+
+class Added(NamedTuple):
+    """What a step added to the channel of the conversation: messages, packed, and behind which one."""
+
+    messages: list[Any]
+    packed: list[bytes]
+    parent: str
+    first: bool  # there was nothing before
+
+
+class Threads:
+    """Reads and writes checkpoints of one owner."""
+
+    def __init__(self, side: Side, memo: Memo, serde: SerializerProtocol, plain: JsonPlusSerializer) -> None:
+        self.side = side
+        self.plain = plain
+        self._memo = memo
+        self._serde = serde
+        self._seals = serde is not plain
+
+    # --- writing ---
+
+    async def save(
+        self,
+        space: Space,
+        parent: str | None,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+        watch: str | None,
+    ) -> tuple[list[Awaitable[None]], Head, dict[str, tuple[object, lists.Value]], Added | None]:
+        """What is to be written for a checkpoint (nothing is yet), and what will be known of it then.
+
+        ``watch``: the channel of which to tell what was added.
+        """
+        versions = checkpoint["channel_versions"]
+        values = {k: list(v) if type(v) is list else v for k, v in checkpoint["channel_values"].items()}
+        body = {k: v for k, v in checkpoint.items() if k != "channel_values"}
+        head = None if parent is None else await self.head(space, parent)
+        inline: dict[str, Typed] = {}
+        blobs: list[str] = []
+        places: dict[str, Place] = {}
+        known: dict[str, tuple[object, lists.Value]] = {}
+        added: Added | None = None
+        writes: list[Awaitable[None]] = []
+        for channel, value in values.items():
+            if channel not in versions:
+                continue
+            version = versions[channel]
+            same = head is not None and channel not in new_versions and head.versions.get(channel) == version
+            if head is not None and same:
+                if channel in head.record.inline:
+                    inline[channel] = head.record.inline[channel]
+                    continue
+                if channel in head.record.messages:
+                    places[channel] = head.record.messages[channel]
+                    continue
+                if channel in head.record.blobs:
+                    blobs.append(channel)
+                    continue
+            if lists.is_message_list(value):
+                base, before = await self._base(space, head, channel)
+                change = lists.change(value, base, before, self.plain)
+                key = self._channel_key(space, channel)
+                for segment in change.segments:
+                    data = msgspec.msgpack.encode(
+                        lists.SegmentRecord(segment.before, segment.size, segment.plain, segment.last)
+                    )
+                    writes.append(self.side.put(layout.SEGMENT, f"{key}/{segment.id}", self._seal(data)))
+                if change.delta is not None:
+                    at = f"{key}/{change.value.block}/{layout.version_key(version)}"
+                    data = msgspec.msgpack.encode(change.delta)
+                    writes.append(self.side.put(layout.DELTA, at, self._seal(data)))
+                places[channel] = Place(change.value.block, change.delta is not None, len(change.value.segments))
+                known[channel] = (version, change.value)
+                if channel == watch:
+                    fresh = value[change.since :]
+                    packed = [lists.pack([item], self.plain) for item in fresh]
+                    added = Added(fresh, packed, change.parent, base is None)
+                continue
+            typed = self._serde.dumps_typed(value)
+            if len(typed[1]) <= _INLINE_BYTES:
+                inline[channel] = typed
+            else:
+                blobs.append(channel)
+                at = self.blob_key(space, channel, version)
+                writes.append(self.side.put(layout.BLOB, at, msgspec.msgpack.encode(typed)))
+        record = CheckpointRecord(
+            checkpoint["id"],
+            parent,
+            self._serde.dumps_typed(body),
+            self._serde.dumps_typed(metadata),
+            inline,
+            blobs,
+            places,
+        )
+        at = f"{space.key}/{layout.newest_first(record.id)}"
+        writes.append(self.side.put(layout.CHECKPOINT, at, msgspec.msgpack.encode(record)))
+        if not self._memo.knows(space):
+            entry = msgspec.msgpack.encode(ThreadRecord(space.thread, space.ns))
+            writes.append(self.side.put(layout.THREAD, space.key, entry))
+        return writes, Head(record, dict(versions)), known, added
+
+    def written(self, space: Space, head: Head, known: Mapping[str, tuple[object, lists.Value]]) -> None:
+        """Remember what has been written."""
+        for channel, (version, value) in known.items():
+            self._memo.messages.keep_value(self._value_key(space, channel, version), value)
+        self._memo.keep_head(space, head)
+        self._memo.registered(space)
+
+    async def write(self, space: Space, id: str, writes: Sequence[tuple[str, Any]], task: str, path: str) -> None:
+        """Keep what a task wrote. What is there stays, but for errors, interrupts and the like, which are replaced."""
+        new = {
+            index: (index, channel, *self._serde.dumps_typed(value), path)
+            for index, channel, value in ((WRITES_IDX_MAP.get(c, i), c, v) for i, (c, v) in enumerate(writes))
+        }
+        key = f"{space.key}/{layout.newest_first(id)}/{layout.digest(task)}"
+        expect: str | None = None
+        while True:
+            data = msgspec.msgpack.encode(WriteRecord(task, list(new.values())))
+            try:
+                await self.side.put(layout.WRITE, key, data, expect=expect)
+            except Conflict:
+                found = await self.side.get_with_etag(layout.WRITE, key)
+                expect = None
+                if found is not None:
+                    known = {w[0]: w for w in msgspec.msgpack.decode(found[0], type=WriteRecord).writes}
+                    new = {**new, **{i: w for i, w in known.items() if i >= 0 or i not in new}}
+                    expect = found[1]
+                continue
+            return
+
+    # --- reading ---
+
+    async def head(self, space: Space, id: str) -> Head | None:
+        """A checkpoint by its id."""
+        found = self._memo.head(space, id)
+        if found is None:
+            data = await self.side.get(layout.CHECKPOINT, f"{space.key}/{layout.newest_first(id)}")
+            if data is not None:
+                found = self._head(data)
+        return found
+
+    async def stored(self, space: Space, id: str) -> Head | None:
+        """A checkpoint by its id as the store has it now."""
+        data = await self.side.get(layout.CHECKPOINT, f"{space.key}/{layout.newest_first(id)}")
+        return None if data is None else self._head(data)
+
+    async def heads(self, space: Space, *, page: int = 50, hidden: bool = False) -> AsyncIterator[Head]:
+        """The checkpoints, the newest first."""
+        async for _, data in self.side.scan(layout.CHECKPOINT, space.key + "/", page=page):
+            head = self._head(data)
+            if hidden or not head.record.hidden:
+                yield head
+
+    def _head(self, data: bytes) -> Head:
+        record = msgspec.msgpack.decode(data, type=CheckpointRecord)
+        return Head(record, self._serde.loads_typed(record.body)["channel_versions"])
+
+    async def spaces(self, thread: str | None = None) -> list[Space]:
+        """The namespaces of a thread, or of all threads of the owner."""
+        prefix = "" if thread is None else layout.thread_key(thread) + "/"
+        found = []
+        async for _, data in self.side.scan(layout.THREAD, prefix):
+            entry = msgspec.msgpack.decode(data, type=ThreadRecord)
+            found.append(Space(self.side.owner, entry.thread, entry.ns))
+        return found
+
+    async def pending(self, space: Space, id: str) -> list[PendingWrite]:
+        """The writes behind a checkpoint, in the order in which the framework applies them."""
+        prefix = f"{space.key}/{layout.newest_first(id)}/"
+        return self.ordered([data async for _, data in self.side.scan(layout.WRITE, prefix)])
+
+    def ordered(self, records: Sequence[bytes]) -> list[PendingWrite]:
+        """Records of writes as the framework wants them."""
+        found = []
+        for data in records:
+            record = msgspec.msgpack.decode(data, type=WriteRecord)
+            for index, channel, kind, value, path in record.writes:
+                write = (record.task, channel, self._serde.loads_typed((kind, value)))
+                found.append((writes_sort_key(path, record.task, index), write))
+        return [write for _, write in sorted(found, key=lambda item: item[0])]
+
+    async def tuple_of(self, space: Space, head: Head) -> CheckpointTuple | None:
+        """The checkpoint with its channels and pending writes; None where a part of it never arrived."""
+        record = head.record
+        values, pending = await asyncio.gather(self.values(space, head), self.pending(space, record.id))
+        if values is None:
+            return None
+        self._memo.keep_head(space, head)
+        checkpoint = cast("Checkpoint", {**self._serde.loads_typed(record.body), "channel_values": values})
+        parent = None if record.parent is None else cast("Any", space.config(record.parent))
+        metadata = self._serde.loads_typed(record.metadata)
+        return CheckpointTuple(cast("Any", space.config(record.id)), checkpoint, metadata, parent, pending)
+
+    async def values(self, space: Space, head: Head) -> dict[str, Any] | None:
+        """What the channels hold; None where a part never arrived: its writer died, nobody was told that it is kept."""
+        record = head.record
+        blobs, messages = await asyncio.gather(
+            asyncio.gather(*(self._blob(space, name, head.versions[name]) for name in record.blobs)),
+            asyncio.gather(
+                *(self.value(space, name, head.versions[name], place) for name, place in record.messages.items())
+            ),
+        )
+        found = {channel: self._serde.loads_typed(typed) for channel, typed in record.inline.items()}
+        for channel, blob in zip(record.blobs, blobs, strict=True):
+            if blob is None:
+                return None
+            found[channel] = self._serde.loads_typed(blob)
+        for channel, value in zip(record.messages, messages, strict=True):
+            if value is None:
+                return None
+            items: list[Any] = []
+            for plain in (*(segment.plain for segment in value.segments), *value.tail):
+                items += lists.unpack(plain, self.plain)
+            found[channel] = items
+        return {channel: found[channel] for channel in head.versions if channel in found}
+
+    async def value(self, space: Space, channel: str, version: object, place: Place) -> lists.Value | None:
+        """The messages that a channel held at a version, packed; None where a part is missing."""
+        key = self._value_key(space, channel, version)
+        # Our own versions are never given twice; those of others may be.
+        known = self._memo.messages.value(key) if isinstance(version, str) else None
+        if known is not None:
+            return known
+        segments, deltas = await asyncio.gather(
+            self._segments(space, channel, place), self._deltas(space, channel, place)
+        )
+        tail = lists.tail_of(layout.version_key(version), deltas) if place.delta else ()
+        if segments is None or tail is None:
+            return None
+        last = segments[-1].last if segments else ""
+        for plain in tail:
+            last = lists.projected_id(last, plain)
+        value = lists.Value(segments, tail, last)
+        self._memo.messages.keep_value(key, value)
+        return value
+
+    async def _base(self, space: Space, head: Head | None, channel: str) -> tuple[lists.Value | None, str | None]:
+        if head is None or channel not in head.record.messages:
+            return None, None
+        place, version = head.record.messages[channel], head.versions[channel]
+        value = self._memo.messages.value(self._value_key(space, channel, version))
+        if value is None:
+            value = await self.value(space, channel, version, place)
+        return value, layout.version_key(version) if place.delta else None
+
+    async def _segments(self, space: Space, channel: str, place: Place) -> tuple[lists.Segment, ...] | None:
+        key = self._segment_key(space, channel)
+        chain: list[lists.Segment] = []
+        at = place.block
+        scanned: dict[str, lists.Segment] | None = None
+        while at != "0":
+            segment = self._memo.messages.segment((*key, at))
+            if segment is None and scanned is None and place.segments - len(chain) > 4:
+                scanned = {}
+                prefix = self._channel_key(space, channel) + "/"
+                async for name, data in self.side.scan(layout.SEGMENT, prefix, page=200):
+                    scanned[name.removeprefix(prefix)] = self._segment(name.removeprefix(prefix), data)
+            if segment is None and scanned is not None:
+                segment = scanned.get(at)
+            elif segment is None:
+                data_ = await self.side.get(layout.SEGMENT, f"{self._channel_key(space, channel)}/{at}")
+                segment = None if data_ is None else self._segment(at, data_)
+            if segment is None:
+                return None
+            chain.append(segment)
+            at = segment.before
+        return tuple(reversed(chain))
+
+    def _segment(self, id: str, data: bytes) -> lists.Segment:
+        record = msgspec.msgpack.decode(self._unseal(data), type=lists.SegmentRecord)
+        return lists.Segment(id, record.before, record.count, record.plain, record.last)
+
+    async def _deltas(self, space: Space, channel: str, place: Place) -> dict[str, lists.Delta]:
+        if not place.delta:
+            return {}
+        prefix = f"{self._channel_key(space, channel)}/{place.block}/"
+        return {
+            name.removeprefix(prefix): msgspec.msgpack.decode(self._unseal(data), type=lists.Delta)
+            async for name, data in self.side.scan(layout.DELTA, prefix)
+        }
+
+    async def _blob(self, space: Space, channel: str, version: object) -> Typed | None:
+        data = await self.side.get(layout.BLOB, self.blob_key(space, channel, version))
+        return None if data is None else msgspec.msgpack.decode(data, type=Typed)
+
+    async def channel(self, space: Space, head: Head, channel: str) -> Any:
+        """What one channel holds in a checkpoint that has it."""
+        record = head.record
+        one = CheckpointRecord(
+            record.id,
+            None,
+            record.body,
+            record.metadata,
+            {k: v for k, v in record.inline.items() if k == channel},
+            [k for k in record.blobs if k == channel],
+            {k: v for k, v in record.messages.items() if k == channel},
+        )
+        values = await self.values(space, Head(one, head.versions))
+        if values is None:
+            raise StoreCorrupt(f"a part of channel {channel!r} of checkpoint {record.id!r} is missing")
+        return values[channel]
+
+    async def raw_writes(self, space: Space) -> AsyncIterator[tuple[str, bytes]]:
+        """The records of all writes by the ids of their checkpoints (as they are in keys), the newest first."""
+        async for key, data in self.side.scan(layout.WRITE, space.key + "/"):
+            yield key.removeprefix(space.key + "/").rpartition("/")[0], data
+
+    async def keys_of(self, space: Space, channel: str, version: object, place: Place) -> tuple[set[str], set[str]]:
+        """The keys of the segments and deltas that a version is made of."""
+        key = self._channel_key(space, channel)
+        segments = await self._segments(space, channel, place) or ()
+        deltas = await self._deltas(space, channel, place)
+        chain = set()
+        at = layout.version_key(version) if place.delta else None
+        while at is not None and at in deltas:
+            chain.add(f"{key}/{place.block}/{at}")
+            at = deltas[at].before
+        return {f"{key}/{segment.id}" for segment in segments}, chain
+
+    def metadata(self, head: Head) -> dict[str, Any]:
+        """What was said of a checkpoint."""
+        found: dict[str, Any] = self._serde.loads_typed(head.record.metadata)
+        return found
+
+    def forget(self, space: Space) -> None:
+        """Let go of what is remembered of a thread."""
+        self._memo.forget(space.owner, space.thread)
+
+    # --- helpers ---
+
+    def blob_key(self, space: Space, channel: str, version: object) -> str:
+        """Where a large value of a channel is."""
+        return f"{self._channel_key(space, channel)}/{layout.version_key(version)}"
+
+    def _channel_key(self, space: Space, channel: str) -> str:
+        return f"{space.key}/{layout.digest(channel)}"
+
+    def _segment_key(self, space: Space, channel: str) -> tuple[str, ...]:
+        return (space.owner, layout.thread_key(space.thread), space.ns, channel)
+
+    def _value_key(self, space: Space, channel: str, version: object) -> tuple[str, ...]:
+        return (*self._segment_key(space, channel), layout.version_key(version))
+
+    def _seal(self, data: bytes) -> bytes:
+        # Another serializer than the framework's plain one is there to encrypt.
+        return msgspec.msgpack.encode(self._serde.dumps_typed(data)) if self._seals else data
+
+    def _unseal(self, data: bytes) -> bytes:
+        if not self._seals:
+            return data
+        opened: bytes = self._serde.loads_typed(msgspec.msgpack.decode(data, type=Typed))
+        return opened

@@ -1,0 +1,198 @@
+"""LlamaIndex's chat store on a Daram store: a key is a conversation.
+
+::
+
+    chat = ChatMemoryBuffer.from_defaults(chat_store=DaramChatStore(memory, owner="alice"), chat_store_key="forest")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from daram.adapters.versions import require
+from daram.errors import InvalidInput, NotFound
+
+require(
+    "the adapter for LlamaIndex", "llama_index.core", "llama-index-core", "llama-index", oldest="0.14.8", below="0.15"
+)
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.llms import ChatMessage
+from llama_index.core.storage.chat_store.base import BaseChatStore
+
+from daram import sync
+from daram.adapters.appending import append_all
+from daram.model import Message, Part, Role
+from daram.store.base import Store
+
+__all__ = ["DaramChatStore"]
+
+R = TypeVar("R")
+
+EXACT: Final = "llama_index"
+"""The type of the part that holds a message as LlamaIndex has it."""
+
+_PAGE: Final = 200
+_ROLES: Final[dict[str, Role]] = {
+    "user": "user",
+    "assistant": "assistant",
+    "chatbot": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+}
+
+
+class DaramChatStore(BaseChatStore):
+    """The conversations of ``owner`` in ``memory`` (of ``daram.open`` or ``daram.sync.open``), by their ids.
+
+    ``window``: how many messages ``get_messages`` reads, the last ones (None, as LlamaIndex expects it: all). Messages
+    come back as they were, in their order. A message by its index is found from the beginning, over all of them.
+    """
+
+    _store: Store = PrivateAttr()
+    _owner: str = PrivateAttr()
+    _window: int | None = PrivateAttr()
+
+    def __init__(self, memory: Store | sync.Memory, *, owner: str, window: int | None = None) -> None:
+        if window is not None and window < 1:
+            raise InvalidInput("window", f"must be at least 1, or None, not {window}")
+        super().__init__()
+        self._store = memory.inner if isinstance(memory, sync.Memory) else memory
+        self._owner = owner
+        self._window = window
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name that LlamaIndex writes down for it."""
+        return "DaramChatStore"
+
+    # --- the asynchronous face ---
+
+    async def aget_messages(self, key: str) -> list[ChatMessage]:
+        """The messages, the oldest first; none where there is no conversation."""
+        return [_from_message(message) for message in await self._read(key, self._window)]
+
+    async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
+        """Replace what the conversation says. Two steps: who reads in between finds it empty."""
+        made = [_to_message(message) for message in messages]
+        await self._clear(key)
+        await append_all(self._store, self._owner, key, made)
+
+    async def async_add_message(self, key: str, message: ChatMessage) -> None:
+        """Add a message behind what is there."""
+        await append_all(self._store, self._owner, key, [_to_message(message)])
+
+    async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
+        """Delete the conversation's messages and return them; None where there are none."""
+        stored = await self._read(key, None)
+        await self._clear(key)
+        return [_from_message(message) for message in stored] or None
+
+    async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
+        """Delete one message by its index; returns it, or None."""
+        stored = await self._read(key, None)
+        if not -len(stored) <= idx < len(stored):
+            return None
+        return await self._drop(key, stored[idx])
+
+    async def adelete_last_message(self, key: str) -> ChatMessage | None:
+        """Delete the last message; returns it, or None."""
+        stored = await self._read(key, 1)
+        return await self._drop(key, stored[-1]) if stored else None
+
+    async def aget_keys(self) -> list[str]:
+        """The ids of the owner's conversations, the one changed last first."""
+        found: list[str] = []
+        cursor = None
+        while True:
+            page = await self._store.list(self._owner, limit=_PAGE, cursor=cursor)
+            found += [conversation.id for conversation in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+    # --- the synchronous face ---
+
+    def get_messages(self, key: str) -> list[ChatMessage]:
+        """``aget_messages``, synchronously."""
+        return _run(self.aget_messages(key))
+
+    def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
+        """``aset_messages``, synchronously."""
+        _run(self.aset_messages(key, messages))
+
+    def add_message(self, key: str, message: ChatMessage) -> None:
+        """``async_add_message``, synchronously."""
+        _run(self.async_add_message(key, message))
+
+    def delete_messages(self, key: str) -> list[ChatMessage] | None:
+        """``adelete_messages``, synchronously."""
+        return _run(self.adelete_messages(key))
+
+    def delete_message(self, key: str, idx: int) -> ChatMessage | None:
+        """``adelete_message``, synchronously."""
+        return _run(self.adelete_message(key, idx))
+
+    def delete_last_message(self, key: str) -> ChatMessage | None:
+        """``adelete_last_message``, synchronously."""
+        return _run(self.adelete_last_message(key))
+
+    def get_keys(self) -> list[str]:
+        """``aget_keys``, synchronously."""
+        return _run(self.aget_keys())
+
+    # --- helpers ---
+
+    async def _read(self, key: str, window: int | None) -> list[Message]:
+        found: list[Message] = []
+        cursor = None
+        while window is None or len(found) < window:
+            room = _PAGE if window is None else min(_PAGE, window - len(found))
+            try:
+                page = await self._store.messages(self._owner, key, limit=room, cursor=cursor, order="desc")
+            except NotFound:
+                break
+            found += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return found[::-1]
+
+    async def _drop(self, key: str, message: Message) -> ChatMessage | None:
+        try:
+            await self._store.delete_message(self._owner, key, message.id)
+        except NotFound:
+            return None  # somebody else did
+        return _from_message(message)
+
+    async def _clear(self, key: str) -> None:
+        try:
+            await self._store.delete(self._owner, key)
+        except NotFound:
+            return
+        await self._store.create(self._owner, id=key)
+
+
+def _to_message(message: ChatMessage) -> Message:
+    try:
+        data = json.loads(json.dumps(message.model_dump(mode="json"), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput("messages", f"hold what JSON cannot say: {error}") from None
+    text = (message.content or "").replace("\x00", "").encode(errors="replace").decode()
+    return Message(role=_ROLES.get(message.role.value, "user"), text=text, parts=(Part(type=EXACT, data=data),))
+
+
+def _from_message(message: Message) -> ChatMessage:
+    for part in message.parts:
+        if part.type == EXACT:
+            return ChatMessage.model_validate(part.data)
+    return ChatMessage(role=message.role, content=message.text)
+
+
+def _run(work: Coroutine[Any, Any, R]) -> R:
+    return sync.portal().run(work)

@@ -1,0 +1,291 @@
+"""Pydantic AI's conversation store on a Daram store: its log of messages is a Daram conversation, branches included.
+
+::
+
+    store = DaramConversationStore(memory, owner="alice")
+    conversation = await store.load("forest", limit=50) or Conversation(conversation_id="forest")
+    result = await agent.run(prompt, conversation=conversation)
+    await store.save(result)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+from daram.adapters.versions import require
+
+require("the adapter for Pydantic AI", "pydantic_ai", "pydantic-ai-slim", "pydantic-ai", oldest="2.66", below="3")
+
+from pydantic import TypeAdapter
+from pydantic_ai.conversation_store import (
+    ConversationConflict,
+    ConversationEntry,
+    ConversationRecord,
+    ConversationStore,
+)
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelRequest,
+    SystemPromptPart,
+    ToolReturnPart,
+    UserPromptPart,
+)
+
+from daram.errors import Conflict, InvalidInput, NotFound, Unsupported
+from daram.model import ROOT, Message, Part, Role
+from daram.store.base import Store, SupportsRecords
+
+__all__ = ["DaramConversationStore"]
+
+EXACT: Final = "pydantic_ai"
+"""The type of the part that holds a message as Pydantic AI has it."""
+
+RECORD: Final = "pydantic_ai.record"
+ENTRY: Final = "pydantic_ai.entry"
+_BATCH: Final = 100
+_PAGE: Final = 100
+_records = TypeAdapter(ConversationRecord)
+
+
+class DaramConversationStore(ConversationStore):
+    """The conversations of ``owner`` in ``memory`` (of ``daram.open``), which must keep records; not closed with it.
+
+    A save writes what is new, and reads nothing of what is there; ``load(limit=…)`` reads that many messages. Of two
+    savers one gets ``ConversationConflict``, and leaves nothing behind. A fork has copies of what it keeps: so deleting
+    a conversation deletes all of it, and of it alone.
+
+    ``scope`` is kept beside the owner: whose something is is the owner's to say.
+    """
+
+    def __init__(self, memory: Store, *, owner: str) -> None:
+        if not isinstance(memory, SupportsRecords):
+            raise Unsupported(f"{type(memory).__name__} keeps no records, which Pydantic AI's conversations need")
+        self._store: Store = memory
+        self._records: SupportsRecords = memory
+        self.owner = owner
+
+    # --- what Pydantic AI asks for ---
+
+    async def read_record(self, conversation_id: str) -> ConversationRecord | None:
+        """What is kept of a conversation beside its messages; None where there is none."""
+        return (await self._record(conversation_id))[0]
+
+    async def read_records(self, *, scope: str | None = None, limit: int | None = None) -> Sequence[ConversationRecord]:
+        """The conversations, the one saved last first, paged in the engine by when a message was added last."""
+        found: list[ConversationRecord] = []
+        cursor = None
+        while limit is None or len(found) < limit:
+            page = await self._store.list(self.owner, limit=_PAGE, cursor=cursor)
+            records = await asyncio.gather(*(self.read_record(each.id) for each in page.items))
+            found += [each for each in records if each is not None and (scope is None or each.scope == scope)]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return sorted(found, key=lambda record: record.updated_at, reverse=True)[:limit]
+
+    async def write_record(
+        self,
+        record: ConversationRecord,
+        *,
+        new_entries: Sequence[ConversationEntry] = (),
+        expected_revision: str | None,
+    ) -> None:
+        """Store the new messages, then the record: a crash in between leaves the conversation as it was before."""
+        id = record.conversation_id
+        stored, etag = await self._record(id)
+        if (None if stored is None else stored.revision) != expected_revision:
+            raise ConversationConflict(id)
+        known = (stored.head_id, *stored.branches) if stored is not None else ()
+        if stored is None and record.forked_from is not None and record.forked_at is not None:
+            await self._begin(id)
+            await self._copy(record.forked_from, record.forked_at, id)
+        elif stored is None:
+            await self._begin(id)
+        elif (head := record.head_id) is not None and not new_entries and head not in known:
+            await self._see_that_it_has(id, head)
+        added = await self._append(id, new_entries)
+        try:
+            await self._records.put_record(self.owner, RECORD, id, _records.dump_json(record), expect=etag)
+        except Conflict:
+            await self._take_back(id, added)
+            raise ConversationConflict(id) from None
+        if stored is not None and not new_entries and record.head_id != stored.head_id:
+            await self._use(id, record.head_id)
+
+    async def delete_record(self, conversation_id: str, *, expected_revision: str) -> None:
+        """Delete a conversation with all its messages and branches, for every door. Forks keep what they copied."""
+        stored, etag = await self._record(conversation_id)
+        if stored is None or stored.revision != expected_revision or etag is None:
+            raise ConversationConflict(conversation_id)
+        ends = [end for end in (stored.head_id, *stored.branches) if end is not None]
+        ids = {entry.id for end in ends for entry in await self.read_history(end)}
+        try:
+            await self._records.delete_record(self.owner, RECORD, conversation_id, expect=etag)
+        except Conflict:
+            raise ConversationConflict(conversation_id) from None
+        try:
+            await self._store.delete(self.owner, conversation_id)
+        except NotFound:
+            pass  # by another door
+        for entry in ids:
+            await self._records.delete_record(self.owner, ENTRY, _key(entry, conversation_id))
+
+    async def read_entry(self, entry_id: str) -> ConversationEntry:
+        """One message by the id of its entry. Raises ``LookupError``."""
+        for home in await self._homes(entry_id):
+            try:
+                return _entry(await self._store.message(self.owner, home, entry_id))
+            except NotFound:
+                continue
+        raise KeyError(entry_id)
+
+    async def read_history(self, head_id: str | None, *, limit: int | None = None) -> list[ConversationEntry]:
+        """The messages up to ``head_id``, the last ``limit`` of them; one read where they are on the branch in use."""
+        if head_id is None or limit == 0:
+            return []
+        for home in await self._homes(head_id):
+            found: list[ConversationEntry] = []
+            try:
+                async for message in self._backwards(home, head_id, limit):
+                    found.append(_entry(message))
+                    if len(found) == limit:
+                        break
+            except NotFound:
+                continue
+            if found:
+                return found[::-1]
+        raise KeyError(head_id)
+
+    # --- helpers ---
+
+    async def _record(self, conversation_id: str) -> tuple[ConversationRecord | None, str | None]:
+        try:
+            found = await self._records.get_record(self.owner, RECORD, conversation_id)
+        except InvalidInput:  # an id that no conversation can have is one that none has
+            return None, None
+        return (None, None) if found is None else (_records.validate_json(found.value), found.etag)
+
+    async def _homes(self, entry_id: str) -> list[str]:
+        """The conversations that a message is in: the one that it was said in, and the forks of it."""
+        prefix = _key(entry_id, "")
+        page = await self._records.scan_records(self.owner, ENTRY, prefix, limit=_PAGE)
+        return [record.key.removeprefix(prefix) for record in page.items]
+
+    async def _backwards(self, id: str, head: str, limit: int | None) -> AsyncIterator[Message]:
+        """From ``head`` to the beginning: by pages of the branch in use, or message by message of another one."""
+        seen, cursor = False, None
+        size = _PAGE if limit is None else min(limit, _PAGE)
+        while True:
+            page = await self._store.messages(self.owner, id, limit=size, cursor=cursor, order="desc")
+            for message in page.items:
+                seen = seen or message.id == head
+                if seen:
+                    yield message
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        above: str | None = None if seen else head
+        while above is not None:
+            message = await self._store.message(self.owner, id, above)
+            yield message
+            above = message.parent
+
+    async def _see_that_it_has(self, id: str, entry_id: str) -> None:
+        if id not in await self._homes(entry_id):
+            raise ConversationConflict(id)
+
+    async def _begin(self, id: str) -> None:
+        try:
+            await self._store.create(self.owner, id=id)
+        except Conflict:
+            pass  # another door began it, or the save before this one was cut off
+
+    async def _append(self, id: str, entries: Sequence[ConversationEntry]) -> list[str]:
+        messages = [(_message(entry), entry.parent_id) for entry in entries]
+        await self._append_all(id, messages)
+        return [message.id for message, _ in messages]
+
+    async def _append_all(self, id: str, messages: list[tuple[Message, str | None]]) -> None:
+        for start in range(0, len(messages), _BATCH):
+            batch = messages[start : start + _BATCH]
+            parent = batch[0][1]
+            try:
+                await self._store.append(
+                    self.owner, id, [message for message, _ in batch], parent=ROOT if parent is None else parent
+                )
+            except NotFound:  # deleted, or the message that they follow was
+                raise ConversationConflict(id) from None
+            keys = [_key(message.id, id) for message, _ in batch]
+            await asyncio.gather(*(self._records.put_record(self.owner, ENTRY, key, b"") for key in keys))
+
+    async def _copy(self, source: str, end: str, id: str) -> None:
+        """What a fork keeps of another conversation, with the same ids."""
+        try:
+            history = [message async for message in self._backwards(source, end, None)][::-1]
+        except NotFound:
+            raise ConversationConflict(id) from None
+        await self._append_all(id, [(_again(message), message.parent) for message in history])
+
+    async def _take_back(self, id: str, added: list[str]) -> None:
+        """What was stored for a save that came second: no door shall show it."""
+        for message in reversed(added):
+            try:
+                await self._store.delete_message(self.owner, id, message)
+            except NotFound:
+                pass
+            await self._records.delete_record(self.owner, ENTRY, _key(message, id))
+        winner = await self.read_record(id)
+        if added and winner is not None:
+            await self._use(id, winner.head_id)
+
+    async def _use(self, id: str, head: str | None) -> None:
+        """Have the other doors show the branch that this is the end of."""
+        if head is not None:
+            try:
+                await self._store.use_branch(self.owner, id, head)
+            except NotFound:
+                pass  # deleted meanwhile
+
+
+def _key(entry_id: str, conversation_id: str) -> str:
+    return f"{entry_id}/{conversation_id}"
+
+
+def _message(entry: ConversationEntry) -> Message:
+    data: Any = ModelMessagesTypeAdapter.dump_python([entry.message], mode="json")[0]
+    role, text = _said(entry.message)
+    text = text.replace("\x00", "").encode(errors="replace").decode()
+    return Message(id=entry.id, role=role, text=text, parts=(Part(type=EXACT, data=data),))
+
+
+def _again(message: Message) -> Message:
+    return Message(id=message.id, role=message.role, text=message.text, parts=message.parts, metadata=message.metadata)
+
+
+def _said(message: ModelMessage) -> tuple[Role, str]:
+    """Who said a message, for the other doors, and its text."""
+    if not isinstance(message, ModelRequest):
+        return "assistant", message.text or ""
+    asked = [part for part in message.parts if isinstance(part, UserPromptPart)]
+    if asked:
+        return "user", "\n\n".join(_text(part.content) for part in asked)
+    if any(isinstance(part, ToolReturnPart) for part in message.parts):
+        returned = (part for part in message.parts if isinstance(part, ToolReturnPart))
+        return "tool", "\n\n".join(part.model_response_str() for part in returned)
+    instructions = [part.content for part in message.parts if isinstance(part, SystemPromptPart)]
+    return ("system", "\n\n".join(instructions)) if instructions else ("user", "")
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else "\n".join(part for part in content if isinstance(part, str))
+
+
+def _entry(message: Message) -> ConversationEntry:
+    for part in message.parts:
+        if part.type == EXACT:
+            found = ModelMessagesTypeAdapter.validate_python([part.data])[0]
+            return ConversationEntry(id=message.id, parent_id=message.parent, message=found)
+    raise InvalidInput("entry_id", f"{message.id!r} is a message of another door")

@@ -1,0 +1,438 @@
+"""LangGraph's own loop on DaramSaver: what comes back, what is written, what other doors see."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
+from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.base import CipherProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.types import Command, Send, interrupt
+
+import daram
+from daram import sync
+from daram.adapters.langgraph import DaramSaver
+from daram.adapters.langgraph_layout import Side
+from daram.errors import ConfigError, InvalidInput, NotFound, SyncInAsync, Unsupported
+from daram.memory import Memory
+
+
+class Chat(TypedDict):
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+def echo(state: Chat) -> dict[str, Any]:
+    last = state["messages"][-1]
+    return {"messages": [AIMessage(f"{len(state['messages'])}: {last.content}")]}
+
+
+def chat(saver: Any, node: Any = echo, schema: Any = Chat) -> Any:
+    builder = StateGraph(schema)
+    builder.add_node("answer", node)
+    builder.add_edge(START, "answer")
+    builder.add_edge("answer", END)
+    return builder.compile(checkpointer=saver)
+
+
+def thread(id: str, **more: Any) -> dict[str, Any]:
+    return {"configurable": {"thread_id": id, **more}}
+
+
+async def say(graph: Any, text: str, id: str = "t") -> list[str]:
+    found = await graph.ainvoke({"messages": [HumanMessage(text)]}, thread(id))
+    return [message.text for message in found["messages"]]
+
+
+async def written(memory: Memory, owner: str = "ann") -> int:
+    """The bytes in an owner's records, as they are stored."""
+    total = 0
+    for namespace in ("thread", "checkpoint", "write", "blob", "delta", "segment", "part"):
+        cursor = None
+        while True:
+            page = await memory.scan_records(owner, f"langgraph.{namespace}", limit=1000, cursor=cursor)
+            total += sum(len(record.value) for record in page.items)
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    return total
+
+
+async def test_a_chat_goes_on_in_another_process(memory: Memory) -> None:
+    for turn in range(20):
+        graph = chat(DaramSaver(memory, owner="ann"))  # nothing is known from the turn before
+        texts = await say(graph, f"word {turn}")
+        assert texts[-1] == f"{2 * turn + 1}: word {turn}"
+    assert len(texts) == 40
+    assert texts[::2] == [f"word {turn}" for turn in range(20)]
+
+
+async def test_a_chat_in_one_process_is_the_same_as_in_the_memory_of_the_framework(memory: Memory) -> None:
+    graph, model = chat(DaramSaver(memory, owner="ann")), chat(InMemorySaver())
+    for turn in range(20):
+        assert await say(graph, f"word {turn}") == await say(model, f"word {turn}")
+    ours = [state async for state in graph.aget_state_history(thread("t"))]
+    theirs = [state async for state in model.aget_state_history(thread("t"))]
+    assert [(s.next, s.metadata["step"], [m.text for m in s.values.get("messages", [])]) for s in ours] == [
+        (s.next, s.metadata["step"], [m.text for m in s.values.get("messages", [])]) for s in theirs
+    ]
+
+
+async def test_a_step_writes_what_it_added(memory: Memory) -> None:
+    graph = chat(DaramSaver(memory, owner="ann"))
+    sizes = [0]
+    for turn in range(48):
+        await say(graph, f"{turn} " + "다람쥐 " * 20)
+        if turn in (7, 23, 47):
+            sizes.append(await written(memory))
+    early, middle, late = sizes[1] / 8, (sizes[2] - sizes[1]) / 16, (sizes[3] - sizes[2]) / 24
+    assert middle < early * 1.3
+    assert late < middle * 1.3  # a list that is written again would be about twice as much
+
+
+async def test_a_thread_is_a_conversation_for_the_other_doors(memory: Memory) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    graph = chat(saver)
+    for turn in range(3):
+        await say(graph, f"word {turn}", "talk")
+    found = await memory.tail("ann", "talk", 100)
+    assert [(m.role, m.text) for m in found] == [
+        pair for turn in range(3) for pair in (("user", f"word {turn}"), ("assistant", f"{2 * turn + 1}: word {turn}"))
+    ]
+    assert [hit.text for hit in await memory.search("ann", "word 2", conversation="talk")]
+    assert not await memory.search("bob", "word 2", conversation="talk")
+    await saver.adelete_thread("talk")
+    with pytest.raises(NotFound):
+        await memory.get("ann", "talk")
+    assert await written(memory) == 0
+
+
+async def test_going_back_in_time_opens_a_branch(memory: Memory) -> None:
+    graph = chat(DaramSaver(memory, owner="ann"))
+    for turn in range(3):
+        await say(graph, f"word {turn}")
+    history = [state async for state in graph.aget_state_history(thread("t"))]
+    earlier = next(state for state in history if not state.next and len(state.values["messages"]) == 2)
+    await graph.ainvoke({"messages": [HumanMessage("another")]}, earlier.config)
+    state = await graph.aget_state(thread("t"))
+    assert [m.text for m in state.values["messages"]] == ["word 0", "1: word 0", "another", "3: another"]
+    assert [m.text for m in await memory.tail("ann", "t", 10)] == ["word 0", "1: word 0", "another", "3: another"]
+    newest = await graph.aget_state(history[0].config)
+    assert len(newest.values["messages"]) == 6  # what was there is still there
+
+
+async def test_edits_and_removals(memory: Memory) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    graph = chat(saver)
+    for turn in range(30):
+        await say(graph, f"word {turn}")
+    messages = (await graph.aget_state(thread("t"))).values["messages"]
+    edited = HumanMessage("edited", id=messages[4].id)
+    await graph.aupdate_state(thread("t"), {"messages": [edited, RemoveMessage(id=messages[10].id)]})
+    expected = [*messages[:4], edited, *messages[5:10], *messages[11:]]
+    for reader in (graph, chat(DaramSaver(memory, owner="ann"))):
+        assert (await reader.aget_state(thread("t"))).values["messages"] == expected
+    await say(graph, "on")
+    assert [m.text for m in await memory.tail("ann", "t", 100)][:5] == [m.text for m in expected[:5]]
+    assert len(await memory.tail("ann", "t", 100)) == 61
+
+
+async def test_a_message_changed_in_its_place_is_seen(memory: Memory) -> None:
+    def annotate(state: Chat) -> dict[str, Any]:
+        state["messages"][0].additional_kwargs["seen"] = len(state["messages"])
+        return {"messages": [AIMessage("noted")]}
+
+    graph = chat(DaramSaver(memory, owner="ann"), annotate)
+    for turn in range(20):
+        await say(graph, f"word {turn}")
+    found = (await chat(DaramSaver(memory, owner="ann")).aget_state(thread("t"))).values["messages"]
+    assert found[0].additional_kwargs == {"seen": 39}
+    assert len(found) == 40
+
+
+EVERY_KIND: list[AnyMessage] = [
+    SystemMessage("be brief", id="s"),
+    HumanMessage(
+        [{"type": "text", "text": "what is this?"}, {"type": "image", "base64": "aGk=", "mime_type": "image/png"}],
+        id="h",
+    ),
+    AIMessage(
+        "",
+        id="a",
+        tool_calls=[{"name": "look", "args": {"at": [1, {"x": None}]}, "id": "c1", "type": "tool_call"}],
+        invalid_tool_calls=[{"name": "bad", "args": "{", "id": "c2", "error": "no", "type": "invalid_tool_call"}],
+        usage_metadata={"input_tokens": 5, "output_tokens": 2, "total_tokens": 7},
+        response_metadata={"model_name": "m", "finish_reason": "tool_calls"},
+        additional_kwargs={"refusal": None, "deep": {"er": [1.5]}},
+        name="bot",
+    ),
+    ToolMessage("a squirrel", tool_call_id="c1", artifact={"raw": b"\x00\xff"}, status="error", id="o"),
+    AIMessage(
+        [{"type": "text", "text": "It is "}, {"type": "text", "text": "a squirrel 다람쥐"}], id="b", extra_field=3
+    ),
+]
+
+
+async def test_every_kind_of_message_comes_back_as_it_was(memory: Memory) -> None:
+    graph = chat(DaramSaver(memory, owner="ann"), lambda state: {})
+    await graph.ainvoke({"messages": EVERY_KIND}, thread("t"))
+    found = (await chat(DaramSaver(memory, owner="ann")).aget_state(thread("t"))).values["messages"]
+    assert found == EVERY_KIND
+    assert [type(m) for m in found] == [type(m) for m in EVERY_KIND]
+    assert [m.model_dump() for m in found] == [m.model_dump() for m in EVERY_KIND]
+    conversation = await memory.tail("ann", "t", 10)
+    assert [m.role for m in conversation] == ["system", "user", "assistant", "tool", "assistant"]
+    assert [p.data["name"] for p in conversation[2].parts if p.type == "tool_call"] == ["look"]
+    assert conversation[4].text == "It is a squirrel 다람쥐"
+
+
+async def test_interrupt_and_resume_across_processes(memory: Memory) -> None:
+    def ask(state: Chat) -> dict[str, Any]:
+        return {"messages": [AIMessage(f"you said {interrupt('really?')}")]}
+
+    found = await chat(DaramSaver(memory, owner="ann"), ask).ainvoke({"messages": [HumanMessage("hi")]}, thread("t"))
+    assert found["__interrupt__"][0].value == "really?"
+    found = await chat(DaramSaver(memory, owner="ann"), ask).ainvoke(Command(resume="yes"), thread("t"))
+    assert [m.text for m in found["messages"]] == ["hi", "you said yes"]
+
+
+class Fan(TypedDict):
+    done: Annotated[list[int], operator.add]
+    large: str
+
+
+async def test_parallel_nodes_large_values_and_a_failed_task(memory: Memory) -> None:
+    failing = True
+
+    def work(state: dict[str, int]) -> dict[str, list[int]]:
+        if failing and state["n"] == 3:
+            raise RuntimeError("not yet")
+        return {"done": [state["n"]]}
+
+    def graph() -> Any:
+        builder = StateGraph(Fan)
+        builder.add_node("work", work)  # type: ignore[type-var]
+        builder.add_conditional_edges(START, lambda state: [Send("work", {"n": n}) for n in range(6)])
+        return builder.compile(checkpointer=DaramSaver(memory, owner="ann"))
+
+    large = "".join(chr(0xAC00 + i * 7919 % 11172) for i in range(700_000))  # above 1 MiB when packed
+    with pytest.raises(RuntimeError):
+        await graph().ainvoke({"done": [], "large": large}, thread("t"))
+    failing = False
+    found = await graph().ainvoke(None, thread("t"))
+    assert found["done"] == list(range(6))
+    assert found["large"] == large
+    saver = DaramSaver(memory, owner="ann")
+    await saver.aprune(["t"])
+    assert (await graph().aget_state(thread("t"))).values["large"] == large
+    await saver.adelete_thread("t")
+    assert await written(memory) == 0
+
+
+async def test_subgraphs_and_streaming(memory: Memory) -> None:
+    inner = StateGraph(Chat)
+    inner.add_node("answer", echo)
+    inner.add_edge(START, "answer")
+    outer = StateGraph(Chat)
+    outer.add_node("inner", inner.compile(checkpointer=True))
+    outer.add_edge(START, "inner")
+    graph = outer.compile(checkpointer=DaramSaver(memory, owner="ann"))
+    for turn in range(2):
+        chunks = [
+            chunk
+            async for chunk in graph.astream({"messages": [HumanMessage(f"w{turn}")]}, thread("t"), subgraphs=True)
+        ]
+        assert any(ns for ns, _ in chunks)
+    state = await graph.aget_state(thread("t"))
+    assert [m.text for m in state.values["messages"]][::2] == ["w0", "w1"]
+    spaces = {
+        t.config["configurable"]["checkpoint_ns"] async for t in DaramSaver(memory, owner="ann").alist(thread("t"))
+    }
+    assert len(spaces) == 2
+
+
+def add_all(state: list[AnyMessage], writes: list[Any]) -> list[AnyMessage]:
+    for write in writes:
+        state = add_messages(state, write)  # type: ignore[assignment]
+    return state
+
+
+class Beta(TypedDict):
+    messages: Annotated[list[AnyMessage], DeltaChannel(add_all, snapshot_frequency=7)]
+
+
+def beta(state: Beta) -> dict[str, Any]:
+    return echo({"messages": state["messages"]})
+
+
+async def test_the_frameworks_delta_channel(memory: Memory) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    ours, theirs = chat(saver, beta, Beta), chat(InMemorySaver(), beta, Beta)
+    for turn in range(12):
+        assert await say(ours, f"w{turn}") == await say(theirs, f"w{turn}")
+    before = (await ours.aget_state(thread("t"))).values["messages"]
+    await saver.aprune(["t"])
+    after = (await chat(DaramSaver(memory, owner="ann"), beta, Beta).aget_state(thread("t"))).values["messages"]
+    assert after == before
+    assert len([t async for t in saver.alist(thread("t"))]) == 1
+    assert len(await say(ours, "on")) == 26
+
+
+async def test_pruning_keeps_the_messages_and_little_else(memory: Memory) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    graph = chat(saver)
+    for turn in range(20):
+        await say(graph, f"word {turn}")
+    before = await written(memory)
+    await saver.aprune(["t"])
+    assert await written(memory) < before / 3
+    fresh = chat(DaramSaver(memory, owner="ann"))
+    assert len(await say(fresh, "on")) == 42
+    await saver.acopy_thread("t", "u")
+    assert len(await say(fresh, "on", "u")) == 44
+    assert len(await say(fresh, "on", "t")) == 44
+    assert len(await memory.tail("ann", "u", 100)) == 44
+
+
+async def test_two_owners_have_threads_of_one_name(memory: Memory) -> None:
+    graph = chat(DaramSaver(memory))
+    for owner in ("ann", "bob"):
+        await graph.ainvoke({"messages": [HumanMessage(owner)]}, thread("t", owner=owner))
+    state = await graph.aget_state(thread("t", owner="bob"))
+    assert [m.text for m in state.values["messages"]] == ["bob", "1: bob"]
+    with pytest.raises(InvalidInput, match="owner"):
+        await graph.aget_state(thread("t"))
+    with pytest.raises(InvalidInput, match="owner"):
+        await DaramSaver(memory).adelete_thread("t")
+    await DaramSaver(memory).of("ann").adelete_thread("t")
+    assert (await graph.aget_state(thread("t", owner="ann"))).values == {}
+    assert len((await graph.aget_state(thread("t", owner="bob"))).values["messages"]) == 2
+
+
+async def test_two_runs_at_once_on_one_thread_leave_it_whole(memory: Memory) -> None:
+    async def slow(state: Chat) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"messages": [AIMessage(f"to {state['messages'][-1].content}")]}
+
+    for _ in range(5):
+        graphs = [chat(DaramSaver(memory, owner="ann"), slow) for _ in range(2)]
+        await asyncio.gather(*(say(graph, f"from {i}") for i, graph in enumerate(graphs)))
+    reader = chat(DaramSaver(memory, owner="ann"), slow)
+    states = [state async for state in reader.aget_state_history(thread("t"))]
+    lists = [[m.text for m in state.values.get("messages", [])] for state in states]
+    for state, texts in zip(states, lists, strict=True):
+        assert len({m.id for m in state.values.get("messages", [])}) == len(texts)
+    # One of the two that began at once stands before the other.
+    conversation = [m.text for m in await memory.tail("ann", "t", 100)]
+    assert conversation in lists or conversation[1:] in lists
+
+
+# --- beside the engines -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def small() -> Any:
+    async with daram.open("memory://") as memory:
+        yield memory
+
+
+def test_the_synchronous_face(tmp_path: Any) -> None:
+    with sync.open(f"sqlite:///{tmp_path}/daram.db") as memory:
+        graph = chat(DaramSaver(memory, owner="ann"))
+        for turn in range(3):
+            found = graph.invoke({"messages": [HumanMessage(f"w{turn}")]}, thread("t"))
+        assert len(found["messages"]) == 6
+        assert len(list(graph.get_state_history(thread("t")))) == 9
+
+        async def inside() -> None:
+            with pytest.raises(SyncInAsync):
+                graph.get_state(thread("t"))
+            assert len((await graph.aget_state(thread("t"))).values["messages"]) == 6
+
+        asyncio.run(inside())
+
+
+async def test_a_checkpoint_without_one_of_its_parts_is_not_there(small: Memory) -> None:
+    graph = chat(DaramSaver(small, owner="ann"))
+    await say(graph, "one")
+    known = {record.key for record in (await small.scan_records("ann", "langgraph.delta")).items}
+    await say(graph, "two")
+    # As a crash leaves it: the checkpoint arrived, what it added did not.
+    for record in (await small.scan_records("ann", "langgraph.delta")).items:
+        if record.key not in known:
+            await small.delete_record("ann", "langgraph.delta", record.key)
+    fresh = chat(DaramSaver(small, owner="ann"))
+    state = await fresh.aget_state(thread("t"))
+    texts = [m.text for m in state.values["messages"]]
+    assert texts == ["one", "1: one", "two"]  # that it came in was a checkpoint before
+    assert (await say(fresh, "three"))[:3] == [*texts[:2], "three"]
+
+
+class Trap:
+    sprung = 0
+
+    def __init__(self, x: int = 0) -> None:
+        Trap.sprung += 1
+        self.x = x
+
+    def model_dump(self) -> dict[str, int]:
+        return {"x": self.x}
+
+
+async def test_nothing_stored_comes_to_life_that_was_not_allowed(small: Memory) -> None:
+    class Loose(TypedDict):
+        thing: Any
+
+    graph = chat(DaramSaver(small, owner="ann"), lambda state: {}, Loose)
+    await graph.ainvoke({"thing": Trap()}, thread("t"))
+    made = Trap.sprung
+    assert (await graph.aget_state(thread("t"))).values["thing"] == {"x": 0}
+    assert Trap.sprung == made
+    allowed = chat(DaramSaver(small, owner="ann", types=[Trap]), lambda state: {}, Loose)
+    assert isinstance((await allowed.aget_state(thread("t"))).values["thing"], Trap)
+
+
+async def test_unsafe_serializers_and_stores_without_records_are_refused(small: Memory) -> None:
+    for unsafe in (
+        JsonPlusSerializer(pickle_fallback=True, allowed_msgpack_modules=None),
+        JsonPlusSerializer(allowed_msgpack_modules=True),
+    ):
+        with pytest.raises(ConfigError):
+            DaramSaver(small, serde=unsafe)
+        with pytest.raises(ConfigError):
+            DaramSaver(small, serde=EncryptedSerializer(Turned(), unsafe))
+
+    with pytest.raises(Unsupported):
+        DaramSaver(object())  # type: ignore[arg-type]
+
+
+class Turned(CipherProtocol):
+    def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
+        return "turned", bytes(255 - b for b in plaintext)
+
+    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
+        return bytes(255 - b for b in ciphertext)
+
+
+async def test_an_encrypting_serializer_leaves_nothing_readable(small: Memory) -> None:
+    serde = EncryptedSerializer(Turned(), JsonPlusSerializer(allowed_msgpack_modules=None))
+    for turn in range(20):
+        texts = await say(chat(DaramSaver(small, owner="ann", serde=serde)), f"secret {turn}")
+    assert len(texts) == 40
+    with pytest.raises(NotFound):
+        await small.get("ann", "t")
+    for namespace in ("checkpoint", "write", "blob", "delta", "segment"):
+        async for data in _opened(small, f"langgraph.{namespace}"):
+            assert b"secret" not in data
+
+
+async def _opened(memory: Memory, namespace: str) -> Any:
+    async for _, data in Side(memory, "ann").scan(namespace, ""):
+        yield data

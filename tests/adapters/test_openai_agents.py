@@ -1,0 +1,269 @@
+"""The session of the OpenAI Agents SDK: its documented behaviour, and the SDK's own loop with a scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OPENAI_AGENTS_DISABLE_TRACING", "1")
+
+from agents import Agent, ModelResponse, Runner, SQLiteSession, Usage, function_tool
+from agents.memory import OpenAIResponsesCompactionSession, Session, SessionSettings
+from agents.models.interface import Model
+from openai.types.responses import (
+    ResponseFunctionToolCall,
+    ResponseOutputMessage,
+    ResponseOutputText,
+)
+
+import daram
+from daram.adapters.openai_agents import DaramSession
+from daram.errors import Gone, InvalidInput, OutcomeUnknown
+from daram.memory import Memory
+from daram.store.wrapper import StoreWrapper
+
+ITEMS: list[Any] = [
+    {"role": "user", "content": "이건 뭐야?"},
+    {
+        "type": "message",
+        "role": "user",
+        "content": [{"type": "input_image", "image_url": "data:image/png;base64,aGk="}],
+    },
+    {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}], "encrypted_content": "x"},
+    {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "look", "arguments": '{"x": 1}'},
+    {"type": "function_call_output", "call_id": "c1", "output": "a squirrel"},
+    {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": "다람쥐", "annotations": [], "logprobs": None}],
+    },
+    {"type": "compaction", "id": "cmp_1", "encrypted_content": "…"},
+    {"role": "user", "content": ""},
+]
+
+
+def user(text: str) -> Any:
+    return {"role": "user", "content": text}
+
+
+async def test_items_come_back_as_they_were(memory: Memory) -> None:
+    session = DaramSession(memory, "ann", "s")
+    assert isinstance(session, Session)
+    assert await session.get_items() == []
+    await session.add_items([])
+    await session.add_items(ITEMS)
+    assert await DaramSession(memory, "ann", "s").get_items() == ITEMS
+    assert await DaramSession(memory, "bob", "s").get_items() == []
+    shown = await memory.tail("ann", "s", 20)
+    assert [(m.role, m.text) for m in shown if m.text] == [
+        ("user", "이건 뭐야?"),
+        ("tool", "a squirrel"),
+        ("assistant", "다람쥐"),
+    ]
+    await session.clear_session()
+    assert await session.get_items() == []
+    await session.add_items([user("again")])
+    assert await session.get_items() == [user("again")]
+
+
+async def test_limits_pop_and_pages_are_those_of_the_sdks_own(memory: Memory) -> None:
+    ours, theirs = DaramSession(memory, "ann", "s"), SQLiteSession("s")
+    sessions: list[Any] = [ours, theirs]
+    said = [user(f"word {n}") for n in range(230)]
+    for session in sessions:
+        assert await session.pop_item() is None
+        await session.add_items(said)
+    for limit in (None, 0, 1, 7, 200, 230, 500):
+        assert await ours.get_items(limit) == await theirs.get_items(limit)
+    for _ in range(3):
+        assert await ours.pop_item() == await theirs.pop_item()
+    await ours.add_items([user("new")])
+    assert [item["content"] for item in await ours.get_items(2)] == ["word 226", "new"]  # type: ignore[typeddict-item]
+    ours.session_settings = SessionSettings(limit=3)
+    assert len(await ours.get_items()) == 3
+    theirs.close()
+
+
+async def test_a_window_begins_with_nothing_that_hangs_in_the_air(memory: Memory) -> None:
+    session = DaramSession(memory, "ann", "s")
+    turn = ITEMS[:6]
+    await session.add_items(turn * 2)
+    for limit in range(1, 12):
+        items: list[Any] = await session.get_items(limit)
+        calls = [item["call_id"] for item in items if item.get("type") == "function_call"]
+        outputs = [item["call_id"] for item in items if item.get("type") == "function_call_output"]
+        assert len(calls) == len(outputs), limit
+        reasoning = [item for item in items if item.get("type") == "reasoning"]
+        assert len(calls) <= len(reasoning), limit
+        assert items == (turn * 2)[12 - len(items) :] or items[-1] == turn[-1]
+    assert await session.get_items(12) == turn * 2
+
+
+async def test_two_runs_on_one_session(memory: Memory) -> None:
+    async def run(name: str) -> None:
+        session = DaramSession(memory, "ann", "s")
+        for n in range(10):
+            await session.add_items([user(f"{name} {n}"), {"role": "assistant", "content": f"to {name} {n}"}])
+
+    await asyncio.gather(run("a"), run("b"))
+    said = [item["content"] for item in await DaramSession(memory, "ann", "s").get_items()]  # type: ignore[typeddict-item]
+    assert len(said) == 40
+    assert all(b == f"to {a}" for a, b in zip(said[::2], said[1::2], strict=True))
+    popped = await asyncio.gather(*(DaramSession(memory, "ann", "s").pop_item() for _ in range(10)))
+    assert sorted(item["content"] for item in popped) == sorted(said[30:])  # type: ignore[typeddict-item,index]
+
+
+async def test_what_other_doors_said(memory: Memory) -> None:
+    call = daram.Part(type="tool_call", data={"call_id": "c", "name": "look", "arguments": "{}"})
+    await memory.append(
+        "ann",
+        "s",
+        [daram.user("hi"), daram.assistant("let me see", parts=[call]), daram.tool("ok", call_id="c")],
+        create=True,
+    )
+    session = DaramSession(memory, "ann", "s")
+    assert await session.get_items() == [
+        user("hi"),
+        {"role": "assistant", "content": "let me see"},
+        {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "ok"},
+    ]
+    assert (await session.pop_item() or {})["type"] == "function_call_output"
+    assert (await session.pop_item() or {})["type"] == "function_call"
+    assert await session.get_items() == [user("hi"), {"role": "assistant", "content": "let me see"}]
+    await memory.delete("ann", "s")
+    assert await session.get_items() == []
+    assert await session.pop_item() is None
+    with pytest.raises(Gone):
+        await session.add_items([user("on")])
+
+
+# --- beside the engines -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def small() -> AsyncIterator[Memory]:
+    async with daram.open("memory://") as memory:
+        yield memory
+
+
+async def test_a_cancelled_write_is_finished_first(small: Memory) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(StoreWrapper):
+        async def append(self, *args: Any, **kwargs: Any) -> Any:
+            begun.set()
+            await go.wait()
+            return await super().append(*args, **kwargs)
+
+    task = asyncio.create_task(DaramSession(Slow(small), "ann", "s").add_items([user("one")]))
+    await begun.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await DaramSession(small, "ann", "s").get_items() == [user("one")]
+
+
+async def test_an_unknown_outcome_is_asked_again_with_the_same_ids(small: Memory) -> None:
+    class Lost(StoreWrapper):
+        lost = 0
+
+        async def append(self, *args: Any, **kwargs: Any) -> Any:
+            found = await super().append(*args, **kwargs)
+            self.lost += 1
+            if self.lost % 3:
+                raise OutcomeUnknown("the connection was cut behind the commit")
+            return found
+
+    session = DaramSession(Lost(small), "ann", "s")
+    await session.add_items([user("one"), user("two")])
+    assert await session.get_items() == [user("one"), user("two")]
+
+
+async def test_what_cannot_be_kept_is_said(small: Memory) -> None:
+    session = DaramSession(small, "ann", "s")
+    for bad in ({"role": "user", "content": object()}, "text", {"role": "user", "content": float("nan")}):
+        with pytest.raises(InvalidInput, match="items"):
+            await session.add_items([user("fine"), bad])  # type: ignore[list-item]
+    assert await session.get_items() == []
+
+
+class Scripted(Model):
+    """Says what it was told to say, and keeps what it was asked."""
+
+    def __init__(self, *answers: list[Any]) -> None:
+        self.answers = list(answers)
+        self.asked: list[Any] = []
+
+    async def get_response(self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any) -> ModelResponse:
+        self.asked.append(input)
+        return ModelResponse(output=self.answers.pop(0), usage=Usage(), response_id=None)
+
+    def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+def says(text: str) -> list[Any]:
+    content = [ResponseOutputText(type="output_text", text=text, annotations=[])]
+    return [ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=content)]
+
+
+def calls(name: str, arguments: str) -> list[Any]:
+    return [ResponseFunctionToolCall(type="function_call", call_id="c1", name=name, arguments=arguments)]
+
+
+async def test_the_sdks_own_loop(memory: Memory) -> None:
+    @function_tool
+    def look(at: str) -> str:
+        """Look."""
+        return f"{at} is called a tuna"
+
+    for session in (DaramSession(memory, "ann", "s"), SQLiteSession("s")):
+        model = Scripted(calls("look", '{"at": "squirrel"}'), says("a tuna"), says("I said: a tuna"))
+        agent: Any = Agent(name="a", model=model, tools=[look])
+        first = await Runner.run(agent, "what is a squirrel called?", session=session)
+        assert first.final_output == "a tuna"
+        second = await Runner.run(agent, "again?", session=session)
+        assert second.final_output == "I said: a tuna"
+        if isinstance(session, DaramSession):
+            asked = model.asked
+            kept = await session.get_items()
+        else:
+            assert model.asked == asked
+            assert await session.get_items() == kept
+            session.close()
+    assert [m.role for m in await memory.tail("ann", "s", 10)] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "user",
+        "assistant",
+    ]
+
+
+async def test_under_the_sdks_compaction(small: Memory) -> None:
+    class Client:
+        class responses:  # noqa: N801
+            @staticmethod
+            async def compact(**kwargs: Any) -> Any:
+                class Compacted:
+                    output = [{"type": "compaction", "id": "cmp", "encrypted_content": "short"}]  # noqa: RUF012
+                    usage = None
+
+                return Compacted()
+
+    inner = DaramSession(small, "ann", "s")
+    session = OpenAIResponsesCompactionSession("s", inner, client=Client())  # type: ignore[arg-type]
+    await session.add_items([user(f"word {n}") for n in range(12)])
+    await session.run_compaction({"force": True, "compaction_mode": "input"})
+    assert await inner.get_items() == [{"type": "compaction", "id": "cmp", "encrypted_content": "short"}]

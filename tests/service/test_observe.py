@@ -149,7 +149,11 @@ async def test_a_generation_is_counted_and_traced_without_its_words(spans: InMem
     metrics = Metrics()
     inner = Scripted(*WHOLE)
     model = watched(inner, metrics)
-    assert isinstance(model, ChatModel)
+    assert (model.name, model.context_tokens, model.prefers_notes) == (
+        inner.name,
+        inner.context_tokens,
+        inner.prefers_notes,
+    )
     assert model.count_tokens("four") == 4
     assert await ask(model) == list(WHOLE)
     text = metrics.response(_Idle()).body.decode()

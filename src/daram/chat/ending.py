@@ -61,14 +61,9 @@ async def store_end(
             if not end.parts and end.text == stored:
                 raise
             log.exception("the store refused answer %s; what it holds of it is kept", answer)
-            end = End(
-                text=stored,
-                status="failed",
-                parts=(),
-                model=end.model,
-                tokens=None,
-                usage=None,
-                metadata={"error": error.code},
+            failed = {"error": error.code}
+            end = msgspec.structs.replace(
+                end, text=stored, status="failed", parts=(), tokens=None, usage=None, metadata=failed
             )
         except TimeoutError:
             raise OutcomeUnknown("the store did not answer for as long as the answer's lease lasted") from None

@@ -139,10 +139,10 @@ class Service:
     async def _figures(self, scope: Scope, authorization: str) -> Response:
         from daram.service.accounts.auth import may_administer
 
-        may = self._settings.metrics == "open" or _is_here(scope) or await may_administer(authorization)
-        if self._metrics is None or not may:
-            return PlainTextResponse("404 Not Found\n", 404)
-        return self._metrics.response(self.runtime)
+        metrics, is_open = self._metrics, self._settings.metrics == "open"
+        if metrics is not None and (is_open or _is_here(scope) or await may_administer(authorization)):
+            return metrics.response(self.runtime)
+        return PlainTextResponse("404 Not Found\n", 404)
 
     # --- from start to end ---
 

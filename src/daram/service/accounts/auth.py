@@ -29,6 +29,7 @@ _MISSING: Final = (
 # Not a word of what came: a key that is almost right would stand in the caller's logs.
 _WRONG: Final = "Incorrect API key provided. You can make keys on the account page of this server."
 _LOGGED_OUT: Final = "You are not logged in, or your login has ended. Log in at /login."
+_NO_SESSION: Final = "not_logged_in"
 _FORGED: Final = "The header X-CSRFToken is missing or wrong. GET /api/me gives the token; it changes with each login."
 _UNAVAILABLE: Final = "The server cannot look up API keys at the moment. Try again."
 
@@ -56,7 +57,7 @@ class Refused(Exception):
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         error = {"message": str(self), "type": kind, "param": None, "code": self.code}
         again = {"Retry-After": "1"}
-        bearer = {"WWW-Authenticate": "Bearer"} if str(self) != _LOGGED_OUT else {}
+        bearer = {} if self.code == _NO_SESSION else {"WWW-Authenticate": "Bearer"}
         headers = {401: bearer, 429: again, 503: again}.get(self.status, {})
         return JsonResponse({"error": error}, status=self.status, headers=headers)
 
@@ -84,14 +85,19 @@ class KeyAuth(HttpBearer):
 
     async def authenticate(self, request: HttpRequest, token: str) -> Caller:
         """The caller whose key this is. Raises ``Refused``."""
-        try:
-            caller = await in_accounts(_look_up, token)
-        except Error as error:
-            _log.error("the accounts do not answer: %s: %s", type(error).__name__, error)
-            raise Refused(503, _UNAVAILABLE, "accounts_unavailable") from None
+        caller = await _known(token)
         if caller is None:
             raise Refused(401, _WRONG, "invalid_api_key")
         return await _admitted(caller, self.scope)
+
+
+async def _known(token: str) -> Caller | None:
+    """Whose key this is, if it is one. Raises ``Refused`` where the accounts do not answer."""
+    try:
+        return await in_accounts(_look_up, token)
+    except Error as error:
+        _log.error("the accounts do not answer: %s: %s", type(error).__name__, error)
+        raise Refused(503, _UNAVAILABLE, "accounts_unavailable") from None
 
 
 def _bearer(header: str) -> str | None:
@@ -105,9 +111,8 @@ async def may_administer(header: str) -> bool:
     if (token := _bearer(header)) is None:
         return False
     try:
-        caller = await in_accounts(_look_up, token)
-    except Error as error:
-        _log.error("the accounts do not answer: %s: %s", type(error).__name__, error)
+        caller = await _known(token)
+    except Refused:
         return False
     return caller is not None and "admin" in caller.scopes
 
@@ -116,7 +121,7 @@ async def _logged_in(request: HttpRequest, scope: str) -> Caller:
     """Whose session this is."""
     user = await request.auser()
     if not user.is_authenticated:
-        raise Refused(401, _LOGGED_OUT, "not_logged_in")
+        raise Refused(401, _LOGGED_OUT, _NO_SESSION)
     if _is_forged(request):
         raise Refused(403, _FORGED, "csrf_failed")
     scopes = frozenset({"read", "write", "admin"} if user.is_staff else {"read", "write"})

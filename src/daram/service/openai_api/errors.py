@@ -50,7 +50,8 @@ class Unsupported(Worded):
 
 
 # By class, the first that fits: status, type, code, text (None: the error's own words). In the order of ``isinstance``.
-_TABLE: Final[tuple[tuple[type[errors.DaramError], int, str, str, str | None], ...]] = (
+_Row = tuple[type[errors.DaramError], int, str, str, str | None]
+_TABLE: Final[tuple[_Row, ...]] = (
     (errors.MessageTooLong, 400, INVALID, "context_length_exceeded", None),
     (errors.InvalidInput, 400, INVALID, "invalid_value", None),
     (errors.Conflict, 409, INVALID, "conflict", None),
@@ -100,7 +101,7 @@ _TABLE: Final[tuple[tuple[type[errors.DaramError], int, str, str, str | None], .
     (errors.ChatbotClosed, 503, SERVER, "shutting_down", "The server is shutting down; try again."),
 )
 
-_UNKNOWN: Final[tuple[type[errors.DaramError], int, str, str, str | None]] = (
+_UNKNOWN: Final[_Row] = (
     errors.DaramError,
     500,
     SERVER,
@@ -148,7 +149,7 @@ def response_of(error: errors.DaramError) -> HttpResponse:
         return error_response(404, f"{error.what.capitalize()} with id {error.id!r} not found.", code="not_found")
     if isinstance(error, Worded):
         return error_response(error.status, error.problem, param=error.field or None, code=error.code)
-    _, status, kind, code, text = next((row for row in _TABLE if isinstance(error, row[0])), _UNKNOWN)
+    _, status, kind, code, text = _row(error)
     if status >= 500:
         _log.error("%s: %s", error.__class__.__name__, error)
     param = error.field if isinstance(error, errors.InvalidInput) else None
@@ -163,8 +164,12 @@ def is_final(error: errors.DaramError) -> bool:
     """Whether the official SDK takes this for the answer, and does not send the request once more."""
     if isinstance(error, errors.NotFound | Worded):
         return True
-    status = next((row for row in _TABLE if isinstance(error, row[0])), _UNKNOWN)[1]
+    status = _row(error)[1]
     return not (status in (408, 409, 429) or status >= 500) or "x-should-retry" in _retry(error, status)
+
+
+def _row(error: errors.DaramError) -> _Row:
+    return next((row for row in _TABLE if isinstance(error, row[0])), _UNKNOWN)
 
 
 def _retry(error: errors.DaramError, status: int) -> dict[str, str]:

@@ -35,9 +35,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Documents are read in this process: for tests of what comes after that (a child takes a second to start)."""
 
     async def sections(
-        path: Path, *, name: str, media_type: str | None = None, limits: LoadLimits = LoadLimits()
+        _self: object, path: Path, *, name: str, media_type: str | None = None, limits: LoadLimits = LoadLimits()
     ) -> AsyncIterator[Section]:
         for section in load(path, name=name, media_type=media_type, limits=limits):
             yield section
 
-    monkeypatch.setattr(extract, "sections", sections)
+    monkeypatch.setattr(extract.Readers, "sections", sections)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -184,6 +185,32 @@ async def test_the_background_reads_what_is_added_and_what_was_left(memory: Memo
         assert len(await found(running, "squirrel tuna")) == 2
 
 
+async def test_a_long_document_does_not_keep_a_short_one_waiting(
+    memory: Memory, documents: Documents, monkeypatch: pytest.MonkeyPatch
+):
+    let_go = asyncio.Event()
+    sections = extract.Readers.sections
+
+    async def slow(self: extract.Readers, path: Path, *, name: str, **options: Any):
+        if name.startswith("long"):
+            await let_go.wait()
+        async for section in sections(self, path, name=name, **options):
+            yield section
+
+    monkeypatch.setattr(extract.Readers, "sections", slow)
+    long = await documents.add(ANN, "animals", SQUIRREL.encode(), name="long.txt")
+    async with Documents(memory, workers=2) as running:
+        while (await running.get(ANN, "animals", long.id)).state != "reading":
+            await asyncio.sleep(0.01)
+        short = await running.add(ANN, "animals", TUNA.encode(), name="short.txt")
+        while (await running.get(ANN, "animals", short.id)).state != "ready":
+            await asyncio.sleep(0.01)
+        assert (await running.get(ANN, "animals", long.id)).state == "reading"
+        let_go.set()
+        while (await running.get(ANN, "animals", long.id)).state != "ready":
+            await asyncio.sleep(0.01)
+
+
 class Killed(BaseException):
     """The end of a process, as far as the store can tell."""
 
@@ -247,15 +274,15 @@ async def test_a_document_changed_or_deleted_while_it_is_read_does_not_come_back
     memory: Memory, documents: Documents, monkeypatch: pytest.MonkeyPatch
 ):
     added = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")
-    sections = extract.sections
+    sections = extract.Readers.sections
 
     async def meanwhile(*args, **options):
         await documents.add(ANN, "animals", TUNA.encode(), name="a.txt")
-        monkeypatch.setattr(extract, "sections", sections)
+        monkeypatch.setattr(extract.Readers, "sections", sections)
         async for section in sections(*args, **options):
             yield section
 
-    monkeypatch.setattr(extract, "sections", meanwhile)
+    monkeypatch.setattr(extract.Readers, "sections", meanwhile)
     await documents.wait(added)
     assert await found(documents, "acorns") == []
     assert await found(documents, "tuna") == [TUNA]
@@ -266,7 +293,7 @@ async def test_a_document_changed_or_deleted_while_it_is_read_does_not_come_back
             yield section
 
     again = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")
-    monkeypatch.setattr(extract, "sections", deleted)
+    monkeypatch.setattr(extract.Readers, "sections", deleted)
     with pytest.raises(errors.NotFound):
         await documents.wait(again)
     assert await found(documents, "acorns") == []

@@ -28,7 +28,7 @@ extract.main()
 
 
 async def read(path: Path, **given: object) -> list[Section]:
-    return [section async for section in extract.sections(path, name=path.name, **given)]  # type: ignore[arg-type]
+    return [section async for section in extract.Readers().sections(path, name=path.name, **given)]  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ async def test_errors_come_through_with_the_users_name_of_the_file(tmp_path: Pat
     path.write_bytes(b"nonsense")
     for name, error in (("보고서.pdf", DocumentError), ("program.exe", UnsupportedDocument)):
         with pytest.raises(error, match=name) as caught:
-            [s async for s in extract.sections(path, name=name)]
+            [s async for s in extract.Readers().sections(path, name=name)]
         assert type(caught.value) is error
         assert "upload" not in str(caught.value)
     with pytest.raises(DocumentTooLarge, match="at most 3"):
-        [s async for s in extract.sections(path, name="a.txt", limits=LoadLimits(file=3))]
+        [s async for s in extract.Readers().sections(path, name="a.txt", limits=LoadLimits(file=3))]
 
 
 @pytest.mark.parametrize(
@@ -100,16 +100,62 @@ async def test_a_loader_that_loops_runs_out_of_time(hostile) -> None:  # type: i
 async def test_who_stops_listening_ends_the_child(tmp_path: Path) -> None:
     path = documents.pdf(tmp_path / "a.pdf", [[f"Page {n}"] for n in range(300)])
     before = set(psutil.Process().children())
-    sections = extract.sections(path, name="a.pdf")
+    sections = extract.Readers().sections(path, name="a.pdf")
     await anext(sections)
     await sections.aclose()
     assert set(psutil.Process().children()) <= before
 
 
+async def test_one_child_reads_several_documents_until_something_goes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[asyncio.subprocess.Process] = []
+    spawn = asyncio.create_subprocess_exec
+
+    async def start(*command: str, **options: object) -> asyncio.subprocess.Process:
+        started.append(await spawn(*command, **options))  # type: ignore[arg-type]
+        return started[-1]
+
+    monkeypatch.setattr(extract.asyncio, "create_subprocess_exec", start)
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.pdf"
+    good.write_text("acorns")
+    bad.write_text("nonsense")
+    readers = extract.Readers(most=1)
+
+    async def text() -> str:
+        return "".join([section.text async for section in readers.sections(good, name=good.name)])
+
+    async with readers.kept():
+        for _ in range(2):
+            assert await text() == "acorns"
+            with pytest.raises(DocumentError, match=r"bad\.pdf"):
+                [s async for s in readers.sections(bad, name=bad.name)]
+        assert len(started) == 1
+        # One that died while it waited is replaced, and nobody hears of it.
+        started[0].kill()
+        assert await text() == "acorns"
+        assert len(started) == 2
+        # One that has a bound of processor time has it for each document.
+        async for _ in readers.sections(good, name=good.name, seconds=1):
+            pass
+        assert await text() == "acorns"
+        assert len(started) == 2
+        # One that is left in the middle reads no more.
+        half = readers.sections(documents.pdf(tmp_path / "a.pdf", [["x"]] * 50), name="a.pdf")
+        await anext(half)
+        await half.aclose()
+        assert await text() == "acorns"
+        assert len(started) == 3
+    assert all(child.returncode is not None for child in started)
+    assert await text() == "acorns"
+    assert len(started) == 4
+    assert started[3].returncode is not None
+
+
 async def test_a_reader_that_leaves_early_is_let_go_although_more_is_waiting_for_it(tmp_path: Path) -> None:
     path = tmp_path / "long.txt"
     path.write_text("\n\n".join(f"Squirrels hide acorn {n}." * 40 for n in range(20_000)))
-    sections = extract.sections(path, name=path.name)
+    sections = extract.Readers().sections(path, name=path.name)
     await anext(sections)
     await asyncio.sleep(0.3)  # where this is enough for the pipe to fill, leaving it would hang
     async with asyncio.timeout(60):

@@ -137,7 +137,7 @@ def test_csv_rows_name_their_columns(tmp_path: Path, mark: str) -> None:
 
 def test_csv_that_is_none(tmp_path: Path) -> None:
     assert read(written(tmp_path / "a.csv", "just one line")) == [Section("just one line")]
-    assert read(written(tmp_path / "b.csv", "")) == []
+    assert read(written(tmp_path / "b.csv", "\n\n")) == []
     assert read(written(tmp_path / "c.csv", b'"never closed\x00\n' + b"x" * 1000))
 
 
@@ -175,7 +175,7 @@ def test_pdf_pages(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".pdf", ".docx", ".pptx", ".xlsx"])
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"%PDF-1.7\n1 0 obj", b"PK\x03\x04 nonsense"])
 def test_a_damaged_file_is_named(tmp_path: Path, suffix: str, content: bytes) -> None:
-    with pytest.raises(DocumentError, match=rf"a\{suffix}: .*(damaged|none of its pages)"):
+    with pytest.raises(DocumentError, match=rf"a\{suffix}: .*(damaged|none of its pages|is empty)"):
         read(written(tmp_path / f"a{suffix}", content))
 
 
@@ -208,5 +208,3 @@ def test_bounds(tmp_path: Path) -> None:
         read(written(tmp_path / "b.txt", "x " * 6000), SMALL)
     with pytest.raises(DocumentTooLarge, match="4 pages"):
         read(documents.pdf(tmp_path / "c.pdf", [["x"]] * 4), SMALL)
-    with pytest.raises(DocumentTooLarge, match="HTML"):
-        read(written(tmp_path / "d.html", " " * (2 << 20)), SMALL)

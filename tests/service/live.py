@@ -93,11 +93,11 @@ def reading_here() -> Iterator[None]:
     """Within, documents are read in this process: where it does not matter how (a child takes a second to start)."""
 
     async def sections(
-        path: Path, *, name: str, media_type: str | None = None, limits: LoadLimits = LoadLimits()
+        _self: object, path: Path, *, name: str, media_type: str | None = None, limits: LoadLimits = LoadLimits()
     ) -> AsyncIterator[Section]:
         for section in load(path, name=name, media_type=media_type, limits=limits):
             yield section
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract, "sections", sections)
+        patch.setattr(extract.Readers, "sections", sections)
         yield

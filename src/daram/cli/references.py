@@ -74,7 +74,7 @@ def _text(file: Path) -> str:
 async def _read(file: Path) -> str:
     from daram.knowledge import extract
 
-    async with aclosing(extract.sections(file, name=file.name)) as sections:
+    async with aclosing(extract.Readers().sections(file, name=file.name)) as sections:
         return "\n\n".join([section.text async for section in sections])
 
 

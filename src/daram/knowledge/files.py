@@ -198,8 +198,9 @@ class Files:
         await self._store.delete_record(file.owner, FILES, file.id)
         while True:
             page = await self._store.scan_records(file.owner, BLOBS, f"{file.id}/", limit=8)
-            for record in page.items:
-                await self._store.delete_record(file.owner, BLOBS, record.key)
+            # Together: each would wait for the disk by itself.
+            gone = (self._store.delete_record(file.owner, BLOBS, record.key) for record in page.items)
+            await asyncio.gather(*gone)
             if page.next_cursor is None:
                 break
         await self.settle(file)

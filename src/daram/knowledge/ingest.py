@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from hashlib import blake2b
 from pathlib import Path
@@ -63,6 +64,7 @@ class Ingester:
         self._workers = workers
         self._lease = lease
         self._news = asyncio.Event()
+        self._readers = extract.Readers(workers)
 
     # --- one document ---
 
@@ -144,46 +146,72 @@ class Ingester:
 
     async def run(self, interval: float = 30.0) -> None:
         """``sweep`` whenever something was added here, and every ``interval`` seconds, until cancelled."""
-        while True:
-            self._news.clear()
-            try:
-                await self.sweep()
-            except DaramError as error:
-                log.warning("documents could not be read, trying again in %g s: %s", interval, error)
-            try:
-                async with asyncio.timeout(interval):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+        async with self._readers.kept():
+            while True:
+                try:
+                    await self.sweep()
+                except DaramError as error:
+                    log.warning("documents could not be read, trying again in %g s: %s", interval, error)
+                try:
+                    async with asyncio.timeout(interval):
+                        await self._news.wait()
+                except TimeoutError:
+                    await self._readers.rest()
 
     async def sweep(self) -> int:
-        """Read everything that waits, by whomever it was left, and embed some of what has no vectors; returns how many
-        documents were read."""
-        count, cursor = 0, None
-        while True:
-            page = await self._store.unfinished_documents(limit=100, cursor=cursor)
-            room = asyncio.Semaphore(self._workers)
-
-            async def one(document: Document, room: asyncio.Semaphore = room) -> bool:
-                async with room:
-                    return await self.read(document)
-
-            tasks = [asyncio.create_task(one(document)) for document in page.items]
-            try:
-                count += sum(await asyncio.gather(*tasks))
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+        """Read everything that waits, by whomever it was left, and what is added here meanwhile, and embed some of what
+        has no vectors; returns how many documents were read."""
+        async with self._readers.kept():
+            count = await self._read_all()
         await self._files.sweep()
         embedder = self._embedder
         # In parts: what was added meanwhile is not to wait until all is embedded.
         if embedder is not None and await embed_missing(self._store, embedder, at_most=_EMBEDDED) >= _EMBEDDED:
             self._news.set()
         return count
+
+    async def _read_all(self) -> int:
+        count = 0
+        found: deque[Document] = deque()
+        cursor: str | None = None
+        more = True
+        busy: dict[asyncio.Task[bool], tuple[str, str]] = {}
+        try:
+            while True:
+                # Looked for anew where something was added: beside a long document there may be room for a short one.
+                if not found and (more or self._news.is_set()):
+                    if not more or cursor is None:
+                        cursor = None
+                        self._news.clear()
+                    page = await self._store.unfinished_documents(limit=100, cursor=cursor)
+                    found.extend(page.items)
+                    cursor = page.next_cursor
+                    more = cursor is not None
+                while found and len(busy) < self._workers:
+                    document = found.popleft()
+                    which = (document.owner, lease_key(document))
+                    if which not in busy.values():
+                        busy[asyncio.create_task(self.read(document))] = which
+                if found or not more:
+                    if not busy:
+                        return count
+                    for task in await self._first(busy, or_news=not found):
+                        del busy[task]
+                        count += task.result()
+        finally:
+            for task in busy:
+                task.cancel()
+            await asyncio.gather(*busy, return_exceptions=True)
+
+    async def _first(self, busy: Iterable[asyncio.Task[bool]], *, or_news: bool) -> set[asyncio.Task[bool]]:
+        """Those that are done, once one is or (``or_news``) something was added."""
+        news = [asyncio.create_task(self._news.wait())] if or_news else []
+        try:
+            await asyncio.wait([*busy, *news], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in news:
+                one.cancel()
+        return {task for task in busy if task.done()}
 
     # --- reading ---
 
@@ -245,7 +273,7 @@ class Ingester:
 
     async def _chunks(self, document: Document, path: Path, how: Chunking) -> AsyncGenerator[list[Chunk], None]:
         chunker = Chunker(how)
-        sections = extract.sections(path, name=document.name, media_type=document.media_type, limits=self._limits)
+        sections = self._readers.sections(path, name=document.name, media_type=document.media_type, limits=self._limits)
         async with aclosing(sections):
             async for section in sections:
                 yield await asyncio.to_thread(chunker.feed, section)

@@ -9,13 +9,14 @@ own, with bounds.
 from __future__ import annotations
 
 import importlib
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 
-from daram.errors import DocumentTooLarge, MissingExtra, UnsupportedDocument
+from daram.errors import DocumentError, DocumentTooLarge, MissingExtra, UnsupportedDocument
 
 
 class Section(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,7 +37,7 @@ class LoadLimits(msgspec.Struct, frozen=True, kw_only=True):
     file: int = 1 << 30
     unpacked: int = 1 << 30
     whole: int = 64 << 20
-    """For the formats that no library reads piece by piece (HTML, DOCX, PPTX): bytes of one of their parts."""
+    """For the formats that no library reads piece by piece (DOCX, PPTX): bytes of one of their parts."""
     text: int = 1_000_000_000
     pages: int = 20_000
 
@@ -65,6 +66,19 @@ KINDS: Final = (
     (".pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation", "slides"),
     (".pdf", "application/pdf", "pdf"),
 )
+# What a file that is called a text may be instead.
+_NO_TEXTS: Final = (
+    (b"%PDF-", "a PDF"),
+    (b"PK\x03\x04", "a zip archive, or a document of Office"),
+    (bytes.fromhex("d0cf11e0a1b11ae1"), "a document of an old Office"),
+    (b"\x89PNG\r\n", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"GIF8", "a picture"),
+    (b"\x1f\x8b", "compressed"),
+    (b"\x7fELF", "a program"),
+)
+_TEXTS: Final = ("plain", "markdown", "table", "html")
+_LONGEST: Final = 1 << 17  # characters of a section: the time to cut one grows with the square of its length
 SUFFIXES: Final = tuple(suffix for suffix, _, _ in KINDS)
 
 
@@ -100,11 +114,23 @@ def load(
     size = path.stat().st_size
     if size > limits.file:
         raise DocumentTooLarge(name, f"{size:,} bytes, but at most {limits.file:,} are taken")
+    if not size:
+        raise DocumentError(name, "is empty")
+    if module in _TEXTS:
+        _check_text(path, name)
     try:
         loader: Loader = importlib.import_module(f"daram.text.loaders.{module}")
     except ImportError as error:
         raise MissingExtra(f"Reading {Path(name).suffix or media_type} files", "documents") from error
     return _bounded(loader.load(path, name, limits), name, limits)
+
+
+def _check_text(path: Path, name: str) -> None:
+    with path.open("rb") as file:
+        head = file.read(16)
+    for mark, what in _NO_TEXTS:
+        if head.startswith(mark):
+            raise DocumentError(name, f"is {what}, although it is called a text; name it as what it is")
 
 
 def _bounded(sections: Iterator[Section], name: str, limits: LoadLimits) -> Iterator[Section]:
@@ -118,7 +144,19 @@ def _bounded(sections: Iterator[Section], name: str, limits: LoadLimits) -> Iter
             raise DocumentTooLarge(name, f"more than {limits.text:,} characters of text")
         if section.page is not None and section.page > limits.pages:
             raise DocumentTooLarge(name, f"more than {limits.pages:,} pages")
-        yield Section(text, section.page, tuple(clean(part)[:200] for part in section.heading))
+        heading = tuple(clean(part)[:200] for part in section.heading)
+        for piece in _pieces(text):
+            yield Section(piece, section.page, heading)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text in parts that are cheap to hold, parted between lines or words where there are any."""
+    while len(text) > _LONGEST:
+        end = max(text.rfind("\n", _LONGEST // 2, _LONGEST), text.rfind(" ", _LONGEST // 2, _LONGEST))
+        end = _LONGEST if end < 0 else end
+        yield text[:end].rstrip()
+        text = text[end:].lstrip()
+    yield text
 
 
 # NUL, which PostgreSQL cannot keep, and the other controls but the ends of lines and tabs.
@@ -126,8 +164,9 @@ _CONTROLS: Final = {code: None for code in (*range(32), *range(127, 160)) if cod
 
 
 def clean(text: str) -> str:
-    """The text as it can be stored: ends of lines as ``\\n``, no controls, no lone surrogates, nothing around it."""
+    """The text as it can be stored: ends of lines as ``\\n``, no controls, no lone surrogates, nothing around it; in
+    normal form C, since a Mac writes Korean in parts that models and people do not know again."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0c", "\n").translate(_CONTROLS)
     if not text.isascii():
-        text = text.encode("utf-8", "replace").decode()
+        text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
     return text.strip()

@@ -10,6 +10,7 @@ from daram.errors import DocumentError, DocumentTooLarge
 from daram.text.load import LoadLimits
 
 _MOST_PARTS: Final = 100_000
+_OLE: Final = bytes.fromhex("d0cf11e0a1b11ae1")  # of old documents, and around encrypted ones
 _READ_WHOLE: Final = (".xml", ".rels")
 
 
@@ -19,6 +20,9 @@ def check(path: Path, name: str, limits: LoadLimits, *, streamed: tuple[str, ...
     ``streamed``: the beginnings of those parts that their reader takes piece by piece. The sizes are those that the
     archive's directory states; ``zipfile`` reads no more of a part than that.
     """
+    with path.open("rb") as file:
+        if file.read(len(_OLE)) == _OLE:
+            raise DocumentError(name, "is encrypted, or of an Office before 2007; save it anew, without a password")
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()

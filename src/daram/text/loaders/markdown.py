@@ -10,7 +10,7 @@ from typing import Final
 from daram.text.load import LoadLimits, Section
 from daram.text.loaders.plain import lines
 
-_ATX: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_ATX: Final = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _SETEXT: Final = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
 _BLOCK: Final = 1 << 16
@@ -52,7 +52,7 @@ def load(path: Path, name: str, limits: LoadLimits) -> Iterator[Section]:
             if heading:
                 yield Section("".join(block), heading=outline.path)
                 block, size = [], 0
-                outline.enter(len(heading[1]), heading[2] or "")
+                outline.enter(len(heading[1]), _title(bare[heading.end() :]))
                 continue
             if under and _ends_in_a_line_alone(block):
                 title = block.pop().strip()
@@ -66,6 +66,13 @@ def load(path: Path, name: str, limits: LoadLimits) -> Iterator[Section]:
             yield Section("".join(block), heading=outline.path)
             block, size = [], 0
     yield Section("".join(block), heading=outline.path)
+
+
+def _title(text: str) -> str:
+    """What stands behind the marks of a heading, without the marks that may close it."""
+    title = text.strip(" \t")
+    opened = title.rstrip("#")
+    return title if opened and opened[-1] not in " \t" else opened.rstrip(" \t")
 
 
 def _ends_in_a_line_alone(block: list[str]) -> bool:

@@ -12,6 +12,7 @@ from daram.text.load import LoadLimits, Section
 _BLOCK: Final = 1 << 16  # characters of one section, about
 _LONGEST_LINE: Final = 1 << 16  # characters that are read of one line at once
 _SNIFFED: Final = 1 << 20  # bytes from which the encoding is told
+_LOOKED_AT: Final = 1 << 12  # bytes of them among which zeros are counted
 
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -23,12 +24,16 @@ _MARKS: Final = (
 
 
 def encoding(path: Path) -> str:
-    """By the byte order mark; else UTF-8, the Korean code page, or Windows' Western one: the first that fits."""
+    """By the byte order mark, or where its zeros stand; else UTF-8, the Korean code page, or Windows' Western one: the
+    first that fits."""
     with path.open("rb") as file:
         head = file.read(_SNIFFED)
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
+    zeros = [head[start:_LOOKED_AT:2].count(0) for start in (0, 1)]
+    if max(zeros) > 10 * min(zeros) and 3 * max(zeros) > len(head[:_LOOKED_AT:2]):
+        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
     for name in ("utf-8", "cp949"):
         try:
             codecs.getincrementaldecoder(name)().decode(head, final=False)

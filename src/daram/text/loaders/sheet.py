@@ -16,23 +16,26 @@ from daram.text.loaders.table import sections
 
 def load(path: Path, name: str, limits: LoadLimits) -> Iterator[Section]:
     """The rows of each sheet, whose name is their heading."""
-    archive.check(path, name, limits, streamed=("xl/worksheets/",))
-    try:
-        book = load_workbook(path, read_only=True, data_only=True, keep_links=False)
-    except Exception as error:
-        raise DocumentError(name, f"is damaged, or no Excel file ({type(error).__name__})") from error
-    try:
-        for sheet in book.worksheets:
-            if sheet.sheet_state != "visible":
-                continue
-            sheet.reset_dimensions()  # what a file states of its size may be wrong
-            rows = ([_text(value) for value in row] for row in sheet.iter_rows(values_only=True))
-            try:
-                yield from sections(rows, (sheet.title,))
-            except (ValueError, KeyError, TypeError, SyntaxError) as error:
-                raise DocumentError(name, f"the sheet {sheet.title!r} is damaged ({type(error).__name__})") from error
-    finally:
-        book.close()
+    archive.check(path, name, limits, streamed=("xl/worksheets/", "xl/sharedStrings.xml"))
+    with path.open("rb") as file:
+        try:
+            book = load_workbook(file, read_only=True, data_only=True, keep_links=False)
+        except Exception as error:
+            raise DocumentError(name, f"is damaged, or no Excel file ({type(error).__name__})") from error
+        try:
+            for sheet in book.worksheets:
+                if sheet.sheet_state != "visible":
+                    continue
+                sheet.reset_dimensions()  # what a file states of its size may be wrong
+                rows = ([_text(value) for value in row] for row in sheet.iter_rows(values_only=True))
+                try:
+                    yield from sections(rows, (sheet.title,))
+                except (ValueError, KeyError, TypeError, SyntaxError) as error:
+                    raise DocumentError(
+                        name, f"the sheet {sheet.title!r} is damaged ({type(error).__name__})"
+                    ) from error
+        finally:
+            book.close()
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Final
 
 import docx
-from docx.table import Table
+from docx.oxml.ns import qn
+from docx.table import Table, _Cell
+from docx.text.paragraph import Paragraph
+from docx.text.run import Run
 
 from daram.errors import DocumentError
 from daram.text.load import LoadLimits, Section
@@ -17,6 +20,7 @@ from daram.text.loaders.markdown import Outline
 
 _HEADING: Final = re.compile(r"(?:heading|제목|title)\s*(\d?)$", re.IGNORECASE)
 _BLOCK: Final = 1 << 16
+_HIDDEN: Final = qn("w:vanish")
 
 
 def load(path: Path, name: str, limits: LoadLimits) -> Iterator[Section]:
@@ -31,9 +35,9 @@ def load(path: Path, name: str, limits: LoadLimits) -> Iterator[Section]:
     size = 0
     for item in document.iter_inner_content():
         if isinstance(item, Table):
-            text = "\n".join(" | ".join(" ".join(cell.text.split()) for cell in row.cells) for row in item.rows)
+            text = "\n".join(" | ".join(" ".join(_cell(cell).split()) for cell in row.cells) for row in item.rows)
         else:
-            text = item.text
+            text = _seen(item)
             style = _HEADING.match((item.style.name if item.style is not None else "") or "")
             if style is not None and text.strip():
                 yield Section("\n".join(block), heading=outline.path)
@@ -46,3 +50,15 @@ def load(path: Path, name: str, limits: LoadLimits) -> Iterator[Section]:
             yield Section("\n".join(block), heading=outline.path)
             block, size = [], 0
     yield Section("\n".join(block), heading=outline.path)
+
+
+def _cell(cell: _Cell) -> str:
+    return "\n".join(_seen(paragraph) for paragraph in cell.paragraphs)
+
+
+def _seen(paragraph: Paragraph) -> str:
+    """The text but for what is marked as hidden."""
+    if next(paragraph._p.iter(_HIDDEN), None) is None:
+        return paragraph.text
+    runs = (run for item in paragraph.iter_inner_content() for run in ([item] if isinstance(item, Run) else item.runs))
+    return "".join(run.text for run in runs if not run.font.hidden)

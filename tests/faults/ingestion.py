@@ -123,7 +123,8 @@ async def check(url: str, said: list[str]) -> None:
             assert document.passages == LINES
             await documents.remove(ANN, WHERE, document.id)
         assert await _seen(documents) is None
-        assert await left(memory, ANN) == {base.COLLECTIONS}
+        rest = await left(memory, ANN)
+        assert rest == {base.COLLECTIONS}, rest
 
 
 def _allowed(said: list[str]) -> set[str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,26 @@ async def test_the_background_reads_what_is_added_and_what_was_left(memory: Memo
             while (await documents.get(ANN, "animals", added.id)).state != "ready":
                 await asyncio.sleep(0.01)
         assert len(await found(running, "squirrel tuna")) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("../../etc/passwd.txt", "../../etc/passwd.txt"),  # a name, never a path
+        ("a\nb\x1b[31m\x00.txt", "a b[31m.txt"),
+        ("\u202etxt.exe\u2066.txt", "txt.exe.txt"),
+        ("\ud800\udcff.txt", "??.txt"),  # as Python reads a name that is no UTF-8
+        (unicodedata.normalize("NFD", "규정.txt"), "규정.txt"),  # as a Mac gives it
+        ("가" * 83 + ".txt", "가" * 83 + ".txt"),  # as long as a file system takes
+    ],
+)
+async def test_names_of_files(documents: Documents, given: str, kept: str):
+    added = await documents.add(ANN, "animals", SQUIRREL.encode(), name=given, wait=True)
+    assert (added.name, added.state) == (kept, "ready")
+    again = await documents.add(ANN, "animals", b"\x89PNG\r\n", name=kept, wait=True)
+    assert again.id == added.id
+    assert (again.error or "").startswith(f"{kept}: ")
+    assert "\n" not in (again.error or "")
 
 
 async def test_a_long_document_does_not_keep_a_short_one_waiting(

@@ -70,6 +70,7 @@ async def test_where_the_server_does_not_know_the_url_says_the_kind(web: Web, pa
         ),
         *("224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1"),
         *("::1", "::", "fe80::1", "fec0::1", "fc00::1", "ff02::1", "2001:db8::1"),
+        *("64:ff9b:1::7f00:1", "::127.0.0.1", "::ffff:0:7f00:1", "2001::1", "100::1", "fe80::1%eth0"),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe"),
     ],
 )
@@ -170,6 +171,25 @@ async def test_time_is_bounded_before_and_within_the_answer(web: Web, head: byte
         let_go.set()
 
 
+async def test_a_body_that_drips_has_the_same_time_as_one_that_stands_still(web: Web) -> None:
+    ended = asyncio.Event()
+
+    async def dripping(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        finally:
+            ended.set()
+
+    web.pages["/"] = dripping
+    with refused(DocumentTooLarge, "takes longer than 0.5 seconds"):
+        await fetch(web.url("/"), seconds=0.5)
+    await asyncio.wait_for(ended.wait(), 60)
+
+
 @pytest.mark.parametrize(
     ("page", "words"),
     [
@@ -237,6 +257,19 @@ async def test_what_is_no_sitemap_is_said(web: Web, data: bytes, words: str) -> 
     web.pages["/"] = answer(data, "text/xml")
     with refused(DocumentError, words):
         await pages_of(web.url("/"))
+
+
+async def test_sitemaps_that_name_each_other_end(web: Web) -> None:
+    for one, other in (("a", "b"), ("b", "a")):
+        named = (web.url(f"/{other}"), web.url(f"/{one}"), *(web.url(f"/{one}{n}") for n in range(100)))
+        web.pages[f"/{one}"] = answer(sitemap(web, *named, root="sitemapindex", item="sitemap"), "text/xml")
+    for n in range(100):
+        for one in ("a", "b"):
+            page = sitemap(web, web.url("/a"), web.url(f"/page{n}"), root="urlset")
+            web.pages[f"/{one}{n}"] = answer(page, "text/xml")
+    found = await pages_of(web.url("/a"))
+    assert len(web.asked) == 50
+    assert 0 < len(found) <= 51
 
 
 async def test_a_sitemap_is_bounded(web: Web) -> None:

@@ -11,6 +11,7 @@ from daram.errors import NotFound
 from daram.knowledge.base import BINDINGS, HOUSE, Library, decode, encode
 from daram.knowledge.collections import of_conversation
 from daram.knowledge.files import Files
+from daram.knowledge.leases import forget
 from daram.model import Conversation
 from daram.store.base import Store
 from daram.store.documents import Scope
@@ -115,9 +116,10 @@ class Bindings:
 
 async def delete_documents(store: Library, files: Files, scope: Scope) -> int:
     """Delete the documents of a collection with the originals that are their own; returns how many documents."""
-    cursor, originals = None, []
+    cursor, originals, documents = None, [], []
     while True:
         page = await store.list_documents(*scope, limit=100, cursor=cursor)
+        documents += page.items
         for document in page.items:
             file = await files.find(scope.owner, document.source) if document.source else None
             if file is not None and file.until != "deleted":
@@ -127,6 +129,8 @@ async def delete_documents(store: Library, files: Files, scope: Scope) -> int:
         if cursor is None:
             break
     count = await store.delete_collection(*scope)
+    for document in documents:
+        await forget(store, document)
     for file in originals:
         if await files.find(file.owner, file.id) is not None:
             await files.delete(file.owner, file.id)

@@ -27,10 +27,11 @@ from daram.model import Page
 from daram.store.base import Store
 from daram.store.documents import Document, Passage, Scope
 from daram.text.chunk import Chunking
-from daram.text.load import LoadLimits, kind_of
+from daram.text.load import LoadLimits, clean, kind_of
 
 Where = str | Scope
 """A collection: by its id where it is the reader's own, else as ``Scope(owner, collection)``."""
+_UNSHOWN = {9: " ", 10: " "} | dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 GroupsOf = Callable[[str], Awaitable[Sequence[str]]]
 
 
@@ -390,6 +391,8 @@ class Documents:
     def _name(self, data: Any, name: str | None) -> str:
         if name is None and isinstance(data, Path):
             name = data.name
+        # It is shown, and begins what is said of the document: one line, that reads as it is written.
+        name = clean(name or "").translate(_UNSHOWN)
         if not name:
             raise InvalidInput("name", "must be given where the document is not a path")
         return name

@@ -12,7 +12,6 @@ import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +24,7 @@ from daram.knowledge.base import Library
 from daram.knowledge.collections import Collections
 from daram.knowledge.embedding import embed_missing, name_of, vectors
 from daram.knowledge.files import Files, StoredFile
-from daram.knowledge.leases import Lease, Work, progress
+from daram.knowledge.leases import Lease, Work, forget, lease_key, progress
 from daram.llm.base import Embedder
 from daram.store.documents import Document, Passage
 from daram.text.chunk import Chunk, Chunker, Chunking
@@ -139,6 +138,7 @@ class Ingester:
         if original is not None:
             await self._files.note(original, 0)
         await self._store.delete_document(owner, collection, id)
+        await forget(self._store, document)
         if original is not None:
             await self._drop(original.owner, original.id)
 
@@ -326,9 +326,3 @@ class Ingester:
     async def _discard(self, document: Document, revision: str) -> None:
         if revision:
             await self._store.discard_revision(document.owner, document.collection, document.id, revision)
-
-
-def lease_key(document: Document) -> str:
-    """The key of the lease under which a document is read."""
-    parts = (document.collection.encode(), document.id.encode())
-    return blake2b(len(parts[0]).to_bytes(4, "big") + b"".join(parts), digest_size=16).hexdigest()

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import blake2b
 from typing import Self
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from daram import ids
 from daram.errors import Conflict, DaramError
 from daram.knowledge.base import LEASES, Library, decode, encode
+from daram.store.documents import Document
 
 log = logging.getLogger(__name__)
 
@@ -114,3 +116,16 @@ async def progress(store: Library, owner: str, key: str) -> Work | None:
     """How far the work under a lease is; None where nobody does it."""
     record = await store.get_record(owner, LEASES, key)
     return None if record is None else decode(record.value, Work, f"lease {key!r}")
+
+
+def lease_key(document: Document) -> str:
+    """The key of the lease under which a document is read."""
+    parts = (document.collection.encode(), document.id.encode())
+    return blake2b(len(parts[0]).to_bytes(4, "big") + b"".join(parts), digest_size=16).hexdigest()
+
+
+async def forget(store: Library, document: Document) -> None:
+    """Remove what a process that died left of its reading of a document, which is deleted."""
+    key = lease_key(document)
+    if await store.get_record(document.owner, LEASES, key) is not None:
+        await store.delete_record(document.owner, LEASES, key)

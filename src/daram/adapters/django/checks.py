@@ -21,6 +21,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     """The settings, the store's URL and engine, the cache, what they need installed."""
     try:
         settings = conf.settings()
+        conf.groups_teller()
         said = conf.given().get("OWNER")
         if said is not None and not callable(said):
             conf.imported("OWNER", said)

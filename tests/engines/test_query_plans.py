@@ -26,7 +26,7 @@ MAY_SCAN = {"all_answers": r"SCAN a$", "search": r"SCAN search VIRTUAL TABLE IND
 MAY_SCAN |= dict.fromkeys(("unindex_doc", "unindex_conversation"), r"SCAN search VIRTUAL TABLE INDEX 0:=$")
 MAY_SCAN |= {
     "search_passages": r"SCAN passage_search VIRTUAL TABLE INDEX 0:M1$",
-    "search_passages_of": r"SCAN passage_search VIRTUAL TABLE INDEX 0:M1$",
+    "search_passages_of": r"SCAN (passage_search VIRTUAL TABLE INDEX 0:M1|json_each VIRTUAL TABLE INDEX 1:)$",
     "live_among": r"SCAN wanted VIRTUAL TABLE INDEX 1:$",
     "unindex_passage": r"SCAN passage_search VIRTUAL TABLE INDEX 0:=$",
     "term_instances": r"SCAN (passage_term VIRTUAL TABLE INDEX 259:|\(subquery-1\))$",  # where it begins, up to a limit

@@ -179,11 +179,13 @@ class Memory:
         return f"<daram.sync.Memory {type(self.inner.inner).__name__}>"
 
 
-def open(url: str = _memory.DEFAULT_URL, cache: str | None = None, *, cache_key: bytes = b"") -> Memory:
+def open(
+    url: str = _memory.DEFAULT_URL, cache: str | None = None, *, cache_key: bytes = b"", documents: str | None = None
+) -> Memory:
     """``daram.open`` for synchronous code; see there."""
 
     async def work() -> _memory.Memory:
-        return await _memory.open(url, cache, cache_key=cache_key)
+        return await _memory.open(url, cache, cache_key=cache_key, documents=documents)
 
     return Memory(portal().run(work()))
 

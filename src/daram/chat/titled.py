@@ -21,6 +21,7 @@ from daram.chat.events import TERMINAL, Event
 from daram.chat.running import Running
 from daram.errors import AnswerLate, Conflict, DaramError, InvalidInput, ModelError, NotFound, Unsupported
 from daram.knowledge.access import Reader, reader
+from daram.knowledge.base import NO_DOCUMENTS
 from daram.knowledge.collections import official_title
 from daram.knowledge.documents import Documents
 from daram.knowledge.references import Reference
@@ -74,7 +75,7 @@ class TitledChats:
     def documents(self) -> Documents:
         """What turns are answered from. Raises ``Unsupported`` for a chatbot without documents."""
         if self.chatbot.documents is None:
-            raise Unsupported("the store keeps no documents to answer from; SQLite and PostgreSQL do")
+            raise Unsupported(NO_DOCUMENTS)
         return self.chatbot.documents
 
     # --- turns ---

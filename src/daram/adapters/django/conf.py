@@ -18,8 +18,8 @@ from daram.settings import Settings, variables
 _OF_A_PROJECT: Final = """
     store cache cache_key model openai_model base_url api_key local_model threads data system window context_tokens
     max_tokens temperature titles connect_timeout read_timeout wait lease redis drain
-    embedder embedder_url embedder_key embedder_dimensions document_passages document_weights document_threshold
-    chat_delayed chat_failed
+    documents embedder embedder_url embedder_key embedder_dimensions
+    document_passages document_weights document_threshold chat_delayed chat_failed
 """.split()  # noqa: SIM905  # shorter to read than as a list
 NAMES: Final = {variables()[field].name.removeprefix("DARAM_"): variables()[field] for field in _OF_A_PROJECT}
 """What may stand in ``DARAM``, as Daram's own settings: ``STORE``, ``CACHE``, ``WINDOW``, ``OPENAI_API_KEY``, …"""

@@ -26,9 +26,10 @@ from daram.chat import Chatbot
 from daram.chat.recover import purge_forever
 from daram.chat.titled import TitledChats
 from daram.errors import SyncInAsync, Unsupported
+from daram.knowledge.base import NO_DOCUMENTS
 from daram.knowledge.documents import Documents
 from daram.llm.base import ChatModel
-from daram.settings import Settings, mask
+from daram.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Life:
         async with self._making:
             await self._open_documents()
         if self._documents is None:
-            raise Unsupported(f"the store {mask(self.settings.store)} keeps no documents; SQLite and PostgreSQL do")
+            raise Unsupported(NO_DOCUMENTS)
         return self._documents
 
     async def titled_chats(self) -> TitledChats:

@@ -20,7 +20,7 @@ from daram.codec import decode_cursor, encode_cursor, to_micros
 from daram.errors import InvalidInput, TooLarge
 from daram.model import UNSET, Page, Unset
 from daram.store import validate
-from daram.store.documents import Document, DocumentState, Passage, PassageHit, Scope, Unembedded
+from daram.store.documents import MOST_SCOPES, Document, DocumentState, Passage, PassageHit, Scope, Unembedded
 from daram.store.template import Engine
 
 MAX_SEQ = (1 << 24) - 1
@@ -30,7 +30,6 @@ STAGED_SECONDS = 24 * 3600
 _STATES = get_args(DocumentState)
 _DIMENSIONS = 4096
 _HEADINGS = 16
-_SCOPES = 100
 _BATCH = 500
 
 
@@ -230,8 +229,8 @@ class DocumentsEngine(Engine):
     def _scopes(self, scopes: Sequence[Scope]) -> builtins.list[Scope]:
         """Each once."""
         found = list(dict.fromkeys(self._scope(*scope) for scope in scopes))
-        if len(found) > _SCOPES:
-            raise TooLarge("scopes", len(found), _SCOPES, "collections")
+        if len(found) > MOST_SCOPES:
+            raise TooLarge("scopes", len(found), MOST_SCOPES, "collections")
         return found
 
     def _document_ref(self, owner: str, collection: str, id: str) -> DocumentRef:

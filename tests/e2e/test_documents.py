@@ -108,7 +108,7 @@ def test_a_pdf_is_dropped_asked_cited_and_opened(story: Story, local_page: Page,
         chat.say(story.again)
         chat.finished(3)
         expect(chat.answer(3)).to_contain_text(f"{words.sources}: ")
-        expect(panel.locator("strong")).to_have_count(1)
+        expect(panel.get_by_text(f"{story.name}, ")).to_have_count(1)
         # All of it is there after a reload.
         chat.reload()
         expect(chat.answer(1)).to_contain_text(f"{words.sources}: {place}")

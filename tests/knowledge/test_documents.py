@@ -65,6 +65,16 @@ async def test_the_same_bytes_again_change_nothing(documents: Documents):
     assert [file.id for file in (await documents.files.list(ANN)).items] == [first.source]
 
 
+async def test_the_same_bytes_take_another_title(documents: Documents):
+    before = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", title="Old", wait=True)
+    after = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", title="New", metadata={"k": "v"})
+    assert (after.title, after.metadata, after.state, after.revision) == ("New", {"k": "v"}, "ready", before.revision)
+    (passage,) = (await documents.search(ANN, "squirrel", "animals")).passages
+    assert passage.title == "New"
+    assert len((await documents.files.list(ANN)).items) == 1
+    assert (await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")).title == "New"
+
+
 async def test_the_same_bytes_cut_in_another_way_are_read_again(documents: Documents):
     text = (SQUIRREL + "\n\n") * 20
     first = await documents.add(ANN, "animals", text.encode(), name="a.txt", wait=True)

@@ -88,7 +88,7 @@ def with_sources(question: Message, sources: Sequence[Source]) -> Message:
 
 def without_numbers(message: Message) -> Message:
     """An earlier answer without the numbers of its passages, which stood for others than those of today."""
-    if message.role != "assistant" or not any(part.type == "citation" for part in message.parts):
+    if message.role != "assistant" or not cited(message):
         return message
     return msgspec.structs.replace(message, text=re.sub(r"\s*" + _NUMBERED.pattern, "", message.text))
 
@@ -121,16 +121,22 @@ def citations(sources: Sequence[Source], answer: str) -> list[Part]:
     """The passages that an answer cites, by their numbers in it; where it names none, all that were given, unless it
     says that they do not say."""
     there = set(range(1, len(sources) + 1))
-    cited = {int(number) for found in _NUMBERED.findall(answer) for number in found.split(",")} & there
-    if not cited and not _NOT_SAID.search(answer):
-        cited = there
+    named = {int(number) for found in _NUMBERED.findall(answer) for number in found.split(",")} & there
+    if not named and not _NOT_SAID.search(answer):
+        named = there
     return [
         Part(type="citation", data={"n": number, **source.data, "quote": source.text[:QUOTE_CHARS]})
         for number, source in enumerate(sources, 1)
-        if number in cited
+        if number in named
     ]
+
+
+def cited(message: Message) -> list[dict[str, Any]]:
+    """What the citations of an answer say, of those that are made here: others may keep parts of that type too."""
+    found = (part.data for part in message.parts if part.type == "citation")
+    return [data for data in found if type(data.get("n")) is int and data.get("kind") in ("document", "reference")]
 
 
 def _label(text: str) -> str:
     line = " ".join(harmless(text).split())[:_LABEL_CHARS]
-    return line.translate({ord("<"): "‹", ord(">"): "›", ord('"'): "'"})
+    return _OPENING.sub("‹", line).translate({ord(">"): "›", ord('"'): "'"})

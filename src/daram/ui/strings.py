@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from daram.context.sources import cited
 from daram.model import Message
 
 
@@ -56,10 +57,8 @@ class Words:
         return ", ".join([*found, *map(str, (cited.get("heading") or ())[-1:])])
 
     def _sources(self, message: Message) -> str:
-        cited = [part.data for part in message.parts if part.type == "citation"]
-        if not cited:
-            return ""
-        return f"{self.sources}: " + " · ".join(f"[{data['n']}] {plain(self.place(data))}" for data in cited)
+        found = [f"[{data['n']}] {plain(self.place(data))}" for data in cited(message)]
+        return f"{self.sources}: {' · '.join(found)}" if found else ""
 
     def explain(self, code: str, detail: str) -> str:
         """An error as Markdown: a sentence in this language, and below it Daram's own words, which say what to do."""

@@ -17,6 +17,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 
 from daram.chat.events import TERMINAL, Event
 from daram.chat.running import Running
+from daram.context.sources import cited
 from daram.errors import DaramError
 from daram.model import Message
 from daram.service.openai_api.errors import SERVER, error_body, response_of
@@ -40,7 +41,7 @@ Json = dict[str, Any]
 
 def sources_of(message: Message, owner: str) -> list[Json]:
     """What an answer cites, and where to open it."""
-    return [{**part.data, "url": _url(part.data, owner)} for part in message.parts if part.type == "citation"]
+    return [{**data, "url": _url(data, owner)} for data in cited(message)]
 
 
 def _url(data: Json, owner: str) -> str:
@@ -49,7 +50,8 @@ def _url(data: Json, owner: str) -> str:
         return f"/api/{place}?owner={quote(_shared(data['collection_owner'], owner), safe='')}"
     collection = public_id(owner, Scope(data["collection_owner"], data["collection"]))
     place = f"collections/{quote(collection, safe='')}/documents/{quote(data['document'], safe='')}"
-    return f"/api/{place}/passages?after={data['seq'] - 1}&limit={data['last_seq'] - data['seq'] + 1}"
+    which = f"after={data['seq'] - 1}&limit={data['last_seq'] - data['seq'] + 1}&revision={data['revision']}"
+    return f"/api/{place}/passages?{which}"
 
 
 def _shared(whose: str, owner: str) -> str:

@@ -56,6 +56,8 @@ async def create_chat(request: HttpRequest, payload: ChatIn) -> HttpResponseBase
     title_no = str(payload.title_no)
 
     async def work(draw: Draw) -> Any:
+        if not draw.again:
+            check_room(runtime.current(), owner)  # before anything is made
         id = draw("conv")
         scope, reference = await _title(documents, who, payload.category, title_no)
         about = {"category": payload.category, "title_no": title_no}

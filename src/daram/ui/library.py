@@ -11,7 +11,7 @@ from urllib.parse import quote
 from daram.context.sources import cited
 from daram.errors import Conflict, NotFound, Unsupported
 from daram.knowledge.access import GROUP, OFFICIAL, Reader
-from daram.knowledge.collections import Collection
+from daram.knowledge.collections import Collection, of_conversation
 from daram.knowledge.documents import Documents
 from daram.model import Message
 from daram.store.base import Store
@@ -26,6 +26,7 @@ ROOT: Final = "/chat"
 CHOICE: Final = "documents"
 """The setting of the page that says which collections a conversation is answered from."""
 _LONGEST: Final = 20_000  # characters of a passage that is opened
+_NAMED: Final = 20  # files of a conversation that are named
 
 
 class Library:
@@ -62,6 +63,14 @@ class Library:
             await asyncio.to_thread(path.unlink, missing_ok=True)
             taken.append(attached)
         return taken
+
+    async def files(self, owner: str, conversation: str) -> list[str]:
+        """The names of what was uploaded into a conversation and could be read, or still may, the newest first."""
+        bound = None if self.documents is None else await self.documents.binding(owner, conversation)
+        if self.documents is None or bound is None or not bound.uploads:
+            return []
+        found = await self.documents.list(owner, of_conversation(conversation), limit=_NAMED)
+        return [document.name for document in found.items if document.state != "failed"]
 
     # --- collections to answer from ---
 

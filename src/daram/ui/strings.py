@@ -30,6 +30,7 @@ class Words:
     reading: str
     read: str
     passages: str
+    files: str
     answer_from: str
     answer_from_about: str
     official: str
@@ -81,6 +82,7 @@ ENGLISH: Final = Words(
     reading="Reading {name} …",
     read="{name} has been read.",
     passages="{count} passages",
+    files="Files of this conversation: {names}",
     answer_from="Answer from these documents",
     answer_from_about="Answers of this conversation then come from these documents, with their sources.",
     official="for everybody",
@@ -128,6 +130,7 @@ KOREAN: Final = Words(
     reading="{name} 파일을 읽는 중…",
     read="{name} 파일을 다 읽었습니다.",
     passages="단락 {count}개",
+    files="이 대화의 파일: {names}",
     answer_from="이 문서에서 답하기",
     answer_from_about="이 대화의 답변을 고른 문서에서 찾고 출처를 함께 보여 줍니다.",
     official="모두에게 공개",

@@ -156,8 +156,14 @@ async def test_the_first_tutorials_chat(memory: Memory, url: str, monkeypatch: p
         message = cl.Message(text)
         message.thread_id = context.session.thread_id
         await module["answer"](message)
-        await close(module["memory"])
+        await close(module["memory"].inner)
         return (await memory.tail(owner, thread, 1))[0].text
+
+    async def delete(owner: str, thread: str) -> None:
+        module = await asyncio.to_thread(example, "chat_memory.py")
+        init_http_context(user=PersistedUser(id=owner, identifier=owner, createdAt="", metadata={}), thread_id=thread)
+        await module["data_layer"]().delete_thread(thread)
+        await close(module["memory"].inner)
 
     token = context_var.set(None)  # type: ignore[arg-type]
     try:
@@ -169,3 +175,9 @@ async def test_the_first_tutorials_chat(memory: Memory, url: str, monkeypatch: p
         context_var.reset(token)
     assert {found.id for found in (await memory.list("ann")).items} == {"one", "two"}
     assert [m.text for m in await memory.tail("ann", "one", 10)] == [TOLD, "알겠습니다", ASKED, "다랑어"]
+    for thread in ("one", "two"):
+        await delete("ann", thread)
+    # Neither the chats nor the agent's checkpoints, which have every word of them.
+    assert (await memory.list("ann")).items == []
+    assert {found.owner for found in (await memory.scan_all_records(limit=1000)).items} == {"bob"}
+    assert [m.text for m in await memory.tail("bob", "one", 10)] == [ASKED, "모릅니다"]

@@ -19,10 +19,12 @@ from langgraph.types import Command, Send, interrupt
 
 import daram
 from daram import sync
+from daram.adapters import langgraph_layout as layout
 from daram.adapters.langgraph import DaramSaver
 from daram.adapters.langgraph_layout import Side
 from daram.errors import ConfigError, InvalidInput, NotFound, SyncInAsync, Unsupported
 from daram.memory import Memory
+from daram.store.wrapper import StoreWrapper
 
 
 class Chat(TypedDict):
@@ -299,6 +301,64 @@ async def test_pruning_keeps_the_messages_and_little_else(memory: Memory) -> Non
     assert len(await say(fresh, "on", "u")) == 44
     assert len(await say(fresh, "on", "t")) == 44
     assert len(await memory.tail("ann", "u", 100)) == 44
+
+
+async def texts_of(memory: Memory) -> list[str]:
+    state = await chat(DaramSaver(memory, owner="ann")).aget_state(thread("t"))
+    return [m.text for m in state.values["messages"]]
+
+
+async def test_pruning_leaves_what_a_run_is_writing(memory: Memory) -> None:
+    graph = chat(DaramSaver(memory, owner="ann"))
+    for turn in range(3):
+        await say(graph, f"word {turn}")
+
+    class Halfway(StoreWrapper):
+        """The parts of a checkpoint are stored; the checkpoint itself waits until somebody has pruned."""
+
+        async def put_record(self, owner: str, namespace: str, *args: Any, **kwargs: Any) -> Any:
+            if namespace == layout.CHECKPOINT:
+                await asyncio.gather(*parts)
+                await DaramSaver(memory, owner="ann").aprune(["t"])
+                return await super().put_record(owner, namespace, *args, **kwargs)
+            parts.append(asyncio.ensure_future(super().put_record(owner, namespace, *args, **kwargs)))
+            return await parts[-1]
+
+    parts: list[asyncio.Future[Any]] = []
+    said = await say(chat(DaramSaver(Halfway(memory), owner="ann")), "meanwhile")
+    assert await texts_of(memory) == said
+
+
+async def test_pruning_leaves_the_steps_that_came_meanwhile(memory: Memory) -> None:
+    graph = chat(DaramSaver(memory, owner="ann"))
+    await say(graph, "before")
+
+    class Late(StoreWrapper):
+        """A run goes on while somebody prunes, who has seen the newest checkpoint already."""
+
+        async def scan_records(self, owner: str, namespace: str, *args: Any, **kwargs: Any) -> Any:
+            found = await super().scan_records(owner, namespace, *args, **kwargs)
+            if namespace == layout.CHECKPOINT and not said:
+                said.append("")  # once
+                said[:] = await say(graph, "meanwhile")
+            return found
+
+    said: list[str] = []
+    await DaramSaver(Late(memory), owner="ann").aprune(["t"])
+    assert await texts_of(memory) == said
+    assert len(await say(graph, "behind")) == len(said) + 2
+
+
+async def test_what_only_a_deleted_run_said_is_not_kept(memory: Memory) -> None:
+    saver = DaramSaver(memory, owner="ann", messages=None)
+    graph = chat(saver)
+    for run in ("one", "two"):
+        config: Any = {**thread("t"), "metadata": {"run_id": run}}
+        await graph.ainvoke({"messages": [HumanMessage(f"said in run {run}")]}, config)
+    await saver.adelete_for_runs(["two"])
+    assert [m for m in await texts_of(memory) if "said in" in m] == ["said in run one", "1: said in run one"]
+    page = await memory.scan_all_records(limit=1000)
+    assert not any(b"said in run two" in found.record.value for found in page.items)
 
 
 async def test_two_owners_have_threads_of_one_name(memory: Memory) -> None:

@@ -122,7 +122,8 @@ for daram, _ in {REFUSED!r}:
         ({"OPTIONS": {"service": "mine"}}, "postgresql:///?service=mine"),
     ],
 )
-def test_the_url_of_an_alias(said: dict[str, Any], url: str) -> None:
+def test_the_url_of_an_alias(said: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg_pool", None)  # the extra brings none
     from psycopg.conninfo import conninfo_to_dict
 
     from daram.adapters.django.databases import postgres_url

@@ -137,6 +137,8 @@ print(client.post("/", {{"text": sys.stdin.read()}}, headers={{"host": "localhos
 
 async def close(memory: Memory) -> None:
     """On the two loops on which the example used it: Redis has connections of its own for each."""
+    if behind := asyncio.all_tasks() - {asyncio.current_task()}:  # what Chainlit still writes would open them again
+        await asyncio.wait(behind, timeout=60)
     if isinstance(memory.inner, RedisStore):
         await memory.inner.server.close()
     await asyncio.to_thread(lambda: sync.portal().run(memory.close()))

@@ -362,7 +362,9 @@ class Threads:
     async def built_on(self, space: Space) -> dict[Stored, Stored]:
         """Of each segment and delta of a space the one that it stands on."""
         found: dict[Stored, Stored] = {}
-        for namespace, kind in ((layout.SEGMENT, lists.SegmentRecord), (layout.DELTA, lists.Delta)):
+        kinds: dict[str, type[lists.SegmentRecord | lists.Delta]]
+        kinds = {layout.SEGMENT: lists.SegmentRecord, layout.DELTA: lists.Delta}
+        for namespace, kind in kinds.items():
             async for key, data in self.side.scan(namespace, space.key + "/"):
                 before = msgspec.msgpack.decode(self._unseal(data), type=kind).before
                 if before is not None:

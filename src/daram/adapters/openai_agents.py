@@ -21,10 +21,12 @@ from agents.memory import SessionSettings
 from agents.memory.session import SessionABC
 
 from daram import sync
-from daram.adapters.appending import append_all, outcome
+from daram.adapters.appending import append_all, clear, outcome
 from daram.ids import message_id
 from daram.model import Message, Part, Role
 from daram.store.base import Store
+from daram.store.jsonpart import json_of, json_part
+from daram.text.clean import clean_text
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
@@ -94,7 +96,7 @@ class DaramSession(SessionABC):
 
     async def clear_session(self) -> None:
         """Remove all items; the conversation goes on, empty."""
-        await outcome(self._clear())
+        await clear(self._store, self._owner, self.session_id)
 
     async def _read(self, limit: int | None) -> tuple[list[Item], bool]:
         """The items, and in front of them one more where there are more (then True)."""
@@ -137,21 +139,11 @@ class DaramSession(SessionABC):
             if items:
                 return items[-1]
 
-    async def _clear(self) -> None:
-        try:
-            await self._store.delete(self._owner, self.session_id)
-        except NotFound:
-            return
-        await self._store.create(self._owner, id=self.session_id)
-
 
 def _to_message(item: Item) -> Message:
     if not isinstance(item, dict):
         raise InvalidInput("items", f"must be dicts, not {type(item).__name__}")
-    try:
-        exact = Part(type=EXACT, data=json.loads(json.dumps(item, allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise InvalidInput("items", f"has what JSON cannot say: {error}") from None
+    exact = json_part(EXACT, item, "items")
     kind = str(item.get("type") or "message")
     parts = [exact]
     role: Role = "assistant"
@@ -160,12 +152,14 @@ def _to_message(item: Item) -> Message:
         role = _ROLES.get(str(item.get("role")), "user")
         text = _text(item.get("content"))
     elif kind == "function_call":
-        data = {name: str(item.get(name) or "") for name in ("call_id", "name", "arguments")}
+        data = {name: clean_text(str(item.get(name) or "")) for name in ("call_id", "name", "arguments")}
         parts.append(Part(type="tool_call", data=data))
     elif kind.endswith(_OUTPUT):
         role = "tool"
         text = _text(item.get("output"))
-        parts.append(Part(type="tool_result", data={"call_id": str(item.get("call_id") or ""), "output": text}))
+        parts.append(
+            Part(type="tool_result", data={"call_id": clean_text(str(item.get("call_id") or "")), "output": text})
+        )
     return Message(id=message_id(), role=role, text=text, parts=tuple(parts))
 
 
@@ -177,13 +171,13 @@ def _text(content: object) -> str:
         text = "".join(piece for piece in pieces if isinstance(piece, str))
     else:
         text = "" if content is None else json.dumps(content, ensure_ascii=False)
-    return text.replace("\x00", "").encode(errors="replace").decode()
+    return clean_text(text)
 
 
 def _items(message: Message) -> list[Item]:
     for part in message.parts:
         if part.type == EXACT:
-            return [part.data]
+            return [json_of(part)]
     if message.role == "tool":
         results = [part.data for part in message.parts if part.type == "tool_result"]
         return [

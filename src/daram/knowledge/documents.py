@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from daram.knowledge.retrieve import Query, Reranker, Result, Retrieval, Retriev
 from daram.llm.base import Embedder
 from daram.model import Page
 from daram.store.base import Store
-from daram.store.documents import Document, Passage, Scope
+from daram.store.documents import Attribute, Document, Passage, Scope
 from daram.text.chunk import Chunking
 from daram.text.load import LoadLimits, kind_of
 
@@ -82,7 +82,7 @@ class Documents:
         title: str | None = None,
         media_type: str | None = None,
         id: str | None = None,
-        metadata: dict[str, str] | None = None,
+        metadata: Mapping[str, Attribute] | None = None,
         until: Until = "document",
         wait: bool = False,
     ) -> Document:
@@ -116,7 +116,7 @@ class Documents:
         file_id: str,
         *,
         title: str | None = None,
-        metadata: dict[str, str] | None = None,
+        metadata: Mapping[str, Attribute] | None = None,
         wait: bool = False,
     ) -> Document:
         """Put a file of the reader's (see ``files``) into a collection; the document has the file's id.
@@ -372,7 +372,7 @@ class Documents:
         file: StoredFile,
         id: str,
         title: str | None,
-        metadata: dict[str, str] | None,
+        metadata: Mapping[str, Attribute] | None,
         wait: bool,
     ) -> Document:
         document = Document(
@@ -382,7 +382,7 @@ class Documents:
             name=file.name,
             title=title,
             media_type=file.media_type,
-            metadata=metadata or {},
+            metadata=dict(metadata or {}),
         )
         stored = await self.ingester.add(document, file, collection.chunking)
         return await self.ingester.wait(stored) if wait else stored

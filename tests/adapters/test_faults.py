@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
 from llama_index.core.llms import ChatMessage
 from tests.adapters.crash_child import NODES, THREAD, graph
+from tests.adapters.crash_sessions import SESSIONS, add
 from tests.faults.children import environment
 
 import daram
@@ -27,6 +28,7 @@ from daram.memory import Memory
 from daram.store.wrapper import StoreWrapper
 
 CHILD = Path(__file__).with_name("crash_child.py")
+SESSIONS_CHILD = Path(__file__).with_name("crash_sessions.py")
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
@@ -49,6 +51,32 @@ async def test_a_run_that_was_killed_goes_on_where_it_was(url: str, where: str, 
         found = await graph(DaramSaver(memory, owner="ann"), ran).ainvoke(None, THREAD)
         assert tuple(ran) == left  # what was acknowledged is not done again
         assert found == {"done": "go first second third"}
+
+
+async def test_what_a_session_acknowledged_outlives_kill(url: str) -> None:
+    async with await daram.open(url):
+        pass
+    with subprocess.Popen(
+        [sys.executable, str(SESSIONS_CHILD), url], env=environment(), stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        try:
+            while await asyncio.to_thread(process.stdout.readline) != b"3\n":
+                assert process.poll() is None
+        finally:
+            process.kill()
+        told = process.stdout.read().split()
+    acknowledged = int(told[-1]) if told else 3
+    async with await daram.open(url) as memory:
+        for session in SESSIONS:
+            said = [message.text for message in await memory.tail("ann", session, 1000)]
+            rounds = [text for n in range(len(said)) for text in (str(n), f"to {n}")]
+            assert said == rounds[: len(said)] and len(said) >= 2 * (acknowledged + 1)
+            if session != "llama":  # which is given one message at a time
+                assert len(said) % 2 == 0
+        await add(memory, "on")
+        for session in SESSIONS:
+            assert [message.text for message in await memory.tail("ann", session, 2)] == ["on", "to on"]
 
 
 # --- a cancelled caller -----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ require(
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
+from msgspec.structs import replace
 
 from daram import sync
 from daram.adapters.appending import append_all, clear
@@ -173,9 +174,10 @@ class DaramChatStore(BaseChatStore):
 
 
 def _to_message(message: ChatMessage) -> Message:
-    part = json_part(EXACT, message.model_dump(mode="json"), "messages")
-    text = clean_text(message.content or "")
-    return Message(role=_ROLES.get(message.role.value, "user"), text=text, parts=(part,))
+    made = Message(role=_ROLES.get(message.role.value, "user"), text=clean_text(message.content or ""))
+    if made.text and _from_message(made) == message:
+        return made  # one text and nothing beside it: most are
+    return replace(made, parts=(json_part(EXACT, message.model_dump(mode="json"), "messages"),))
 
 
 def _from_message(message: Message) -> ChatMessage:

@@ -38,6 +38,9 @@ Item = dict[str, Any]
 EXACT: Final = "openai_item"
 """The type of the part that holds an item as the SDK gave it."""
 
+WITHOUT_TEXT: Final = "openai_item_without_text"
+"""The same, but for the text of its one piece of content, which is that of the message."""
+
 _PAGE: Final = 200
 _OUTPUT: Final = "_output"
 _ROLES: Final[dict[str, Role]] = {
@@ -143,24 +146,31 @@ class DaramSession(SessionABC):
 def _to_message(item: Item) -> Message:
     if not isinstance(item, dict):
         raise InvalidInput("items", f"must be dicts, not {type(item).__name__}")
-    exact = json_part(EXACT, item, "items")
+    said, role = item.get("content"), _ROLES.get(str(item.get("role")), "user")
+    if isinstance(said, str) and said and item == {"role": role, "content": _text(said)}:
+        return Message(id=message_id(), role=role, text=said)  # of which ``_items`` makes the same again
     kind = str(item.get("type") or "message")
-    parts = [exact]
-    role: Role = "assistant"
-    text = ""
+    shown: list[Part] = []
     if kind == "message" or "role" in item:
-        role = _ROLES.get(str(item.get("role")), "user")
-        text = _text(item.get("content"))
+        text = _text(said)
     elif kind == "function_call":
-        data = {name: clean_text(str(item.get(name) or "")) for name in ("call_id", "name", "arguments")}
-        parts.append(Part(type="tool_call", data=data))
+        role, text = "assistant", ""
+        call = {name: clean_text(str(item.get(name) or "")) for name in ("call_id", "name", "arguments")}
+        shown.append(Part(type="tool_call", data=call))
     elif kind.endswith(_OUTPUT):
-        role = "tool"
-        text = _text(item.get("output"))
-        parts.append(
-            Part(type="tool_result", data={"call_id": clean_text(str(item.get("call_id") or "")), "output": text})
-        )
-    return Message(id=message_id(), role=role, text=text, parts=tuple(parts))
+        role, text = "tool", _text(item.get("output"))
+        call_id = clean_text(str(item.get("call_id") or ""))
+        shown.append(Part(type="tool_result", data={"call_id": call_id, "output": text}))
+    else:
+        role, text = "assistant", ""
+    return Message(id=message_id(), role=role, text=text, parts=(_exact(item, text), *shown))
+
+
+def _exact(item: Item, text: str) -> Part:
+    match item.get("content"):
+        case [{"text": str(said)} as piece] if said and said == text:
+            return json_part(WITHOUT_TEXT, {**item, "content": [{**piece, "text": ""}]}, "items")
+    return json_part(EXACT, item, "items")
 
 
 def _text(content: object) -> str:
@@ -170,7 +180,7 @@ def _text(content: object) -> str:
         pieces = [piece.get("text") or piece.get("refusal") for piece in content if isinstance(piece, dict)]
         text = "".join(piece for piece in pieces if isinstance(piece, str))
     else:
-        text = "" if content is None else json.dumps(content, ensure_ascii=False)
+        text = "" if content is None else json.dumps(content, ensure_ascii=False, default=str)
     return clean_text(text)
 
 
@@ -178,6 +188,10 @@ def _items(message: Message) -> list[Item]:
     for part in message.parts:
         if part.type == EXACT:
             return [json_of(part)]
+        if part.type == WITHOUT_TEXT:
+            item = json_of(part)
+            (piece,) = item["content"]
+            return [{**item, "content": [{**piece, "text": message.text}]}]
     if message.role == "tool":
         results = [part.data for part in message.parts if part.type == "tool_result"]
         return [

@@ -11,4 +11,5 @@ urlpatterns = [
     path("chats/<str:id>/stream/", views.stream),
     path("achats/<str:id>/", views.achat),
     path("achats/<str:id>/stream/", views.astream),
+    path("atitled/<str:id>/", views.atitled),
 ]

@@ -42,11 +42,13 @@ class Care:
         """Delete everything of a thread."""
         for namespace in layout.ALL:
             await self._side.clear(namespace, layout.thread_key(thread) + "/")
+        await self._threads.runs.forget(thread)
 
     async def copy(self, source: str, target: str) -> None:
         """Copy everything of a thread; what the target had goes."""
         await self.delete(target)
         old, new = layout.thread_key(source) + "/", layout.thread_key(target) + "/"
+        await self._threads.runs.copy(source, target)
         # What the checkpoints refer to first, so that a copy that ends half-way shows no half checkpoint.
         for namespace in reversed(layout.ALL):
             if namespace != layout.THREAD:
@@ -69,7 +71,7 @@ class Care:
 
     async def delete_for_runs(self, runs: frozenset[str]) -> None:
         """Delete the checkpoints of runs; of a thread that had no others everything."""
-        for space in await self._threads.spaces() if runs else []:
+        for space in await self._threads.runs.spaces(runs):
             gone: list[Head] = []
             others = False
             async for head in self._threads.heads(space, hidden=True):
@@ -77,17 +79,16 @@ class Care:
                     gone.append(head)
                 else:
                     others = True
-            if not gone:
-                continue
+            self._threads.forget(space)
             for head in gone:
                 # A graph with delta channels rebuilds them along the chain of its checkpoints.
                 if others and COUNTERS in self._threads.metadata(head):
                     await self._hide(space, head)
                 else:
                     await self._drop(space, head)
-            self._threads.forget(space)
-            if not others and await self._is_empty(space.thread):
+            if gone and not others and await self._is_empty(space.thread):
                 await self.delete(space.thread)
+        await self._threads.runs.strike(runs)
 
     async def keep_latest(self, thread: str) -> None:
         """Delete all but the newest checkpoint of each namespace, and what only the others needed."""

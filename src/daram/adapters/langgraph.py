@@ -122,6 +122,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
             found = await threads.tuple_of(space, head)
             if found is not None:
                 return found
+        self._memo.forget(space.owner, space.thread)  # another process may have deleted it
         return None
 
     async def alist(

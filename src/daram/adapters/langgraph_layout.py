@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from hashlib import blake2b
 from typing import Final
 
@@ -139,12 +139,12 @@ class Side:
         if record is not None:
             await self._drop(record)
 
-    async def clear(self, namespace: str, prefix: str, *, keep: Collection[str] = ()) -> None:
-        """Delete everything below a prefix, but for the keys to keep."""
+    async def clear(self, namespace: str, prefix: str) -> None:
+        """Delete everything below a prefix."""
         cursor = None
         while True:
             found = await self._records.scan_records(self.owner, namespace, prefix, limit=200, cursor=cursor)
-            await asyncio.gather(*(self._drop(record) for record in found.items if record.key not in keep))
+            await asyncio.gather(*(self._drop(record) for record in found.items))
             cursor = found.next_cursor
             if cursor is None:
                 return

@@ -16,6 +16,7 @@ from daram.errors import DaramError
 from daram.knowledge.bindings import Binding, Title
 from daram.knowledge.collections import of_conversation
 from daram.knowledge.documents import Documents
+from daram.knowledge.filters import compiled
 from daram.knowledge.fuse import Found
 from daram.knowledge.retrieve import Retrieval
 from daram.knowledge.rewrite import queries
@@ -97,7 +98,8 @@ class Grounding:
         model = None if self._model.prefers_notes else self._model
         three_ways = binding.three_ways or how.three_ways
         wordings = await queries(question.text, earlier, model, three_ways=three_ways)
-        result = await documents.retriever.search(scopes, wordings, how)
+        passes = None if binding.filters is None else compiled(binding.filters)
+        result = await documents.retriever.search(scopes, wordings, how, passes=passes)
         if result.answers:
             least = how.threshold * _LEAST_OF_THRESHOLD
             good = [passage for passage in result.passages if passage.score >= least]
@@ -122,7 +124,7 @@ class Grounding:
 
 
 def _narrowed(how: Retrieval, binding: Binding) -> Retrieval:
-    given = {"passages": binding.passages, "threshold": binding.threshold}
+    given = {name: getattr(binding, name) for name in ("passages", "threshold", "words", "vectors", "rerank")}
     changed = {name: value for name, value in given.items() if value is not None}
     if binding.passages is not None:
         changed["candidates"] = max(how.candidates, binding.passages)
@@ -153,6 +155,8 @@ def _source(found: Found, titles: dict[Scope, Title]) -> Source:
             "title": found.title,
             **place,
         }
+        if found.metadata:
+            data["attributes"] = found.metadata
     words = [found.title or found.name, *found.heading]
     label = " > ".join(words) + (f", page {found.page}" if found.page is not None else "")
     return Source(text=found.text, label=label, data=data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -32,7 +33,8 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
 
     ``only``: answers come from there alone, and where nothing there bears on a question, they say so. ``three_ways``:
     each question is also asked for its concept, its usage and its code. ``groups``: those of its owner when it was
-    bound. ``passages``, ``threshold``: as in ``Retrieval``, for this alone. ``made``: when the conversation was, so
+    bound. ``passages``, ``threshold``, ``words``, ``vectors``, ``rerank``: as in ``Retrieval``, for this alone;
+    ``filters``: as in ``daram.knowledge.filters``. ``made``: when the conversation was, so
     that one of the same name made later does not take it over.
     """
 
@@ -44,6 +46,10 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     passages: int | None = None
     threshold: float | None = None
+    words: float | None = None
+    vectors: float | None = None
+    rerank: bool | None = None
+    filters: dict[str, Any] | None = None
     made: datetime | None = None
 
 

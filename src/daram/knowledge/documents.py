@@ -12,12 +12,15 @@ from typing import Any, Self
 
 import msgspec
 
-from daram.errors import InvalidInput, NotFound
+from daram.errors import Conflict, InvalidInput, NotFound, UnsupportedDocument
+from daram.knowledge import expiry
 from daram.knowledge.access import Reader, reader
 from daram.knowledge.base import library
+from daram.knowledge.batches import Batches
 from daram.knowledge.bindings import Binding, Bindings, Title, delete_documents
 from daram.knowledge.collections import SHADOW, Collection, Collections, of_conversation
 from daram.knowledge.files import Bytes, Files, StoredFile, Until
+from daram.knowledge.filters import compiled
 from daram.knowledge.ingest import Ingester
 from daram.knowledge.leases import Work
 from daram.knowledge.references import Reference, References
@@ -69,6 +72,7 @@ class Documents:
         self.retriever = Retriever(store, embedder, reranker=reranker)
         self.references = References(store, self.files, self.ingester)
         self.bindings = Bindings(store, memory, self.files)
+        self.batches = Batches(store)
 
     # --- documents ---
 
@@ -117,19 +121,55 @@ class Documents:
         *,
         title: str | None = None,
         metadata: Mapping[str, Attribute] | None = None,
+        chunking: Chunking | None = None,
+        refuse: bool = True,
         wait: bool = False,
     ) -> Document:
         """Put a file of the reader's (see ``files``) into a collection; the document has the file's id.
 
-        Raises ``NotFound``, ``NotAllowed``, ``UnsupportedDocument``.
+        ``chunking``: in place of the collection's; ``refuse``: else a file that nothing here reads becomes a document
+        that has failed. Raises ``NotFound``, ``NotAllowed``, ``UnsupportedDocument``.
         """
         scope = self._writable(who, where)
         file = await self.files.get(reader(who).owner, file_id)
-        kind_of(file.name, file.media_type)
+        unread: UnsupportedDocument | None = None
+        try:
+            kind_of(file.name, file.media_type)
+        except UnsupportedDocument as error:
+            if refuse:
+                raise
+            unread = error
         if file.owner != scope.owner:
             raise InvalidInput("file_id", "a file goes into collections of its own owner; upload it to this one")
         collection = await self.collections.ensure(*scope)
-        return await self._add(scope, collection, file, file.id, title, metadata, wait)
+        if unread is not None:
+            failed = self._document(scope, file, file.id, title, metadata)
+            failed = msgspec.structs.replace(
+                failed, source=file.id, bytes=file.bytes, state="failed", error=str(unread)
+            )
+            return await self._store.put_document(failed)
+        if chunking is not None:
+            collection = msgspec.structs.replace(collection, chunking=chunking)
+        stored = await self._add(scope, collection, file, file.id, title, metadata, wait)
+        if metadata is not None and stored.metadata != metadata:  # it was there already
+            return await self.describe(who, scope, file.id, metadata)
+        return stored
+
+    async def describe(self, who: Reader | str, where: Where, id: str, metadata: Mapping[str, Attribute]) -> Document:
+        """Change what is said of a document: its metadata as a whole. Raises ``NotFound``, ``NotAllowed``."""
+        scope = self._writable(who, where)
+        while True:
+            found = await self._store.get_document(*scope, id)
+            changed = msgspec.structs.replace(found, metadata=dict(metadata))
+            try:
+                return await self._store.put_document(changed, expect=found.etag)
+            except Conflict:  # it was read or replaced at the same moment
+                continue
+
+    async def cancel(self, who: Reader | str, where: Where, id: str) -> Document:
+        """Have a document not be read that still waits. Raises ``NotFound``, ``NotAllowed``."""
+        scope = self._writable(who, where)
+        return await self.ingester.cancel(await self._store.get_document(*scope, id))
 
     async def attach(
         self,
@@ -201,6 +241,7 @@ class Documents:
         description: str = "",
         chunking: Chunking = Chunking(),
         metadata: dict[str, str] | None = None,
+        expires_days: int | None = None,
     ) -> Collection:
         """Make a collection, of the reader's own or of another ``owner``: ``group:NAME``, ``official``.
 
@@ -209,9 +250,17 @@ class Documents:
         asked = reader(who)
         owner = asked.owner if owner is None else owner
         asked.check_write(owner, "collection", id or owner)
-        return await self.collections.create(
-            owner, id=id, name=name, description=description, chunking=chunking, metadata=metadata
+        made = await self.collections.create(
+            owner,
+            id=id,
+            name=name,
+            description=description,
+            chunking=chunking,
+            metadata=metadata,
+            expires_days=expires_days,
         )
+        await expiry.note(self._store, made)
+        return made
 
     async def list_collections(self, who: Reader | str) -> builtins.list[Collection]:
         """All collections that the reader may read: his own, those of his groups, the official ones."""
@@ -231,6 +280,7 @@ class Documents:
         scope = self._writable(who, where)
         await self.collections.get(*scope)
         count = await delete_documents(self._store, self.files, scope)
+        await self.batches.forget(scope)
         await self.collections.forget(*scope)
         return count
 
@@ -243,14 +293,20 @@ class Documents:
         where: Sequence[Where] | Where | None = None,
         *,
         how: Retrieval | None = None,
+        filters: Mapping[str, Any] | None = None,
     ) -> Result:
-        """The passages that bear on a question, in some collections or (None) in all that the reader may read."""
+        """The passages that bear on a question, in some collections or (None) in all that the reader may read.
+
+        ``filters``: only in documents whose metadata fulfils them (see ``daram.knowledge.filters``), of which the best
+        are found as if there were no others. Raises ``InvalidInput``.
+        """
+        passes = None if filters is None else compiled(filters)
         if where is None:
             scopes = [Scope(c.owner, c.id) for c in await self.list_collections(who)]
         else:
             named = [where] if isinstance(where, str | Scope) else where
             scopes = [self._readable(who, one) for one in named]
-        return await self.retriever.search(scopes, query, how or self.retrieval)
+        return await self.retriever.search(scopes, query, how or self.retrieval, passes=passes)
 
     # --- conversations ---
 
@@ -375,7 +431,14 @@ class Documents:
         metadata: Mapping[str, Attribute] | None,
         wait: bool,
     ) -> Document:
-        document = Document(
+        document = self._document(scope, file, id, title, metadata)
+        stored = await self.ingester.add(document, file, collection.chunking)
+        return await self.ingester.wait(stored) if wait else stored
+
+    def _document(
+        self, scope: Scope, file: StoredFile, id: str, title: str | None, metadata: Mapping[str, Attribute] | None
+    ) -> Document:
+        return Document(
             id=id,
             owner=scope.owner,
             collection=scope.collection,
@@ -384,8 +447,6 @@ class Documents:
             media_type=file.media_type,
             metadata=dict(metadata or {}),
         )
-        stored = await self.ingester.add(document, file, collection.chunking)
-        return await self.ingester.wait(stored) if wait else stored
 
     def _name(self, data: Any, name: str | None) -> str:
         if name is None and isinstance(data, Path):

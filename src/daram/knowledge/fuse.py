@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from daram.store.documents import PassageHit, Scope
+from daram.store.documents import Attribute, PassageHit, Scope
 from daram.text.analyzer import index_terms, loose_terms, parse_query
 
 Place = tuple[Scope, str, int]
@@ -20,7 +20,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A passage that bears on a question: one of a document, or several that stand side by side.
 
     ``score``: from 0 to 1, how surely it does (see ``confidence``), comparable from search to search. ``start`` and
-    ``end`` are characters of the document's text, ``first`` and ``last`` the ``seq`` of its passages.
+    ``end`` are characters of the document's text, ``first`` and ``last`` the ``seq`` of its passages;
+    ``metadata`` is the document's.
     """
 
     scope: Scope
@@ -36,6 +37,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     heading: tuple[str, ...] = ()
     score: float = 0.0
     revision: str | None = None
+    metadata: dict[str, Attribute] = {}
 
 
 def place_of(hit: PassageHit) -> Place:

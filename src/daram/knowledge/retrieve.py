@@ -12,6 +12,7 @@ import msgspec
 from daram.errors import DaramError, InvalidInput, NotFound, Unsupported
 from daram.knowledge.base import Library
 from daram.knowledge.embedding import name_of
+from daram.knowledge.filters import Passes, matching
 from daram.knowledge.fuse import (
     Found,
     Place,
@@ -25,7 +26,7 @@ from daram.knowledge.fuse import (
     terms_of,
 )
 from daram.llm.base import Embedder
-from daram.store.documents import PassageHit, Scope
+from daram.store.documents import Document, Only, PassageHit, Scope
 from daram.text.analyzer import parse_query
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,8 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
 
     ``candidates``: how many hits are taken of each ranking; ``passages``: how many passages are given at most;
     ``threshold``: the score from which a passage counts as bearing on the question; ``three_ways``: whether the
-    question is also asked for its concept, its usage and its code.
+    question is also asked for its concept, its usage and its code; ``rerank``: whether the re-ranker, where there is
+    one, has its say.
     """
 
     words: float = 0.9
@@ -49,6 +51,7 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
     passages: int = 5
     threshold: float = 0.5
     three_ways: bool = False
+    rerank: bool = True
 
     def check(self) -> None:
         """Raises ``InvalidInput``."""
@@ -102,9 +105,16 @@ class Retriever:
         self._reranker = reranker
 
     async def search(
-        self, scopes: Sequence[Scope], queries: Sequence[Query] | str, how: Retrieval = Retrieval()
+        self,
+        scopes: Sequence[Scope],
+        queries: Sequence[Query] | str,
+        how: Retrieval = Retrieval(),
+        *,
+        passes: Passes | None = None,
     ) -> Result:
         """The passages of these collections that bear on a question, in one wording or several.
+
+        ``passes``: only of the documents whose metadata it is true of (see ``daram.knowledge.filters``).
 
         Raises ``InvalidInput``, and what the store raises.
         """
@@ -116,9 +126,10 @@ class Retriever:
         ]
         if not asked or not scopes:
             return Result([], 0.0, False)
-        worded_task = asyncio.gather(*(self._by_words(scopes, query, how) for query in asked))
+        only = None if passes is None else await matching(self._store, scopes, passes)
+        worded_task = asyncio.gather(*(self._by_words(scopes, query, how, only) for query in asked))
         try:
-            near = await self._by_meaning(scopes, asked, how)
+            near = await self._by_meaning(scopes, asked, how, only)
             worded = await worded_task
         except BaseException:
             worded_task.cancel()
@@ -152,19 +163,21 @@ class Retriever:
             for place in order
         }
         order = _with_other_scripts(order, other, {place for place in order if scores[place] >= how.threshold})
-        if self._reranker is not None and order:
+        if self._reranker is not None and how.rerank and order:
             order = await self._reranked(self._reranker, question, order, hits)
         best = max((scores[place] for place in order), default=0.0)
         chosen = merged([(hits[place], scores[place]) for place in order[: how.passages * _BESIDE]])[: how.passages]
         return Result(await self._with_revisions(chosen), best, best >= how.threshold)
 
-    async def _by_words(self, scopes: Sequence[Scope], query: Query, how: Retrieval) -> list[PassageHit]:
+    async def _by_words(
+        self, scopes: Sequence[Scope], query: Query, how: Retrieval, only: Only | None
+    ) -> list[PassageHit]:
         if not how.words:
             return []
-        return await self._store.search_passages(scopes, query.text, limit=how.candidates)
+        return await self._store.search_passages(scopes, query.text, limit=how.candidates, only=only)
 
     async def _by_meaning(
-        self, scopes: Sequence[Scope], queries: Sequence[Query], how: Retrieval
+        self, scopes: Sequence[Scope], queries: Sequence[Query], how: Retrieval, only: Only | None
     ) -> list[list[PassageHit]]:
         """For each query; nothing where that cannot be had: search goes on by words."""
         if self._embedder is None or not how.vectors:
@@ -172,7 +185,9 @@ class Retriever:
         try:
             made = await self._embedder.embed([query.text for query in queries])
             name = name_of(self._embedder)
-            near = [self._store.nearest_passages(scopes, vector, name, limit=how.candidates) for vector in made]
+            near = [
+                self._store.nearest_passages(scopes, vector, name, limit=how.candidates, only=only) for vector in made
+            ]
             return list(await asyncio.gather(*near))
         except Unsupported as error:
             log.debug("no search by meaning: %s", error)
@@ -196,19 +211,18 @@ class Retriever:
 
     async def _with_revisions(self, found: list[Found]) -> list[Found]:
         """The passages with the revision of their documents; of a document that went meanwhile nothing is given."""
-        revisions: dict[tuple[Scope, str], str | None] = {}
+        documents: dict[tuple[Scope, str], Document | None] = {}
         for passage in found:
             key = passage.scope, passage.document
-            if key not in revisions:
+            if key not in documents:
                 try:
-                    document = await self._store.get_document(*passage.scope, passage.document)
-                    revisions[key] = document.revision
+                    documents[key] = await self._store.get_document(*passage.scope, passage.document)
                 except NotFound:
-                    revisions[key] = None
+                    documents[key] = None
         return [
-            msgspec.structs.replace(passage, revision=revision)
+            msgspec.structs.replace(passage, revision=document.revision, metadata=document.metadata)
             for passage in found
-            if (revision := revisions[passage.scope, passage.document]) is not None
+            if (document := documents[passage.scope, passage.document]) is not None and document.revision is not None
         ]
 
 

@@ -85,6 +85,9 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"MODEL": "site_app.no.such"}, "?: (daram.E001) DARAM[\"MODEL\"]: No module named 'site_app.no'"),
     ({"MODEL": "site_app.settings.CACHES"}, '?: (daram.E001) DARAM["MODEL"]: must be a function or the dotted path'),
     ({"OWNER": "site_app.no.such"}, '?: (daram.E001) DARAM["OWNER"]: No module named'),
+    ({"GROUPS": "site_app.no.such"}, '?: (daram.E001) DARAM["GROUPS"]: No module named'),
+    ({"DOCUMENTS": "mysql://x"}, '?: (daram.E001) DARAM["DOCUMENTS"]: no engine for'),
+    ({"DOCUMENT_WEIGHTS": "most"}, """?: (daram.E001) DARAM["DOCUMENT_WEIGHTS"]: 'most' cannot be used"""),
     ({"STORE": "memory://"}, "?: (daram.W001) every process keeps its conversations to itself"),
 ]
 

@@ -21,6 +21,7 @@ require(
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
+from msgspec.structs import replace
 
 from daram import sync
 from daram.adapters.appending import append_all
@@ -179,12 +180,15 @@ class DaramChatStore(BaseChatStore):
 
 
 def _to_message(message: ChatMessage) -> Message:
+    text = (message.content or "").replace("\x00", "").encode(errors="replace").decode()
+    made = Message(role=_ROLES.get(message.role.value, "user"), text=text)
+    if text and _from_message(made) == message:
+        return made  # one text and nothing beside it: most are
     try:
         data = json.loads(json.dumps(message.model_dump(mode="json"), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InvalidInput("messages", f"hold what JSON cannot say: {error}") from None
-    text = (message.content or "").replace("\x00", "").encode(errors="replace").decode()
-    return Message(role=_ROLES.get(message.role.value, "user"), text=text, parts=(Part(type=EXACT, data=data),))
+    return replace(made, parts=(Part(type=EXACT, data=data),))
 
 
 def _from_message(message: Message) -> ChatMessage:

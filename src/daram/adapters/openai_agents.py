@@ -36,6 +36,9 @@ Item = dict[str, Any]
 EXACT: Final = "openai_item"
 """The type of the part that holds an item as the SDK gave it."""
 
+WITHOUT_TEXT: Final = "openai_item_without_text"
+"""The same, but for the text of its one piece of content, which is that of the message."""
+
 _PAGE: Final = 200
 _OUTPUT: Final = "_output"
 _ROLES: Final[dict[str, Role]] = {
@@ -148,25 +151,35 @@ class DaramSession(SessionABC):
 def _to_message(item: Item) -> Message:
     if not isinstance(item, dict):
         raise InvalidInput("items", f"must be dicts, not {type(item).__name__}")
+    said, role = item.get("content"), _ROLES.get(str(item.get("role")), "user")
+    if isinstance(said, str) and said and item == {"role": role, "content": _text(said)}:
+        return Message(id=message_id(), role=role, text=said)  # of which ``_items`` makes the same again
     try:
-        exact = Part(type=EXACT, data=json.loads(json.dumps(item, allow_nan=False)))
+        data = json.loads(json.dumps(item, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InvalidInput("items", f"has what JSON cannot say: {error}") from None
-    kind = str(item.get("type") or "message")
-    parts = [exact]
-    role: Role = "assistant"
-    text = ""
-    if kind == "message" or "role" in item:
-        role = _ROLES.get(str(item.get("role")), "user")
-        text = _text(item.get("content"))
+    kind = str(data.get("type") or "message")
+    shown: list[Part] = []
+    if kind == "message" or "role" in data:
+        text = _text(data.get("content"))
     elif kind == "function_call":
-        data = {name: str(item.get(name) or "") for name in ("call_id", "name", "arguments")}
-        parts.append(Part(type="tool_call", data=data))
+        role, text = "assistant", ""
+        call = {name: str(data.get(name) or "") for name in ("call_id", "name", "arguments")}
+        shown.append(Part(type="tool_call", data=call))
     elif kind.endswith(_OUTPUT):
-        role = "tool"
-        text = _text(item.get("output"))
-        parts.append(Part(type="tool_result", data={"call_id": str(item.get("call_id") or ""), "output": text}))
-    return Message(id=message_id(), role=role, text=text, parts=tuple(parts))
+        role, text = "tool", _text(data.get("output"))
+        shown.append(Part(type="tool_result", data={"call_id": str(data.get("call_id") or ""), "output": text}))
+    else:
+        role, text = "assistant", ""
+    return Message(id=message_id(), role=role, text=text, parts=(_exact(data, text), *shown))
+
+
+def _exact(data: Item, text: str) -> Part:
+    match data.get("content"):
+        case [{"text": str(said)} as piece] if said and said == text:
+            piece["text"] = ""
+            return Part(type=WITHOUT_TEXT, data=data)
+    return Part(type=EXACT, data=data)
 
 
 def _text(content: object) -> str:
@@ -184,6 +197,9 @@ def _items(message: Message) -> list[Item]:
     for part in message.parts:
         if part.type == EXACT:
             return [part.data]
+        if part.type == WITHOUT_TEXT:
+            (piece,) = part.data["content"]
+            return [{**part.data, "content": [{**piece, "text": message.text}]}]
     if message.role == "tool":
         results = [part.data for part in message.parts if part.type == "tool_result"]
         return [

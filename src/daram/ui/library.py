@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from daram.errors import Conflict, NotFound, Unsupported
 from daram.knowledge.access import GROUP, OFFICIAL, Reader
+from daram.knowledge.base import NO_DOCUMENTS
 from daram.knowledge.collections import Collection
 from daram.knowledge.documents import Documents
 from daram.model import Message, Part
@@ -129,7 +130,7 @@ class Library:
 
     def _kept(self) -> Documents:
         if self.documents is None:
-            raise Unsupported("this store keeps no documents; SQLite and PostgreSQL do")
+            raise Unsupported(NO_DOCUMENTS)
         return self.documents
 
 

@@ -10,4 +10,5 @@ urlpatterns = [
     path("chats/<str:id>/stream/", views.stream),
     path("achats/<str:id>/", views.achat),
     path("achats/<str:id>/stream/", views.astream),
+    path("atitled/<str:id>/", views.atitled),
 ]

@@ -15,6 +15,9 @@ from tests.service.live import Live, live_service
 from tests.service.people import Person, make_person
 from tests.service.quoting import Quoting
 
+from daram.knowledge.ingest import Ingester
+from daram.store.documents import Document
+
 POLL = {"poll_interval_ms": 50}
 
 
@@ -221,6 +224,29 @@ def test_batches(client: OpenAI) -> None:
     client.vector_stores.delete(store)
     with pytest.raises(openai.NotFoundError):
         batches.retrieve(batch.id, vector_store_id=store)
+
+
+def test_a_batch_is_cancelled(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = client.vector_stores.create(name="batch").id
+    files = [client.files.create(file=(f"{n}.txt", leave_of(2000 + n)), purpose="assistants").id for n in range(2)]
+    batches = client.vector_stores.file_batches
+
+    async def elsewhere(_ingester: Ingester, _document: Document) -> bool:
+        return False
+
+    with monkeypatch.context() as held:
+        held.setattr(Ingester, "read", elsewhere)  # nobody comes to read them
+        batch = batches.create(store, file_ids=files)
+        assert (batch.status, batch.file_counts.in_progress) == ("in_progress", 2)
+        assert client.vector_stores.retrieve(store).status == "in_progress"
+        assert len(list(batches.list_files(batch.id, vector_store_id=store, filter="in_progress"))) == 2
+        given_up = batches.cancel(batch.id, vector_store_id=store)
+    assert (given_up.status, given_up.file_counts.cancelled, given_up.file_counts.in_progress) == ("cancelled", 2, 0)
+    [one, _] = batches.list_files(batch.id, vector_store_id=store, filter="cancelled")
+    assert (one.status, one.last_error) == ("cancelled", None)
+    again = client.vector_stores.files.create_and_poll(files[0], vector_store_id=store, **POLL)  # type: ignore[arg-type]
+    assert again.status == "completed"
+    assert batches.retrieve(batch.id, vector_store_id=store).file_counts.completed == 1
 
 
 def test_wrong_batches(client: OpenAI) -> None:

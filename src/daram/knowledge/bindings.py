@@ -16,7 +16,7 @@ from daram.model import Conversation
 from daram.store.base import Store
 from daram.store.documents import Scope
 
-_BOUND = "documents.bound"
+BOUND = "documents.bound"
 
 
 class Title(msgspec.Struct, frozen=True):
@@ -84,19 +84,19 @@ class Bindings:
         if made.uploads:
             # Noted for the house, which has to find what is left when the conversation has expired.
             bound = encode(_Bound(conversation.owner, conversation.id))
-            await self._store.put_record(HOUSE, _BOUND, _house_key(conversation.owner, conversation.id), bound)
+            await self._store.put_record(HOUSE, BOUND, _house_key(conversation.owner, conversation.id), bound)
         await self._store.put_record(conversation.owner, BINDINGS, conversation.id, encode(made))
         return made
 
     async def end(self, owner: str, conversation: str) -> None:
         """Delete a conversation's binding and what was uploaded into it. Harmless where there is nothing."""
         record = await self._store.get_record(owner, BINDINGS, conversation)
-        noted = await self._store.get_record(HOUSE, _BOUND, _house_key(owner, conversation))
+        noted = await self._store.get_record(HOUSE, BOUND, _house_key(owner, conversation))
         if record is None and noted is None:
             return
         await self.end_uploads(owner, conversation)
         await self._store.delete_record(owner, BINDINGS, conversation)
-        await self._store.delete_record(HOUSE, _BOUND, _house_key(owner, conversation))
+        await self._store.delete_record(HOUSE, BOUND, _house_key(owner, conversation))
 
     async def end_uploads(self, owner: str, conversation: str) -> None:
         """Delete what was uploaded into a conversation."""
@@ -106,7 +106,7 @@ class Bindings:
         """End what belonged to conversations that are gone (they expire without anybody's doing); returns how many."""
         ended, cursor = 0, None
         while True:
-            page = await self._store.scan_records(HOUSE, _BOUND, limit=100, cursor=cursor)
+            page = await self._store.scan_records(HOUSE, BOUND, limit=100, cursor=cursor)
             for record in page.items:
                 bound = decode(record.value, _Bound, f"binding {record.key!r}")
                 try:

@@ -76,7 +76,9 @@ def completions(client: OpenAI, model: str) -> None:
 
 def files(client: OpenAI, model: str) -> None:
     """Files, a vector store with attributes and filters, a batch, and answers from them."""
-    uploaded = client.files.create(file=("leave.txt", b"Employees earn two days of paid leave each month."), purpose="assistants")
+    uploaded = client.files.create(
+        file=("leave.txt", b"Employees earn two days of paid leave each month."), purpose="assistants"
+    )
     say("files.create", client.files.wait_for_processing(uploaded.id).status)
     say("files.list", [file.filename for file in client.files.list(purpose="assistants")])
     say("files.content", client.files.content(uploaded.id).read().decode())
@@ -87,7 +89,9 @@ def files(client: OpenAI, model: str) -> None:
     )
     say("vector_stores.files.create_and_poll", given.status)
     batch = client.vector_stores.file_batches.upload_and_poll(
-        store.id, files=[("menu.txt", b"Lunch is at noon."), ("bus.txt", b"The bus leaves at six.")], poll_interval_ms=100
+        store.id,
+        files=[("menu.txt", b"Lunch is at noon."), ("bus.txt", b"The bus leaves at six.")],
+        poll_interval_ms=100,
     )
     say("vector_stores.file_batches.upload_and_poll", batch.file_counts.completed)
     recent = {"type": "gte", "key": "year", "value": 2026}

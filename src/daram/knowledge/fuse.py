@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from daram.store.documents import Attribute, PassageHit, Scope
+from daram.store.documents import PassageHit, Scope
 from daram.text.analyzer import index_terms, loose_terms, parse_query
 
 Place = tuple[Scope, str, int]
@@ -20,12 +20,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A passage that bears on a question: one of a document, or several that stand side by side.
 
     ``score``: from 0 to 1, how surely it does (see ``confidence``), comparable from search to search. ``start`` and
-    ``end`` are characters of the document's text, ``first`` and ``last`` the ``seq`` of its passages;
-    ``metadata`` is the document's.
+    ``end`` are characters of the document's text, ``first`` and ``last`` the ``seq`` of its passages.
     """
 
     scope: Scope
     document: str
+    revision: str
     name: str
     title: str | None
     text: str
@@ -36,8 +36,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     page: int | None = None
     heading: tuple[str, ...] = ()
     score: float = 0.0
-    revision: str | None = None
-    metadata: dict[str, Attribute] = {}
 
 
 def place_of(hit: PassageHit) -> Place:
@@ -167,9 +165,10 @@ def merged(hits: Sequence[tuple[PassageHit, float]]) -> list[Found]:
 
 def _beside(group: list[tuple[PassageHit, float]], hit: PassageHit) -> bool:
     first = group[0][0]
-    if (first.scope, first.document, first.passage.page, first.passage.heading) != (
+    if (first.scope, first.document, first.revision, first.passage.page, first.passage.heading) != (
         hit.scope,
         hit.document,
+        hit.revision,
         hit.passage.page,
         hit.passage.heading,
     ):
@@ -193,6 +192,7 @@ def _joined(group: list[tuple[PassageHit, float]]) -> Found:
     return Found(
         scope=hit.scope,
         document=hit.document,
+        revision=hit.revision,
         name=hit.name,
         title=hit.title,
         text=text,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import chain
 from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
-from daram.errors import DaramError, InvalidInput, NotFound, Unsupported
+from daram.errors import DaramError, InvalidInput, Unsupported
 from daram.knowledge.base import Library
 from daram.knowledge.embedding import name_of
 from daram.knowledge.filters import Passes, matching
@@ -26,7 +27,7 @@ from daram.knowledge.fuse import (
     terms_of,
 )
 from daram.llm.base import Embedder
-from daram.store.documents import Document, Only, PassageHit, Scope
+from daram.store.documents import MOST_SCOPES, Only, PassageHit, Scope
 from daram.text.analyzer import parse_query
 
 log = logging.getLogger(__name__)
@@ -167,14 +168,18 @@ class Retriever:
             order = await self._reranked(self._reranker, question, order, hits)
         best = max((scores[place] for place in order), default=0.0)
         chosen = merged([(hits[place], scores[place]) for place in order[: how.passages * _BESIDE]])[: how.passages]
-        return Result(await self._with_revisions(chosen), best, best >= how.threshold)
+        return Result(chosen, best, best >= how.threshold)
 
     async def _by_words(
         self, scopes: Sequence[Scope], query: Query, how: Retrieval, only: Only | None
     ) -> list[PassageHit]:
         if not how.words:
             return []
-        return await self._store.search_passages(scopes, query.text, limit=how.candidates, only=only)
+
+        def ask(some: Sequence[Scope]) -> Awaitable[list[PassageHit]]:
+            return self._store.search_passages(some, query.text, limit=how.candidates, only=only)
+
+        return await _in_parts(scopes, ask, how.candidates)
 
     async def _by_meaning(
         self, scopes: Sequence[Scope], queries: Sequence[Query], how: Retrieval, only: Only | None
@@ -185,10 +190,15 @@ class Retriever:
         try:
             made = await self._embedder.embed([query.text for query in queries])
             name = name_of(self._embedder)
-            near = [
-                self._store.nearest_passages(scopes, vector, name, limit=how.candidates, only=only) for vector in made
-            ]
-            return list(await asyncio.gather(*near))
+
+            def ask(vector: Sequence[float]) -> Awaitable[list[PassageHit]]:
+                return _in_parts(
+                    scopes,
+                    lambda some: self._store.nearest_passages(some, vector, name, limit=how.candidates, only=only),
+                    how.candidates,
+                )
+
+            return list(await asyncio.gather(*map(ask, made)))
         except Unsupported as error:
             log.debug("no search by meaning: %s", error)
         except DaramError as error:
@@ -209,21 +219,14 @@ class Retriever:
         best_first = sorted(range(len(order)), key=lambda place: -points[place])  # stable: ties keep their order
         return [order[place] for place in best_first]
 
-    async def _with_revisions(self, found: list[Found]) -> list[Found]:
-        """The passages with the revision of their documents; of a document that went meanwhile nothing is given."""
-        documents: dict[tuple[Scope, str], Document | None] = {}
-        for passage in found:
-            key = passage.scope, passage.document
-            if key not in documents:
-                try:
-                    documents[key] = await self._store.get_document(*passage.scope, passage.document)
-                except NotFound:
-                    documents[key] = None
-        return [
-            msgspec.structs.replace(passage, revision=document.revision, metadata=document.metadata)
-            for passage in found
-            if (document := documents[passage.scope, passage.document]) is not None and document.revision is not None
-        ]
+
+async def _in_parts(
+    scopes: Sequence[Scope], ask: Callable[[Sequence[Scope]], Awaitable[list[PassageHit]]], limit: int
+) -> list[PassageHit]:
+    """The best hits in any number of collections: an engine takes so many at a time."""
+    parts = [scopes[start : start + MOST_SCOPES] for start in range(0, len(scopes), MOST_SCOPES)]
+    found = await asyncio.gather(*map(ask, parts))
+    return found[0] if len(found) == 1 else sorted(chain(*found), key=lambda hit: -hit.score)[:limit]
 
 
 def _whole(hit: PassageHit) -> str:

@@ -376,13 +376,13 @@ def _strategy(document: Document) -> Json:
     return {"type": "static", "static": static}
 
 
-def result_object(found: Found) -> Json:
+def result_object(found: Found, attributes: Attributes) -> Json:
     """A passage that was found as the API shows it."""
     return {
         "file_id": found.document,
         "filename": found.name,
         "score": found.score,
-        "attributes": found.metadata,
+        "attributes": attributes,
         "content": [{"type": "text", "text": found.text}],
         "title": found.title,
         "page": found.page,

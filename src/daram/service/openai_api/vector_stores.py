@@ -176,7 +176,9 @@ async def search_vector_store(request: HttpRequest, vector_store_id: str, payloa
     best = list(passages.values())
     if len(asked) > 1:  # of one question they stand in the order of their ranking
         best.sort(key=lambda passage: -passage.score)
-    data = [shapes.result_object(passage) for passage in best if passage.score >= least][:most]
+    best = [passage for passage in best if passage.score >= least][:most]
+    said = await documents.said_of(best)
+    data = [shapes.result_object(passage, said[passage.scope, passage.document]) for passage in best]
     return reply(
         {
             "object": "vector_store.search_results.page",

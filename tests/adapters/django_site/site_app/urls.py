@@ -4,6 +4,7 @@ from django.urls import path
 from site_app import views
 
 urlpatterns = [
+    path("word/", views.word),
     path("admin/", admin.site.urls),
     path("chats/", views.chats),
     path("chats/<str:id>/", views.chat),

@@ -15,6 +15,11 @@ from daram.adapters.django import (
     json_errors,
     owner_of,
 )
+from site_app import model
+
+
+def word(request):
+    return HttpResponse(model.WORD)
 
 
 @json_errors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -18,14 +18,15 @@ from daram.knowledge import expiry
 from daram.knowledge.access import Reader, reader
 from daram.knowledge.base import library
 from daram.knowledge.batches import Batches
-from daram.knowledge.bindings import Binding, Bindings, Title, delete_documents
+from daram.knowledge.bindings import Binding, Bindings, delete_documents
+from daram.knowledge.bound import BoundDocuments, GroupsOf, Where
 from daram.knowledge.collections import CONVERSATION, SHADOW, Collection, Collections, of_conversation
 from daram.knowledge.files import Bytes, Files, StoredFile, Until
 from daram.knowledge.filters import compiled
 from daram.knowledge.fuse import Found
 from daram.knowledge.ingest import Ingester
 from daram.knowledge.leases import Work
-from daram.knowledge.references import Reference, References
+from daram.knowledge.references import References
 from daram.knowledge.retrieve import Query, Reranker, Result, Retrieval, Retriever
 from daram.llm.base import Embedder
 from daram.model import Page
@@ -34,12 +35,8 @@ from daram.store.documents import Attribute, Document, Passage, Scope
 from daram.text.chunk import Chunking
 from daram.text.load import LoadLimits, kind_of
 
-Where = str | Scope
-"""A collection: by its id where it is the reader's own, else as ``Scope(owner, collection)``."""
-GroupsOf = Callable[[str], Awaitable[Sequence[str]]]
 
-
-class Documents:
+class Documents(BoundDocuments):
     """The documents beside the conversations of ``memory`` (any ``Store`` that keeps documents).
 
     ``embedder``: for the search by meaning (None: by words alone); ``retrieval``: how to search where nothing else is
@@ -335,91 +332,6 @@ class Documents:
             except NotFound:  # deleted since
                 found[scope, id] = {}
         return found
-
-    # --- conversations ---
-
-    async def bind(
-        self,
-        who: Reader | str,
-        conversation: str,
-        collections: Sequence[Where] = (),
-        *,
-        reference: tuple[str, str | int] | Reference | None = None,
-        only: bool = True,
-        three_ways: bool = False,
-        create: bool = True,
-    ) -> Binding:
-        """Have a conversation answered from documents from now on, through whatever door it goes on.
-
-        ``reference``: a (category, title_no), the reader's own or an official one. ``only``: where nothing there bears
-        on a question, the answer says so and the model is not asked. What was uploaded into it stays in use. Nothing at
-        all unbinds it. Raises ``NotFound`` for what is not there to the reader.
-        """
-        asked = reader(who)
-        scopes = [self._readable(who, where) for where in collections]
-        for scope in scopes:
-            await self.collections.get(*scope)
-        title = None
-        if reference is not None:
-            found = await self.reference(who, *reference) if isinstance(reference, tuple) else reference
-            asked.check_read(found.owner, "title", f"{found.category}/{found.title_no}")
-            title = Title(found.owner, found.category, found.title_no)
-        try:
-            there = await self._memory.get(asked.owner, conversation)
-        except NotFound:
-            if not create:
-                raise
-            there = await self._memory.create(asked.owner, id=conversation)
-        binding = Binding(
-            collections=tuple(scopes), reference=title, only=only, three_ways=three_ways, groups=asked.groups
-        )
-        return await self.bindings.change(
-            there,
-            lambda found: msgspec.structs.replace(binding, uploads=found is not None and found.uploads),
-        )
-
-    async def binding(self, who: Reader | str, conversation: str) -> Binding | None:
-        """What a conversation of the reader's is bound to."""
-        return await self.bindings.get(reader(who).owner, conversation)
-
-    async def reader_of(self, owner: str, binding: Binding) -> Reader:
-        """The owner of a conversation as he may read today."""
-        groups = binding.groups if self.groups is None else await self.groups(owner)
-        return Reader(owner, tuple(groups))
-
-    # --- references ---
-
-    async def reference(self, who: Reader | str, category: str, title_no: str | int) -> Reference:
-        """The reference under (category, title_no): the reader's own, his groups', or the official one.
-
-        Raises ``NotFound``, which names the title, or the category where there is none of it.
-        """
-        missing: builtins.list[NotFound] = []
-        for owner in reader(who).owners():
-            try:
-                return await self.references.get(owner, category, title_no)
-            except NotFound as error:
-                missing.append(error)
-        raise next((error for error in missing if error.what == "title"), missing[0])
-
-    async def put_reference(
-        self, who: Reader | str, category: str, title_no: str | int, title: str, text: str, *, owner: str | None = None
-    ) -> Reference:
-        """Store or correct a reference of the reader's own, or of another ``owner``; old chats read it at their next
-        turn. Raises ``NotAllowed``, ``InvalidInput``."""
-        asked = reader(who)
-        owner = asked.owner if owner is None else owner
-        asked.check_write(owner, "title", f"{category}/{title_no}")
-        return await self.references.put(owner, category, title_no, title, text)
-
-    async def remove_reference(
-        self, who: Reader | str, category: str, title_no: str | int, *, owner: str | None = None
-    ) -> None:
-        """Delete a reference. Raises ``NotFound``, ``NotAllowed``."""
-        asked = reader(who)
-        owner = asked.owner if owner is None else owner
-        asked.check_write(owner, "title", f"{category}/{title_no}")
-        await self.references.delete(owner, category, title_no)
 
     # --- life ---
 

@@ -60,7 +60,13 @@ def fused(rankings: Iterable[tuple[Sequence[Place], float]], k: int = 60) -> dic
 _ASKING: Final = re.compile(
     "뭐|무엇|무슨|어디|언제|누구|누가|어떤|어떻|얼마|인가|나요|까요|습니|니까|는지|은지|는가|주세|세요|하나|한가|되나"
     "|으로|에서|에게|까지|부터|하고|에는|이나|라고|이라|알려|려줘|설명|명해|해줘|있나|있는|했나|는데|대해|해서|무어|엇인|엇을"
+    "|몇|며칠|칠인|칠이|칠을|칠간|할까|될까|을까"
 )
+# The end of a verb in a question: what it shares with the stem ("받나" of "받나요") no statement has.
+_VERB_END: Final = re.compile(
+    "([가-힣])(나요|는가요?|은가요?|던가요?|을까요|까요|습니까|니까|어요|아요|여요|죠|지요|래요)(?![가-힣])"
+)
+_ASKS: Final = 0.1  # what such a term tells
 _PARTICLE: Final = re.compile("[가-힣][은는이가을를의에로도와과만요다고지나]")
 
 
@@ -70,10 +76,13 @@ def term_weights(question: str, texts: Sequence[str]) -> dict[str, float]:
     A term is written as it stands in ``terms_of`` a text: between blanks, a beginning without the second one.
     """
     weights: dict[str, float] = {}
+    ends = {found[1] + found[2][0] for found in _VERB_END.finditer(question)}
     for term, is_beginning in loose_terms(parse_query(question)):
         written = f" {term}" if is_beginning else f" {term} "
         frequency = sum(written in text for text in texts)
-        weights[written] = math.log(1 + (len(texts) + 1) / (frequency + 0.5)) * _telling(term)
+        weights[written] = math.log(1 + (len(texts) + 1) / (frequency + 0.5)) * (
+            _ASKS if term in ends else _telling(term)
+        )
     return weights
 
 
@@ -92,7 +101,7 @@ def terms_of(text: str) -> str:
 
 def _telling(term: str) -> float:
     if _ASKING.search(term):
-        return 0.1
+        return _ASKS
     return 0.5 if _PARTICLE.fullmatch(term) else 1.0
 
 

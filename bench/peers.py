@@ -205,7 +205,7 @@ async def _rounds(kept: Mapping[Contender, Kept], name: str, scale: Scale) -> di
     order = list(kept)
     for _ in range(scale.rounds):
         for each in order:
-            if sum(taken[each]) < scale.seconds:
+            if len(taken[each]) < 2 or sum(taken[each]) < scale.seconds:
                 start = time.perf_counter()
                 await kept[each].turn(name)
                 taken[each].append(time.perf_counter() - start)

@@ -19,6 +19,7 @@ from daram import ids
 from daram.chat.chatbot import Chatbot
 from daram.chat.events import TERMINAL, Event
 from daram.chat.running import Running
+from daram.context.sources import cited
 from daram.errors import AnswerLate, Conflict, DaramError, InvalidInput, ModelError, NotFound, Unsupported
 from daram.knowledge.access import Reader, reader
 from daram.knowledge.base import NO_DOCUMENTS
@@ -167,7 +168,7 @@ class TitledChats:
 
     def sources(self, message: Message, owner: str) -> builtins.list[Json]:
         """What an answer cites."""
-        return [self._source(owner, part.data) for part in message.parts if part.type == "citation"]
+        return [self._source(owner, data) for data in cited(message)]
 
     def _said(self, message: Message, owner: str) -> Json:
         if message.role == "user":

@@ -10,7 +10,7 @@ import msgspec
 
 from daram import ids
 from daram.errors import Conflict, InvalidInput, NotFound
-from daram.knowledge.access import OFFICIAL
+from daram.knowledge.access import GROUP, OFFICIAL
 from daram.knowledge.base import COLLECTIONS, Library, decode, encode
 from daram.model import UNSET, Page, Record, Unset
 from daram.store import validate
@@ -143,6 +143,8 @@ def _checked_id(id: str) -> str:
     validate.name(id, "collection", ID_CHARS)
     if id.startswith((CONVERSATION, SHADOW)):
         raise InvalidInput("collection", f"{id!r}: this beginning is kept for conversations and references")
+    if id.startswith((OFFICIAL + ":", GROUP)):
+        raise InvalidInput("collection", f"{id!r}: what is shared is called so over HTTP; say whose it is as owner")
     return id
 
 

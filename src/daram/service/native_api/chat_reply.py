@@ -32,7 +32,8 @@ def _url(data: Json, owner: str) -> str:
         return f"/api/{place}?owner={quote(_shared(data['collection_owner'], owner), safe='')}"
     collection = public_id(owner, Scope(data["collection_owner"], data["collection"]))
     place = f"collections/{quote(collection, safe='')}/documents/{quote(data['document'], safe='')}"
-    return f"/api/{place}/passages?after={data['seq'] - 1}&limit={data['last_seq'] - data['seq'] + 1}"
+    which = f"after={data['seq'] - 1}&limit={data['last_seq'] - data['seq'] + 1}&revision={data['revision']}"
+    return f"/api/{place}/passages?{which}"
 
 
 def _shared(whose: str, owner: str) -> str:

@@ -33,9 +33,12 @@ class Memory(StoreWrapper):
 
     async def delete(self, owner: str, id: str) -> None:
         # What was uploaded into it first: if this ends in between, the conversation is still there to be deleted again.
-        if (bindings := self._bindings()) is not None:
+        bindings = self._bindings()
+        if bindings is not None:
             await bindings.end(owner, id)
         await super().delete(owner, id)
+        if bindings is not None:  # what came into it meanwhile
+            await bindings.end(owner, id)
 
     async def delete_owner(self, owner: str) -> int:
         # Documents first, for the same reason.
@@ -45,7 +48,7 @@ class Memory(StoreWrapper):
 
     async def purge(self, *, limit: int = 1000) -> int:
         count = await super().purge(limit=limit)
-        if (bindings := self._bindings()) is not None:
+        if count < limit and (bindings := self._bindings()) is not None:  # once there is nothing more to purge
             await bindings.sweep()
         if self.library is not None:
             await self.library.purge(limit=limit)

@@ -21,6 +21,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     """The settings, the store's URL and engine, the cache, what they need installed."""
     try:
         settings = conf.settings()
+        conf.groups_teller()
         said = conf.given().get("OWNER")
         if said is not None and not callable(said):
             conf.imported("OWNER", said)
@@ -32,30 +33,34 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 
 def _store(settings: Settings) -> list[CheckMessage]:
+    found = [*_engine("STORE", settings.store), *_engine("DOCUMENTS", settings.documents)]
+    if not found and settings.store.startswith("memory:") and not django_settings.DEBUG and conf.given().get("STORE"):
+        hint = 'name a store that keeps them in DARAM["STORE"] or DARAM["DATABASE"]'
+        words = "every process keeps its conversations to itself, and until it ends"
+        found.append(Warning(words, hint=hint, id="daram.W001"))
+    return found
+
+
+def _engine(name: str, url: str | None) -> list[CheckMessage]:
+    if url is None:
+        return []
     try:
-        config.make_store(settings.store)
+        config.make_store(url)
     except MissingExtra as error:
         return [Error(str(error), id="daram.E003")]
     except ConfigError as error:
-        return [Error(f'DARAM["STORE"]: {error}', id="daram.E001")]
-    if settings.store.startswith("memory:") and not django_settings.DEBUG and conf.given().get("STORE"):
-        hint = 'name a store that keeps them in DARAM["STORE"] or DARAM["DATABASE"]'
-        return [
-            Warning("every process keeps its conversations to itself, and until it ends", hint=hint, id="daram.W001")
-        ]
-    return _shared_file(settings)
-
-
-def _shared_file(settings: Settings) -> list[CheckMessage]:
-    parts = urlsplit(settings.store)
+        return [Error(f'DARAM["{name}"]: {error}', id="daram.E001")]
+    parts = urlsplit(url)
     if parts.scheme != "sqlite":
         return []
     file = os.path.realpath(unquote(parts.path).removeprefix("/"))
     for alias in connections:
         connection = connections[alias]
-        name = str(connection.settings_dict["NAME"])
-        if connection.vendor == "sqlite" and not connection.is_in_memory_db() and os.path.realpath(name) == file:
-            words = f'DARAM["STORE"] is the file of DATABASES[{alias!r}]; two SQLite libraries in one process damage it'
+        at = str(connection.settings_dict["NAME"])
+        if connection.vendor == "sqlite" and not connection.is_in_memory_db() and os.path.realpath(at) == file:
+            words = (
+                f'DARAM["{name}"] is the file of DATABASES[{alias!r}]; two SQLite libraries in one process damage it'
+            )
             return [Error(words, hint="give Daram a file of its own", id="daram.E002")]
     return []
 

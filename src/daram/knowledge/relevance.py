@@ -33,11 +33,14 @@ _LIGHT_WORDS: Final = frozenset(
 )  # fmt: skip
 
 
+Way = tuple[tuple[str, ...], float]
+
+
 class Sought(msgspec.Struct, frozen=True):
     """A word of a question: the ways to find it in a text, each a list of terms and what finding all of them counts,
     and how much the word tells."""
 
-    ways: tuple[tuple[tuple[str, ...], float], ...]
+    ways: tuple[Way, ...]
     telling: float
 
     def found(self, text: str) -> float:
@@ -50,7 +53,7 @@ def sought(question: str) -> list[Sought]:
     # As the terms stand in ``terms_of`` a text: between blanks, a beginning without the second one.
     words = []
     for term, is_beginning in loose_terms(parse_query(_HANGUL.sub(" ", question))):
-        ways = [((f" {term}" if is_beginning else f" {term} ",), 1.0)]
+        ways: list[Way] = [((f" {term}" if is_beginning else f" {term} ",), 1.0)]
         if is_beginning and len(term) > 5:
             ways.append(((f" {term[: max(5, 2 * len(term) // 3)]}",), _KIN))
         words.append(Sought(tuple(ways), _LIGHT if term in _LIGHT_WORDS else 1.0))

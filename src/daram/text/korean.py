@@ -58,9 +58,9 @@ def looked_for(question: str) -> list[Looked]:
             continue
         without = _OF_VERBS.sub("", word)
         is_verb = 0 < len(without) < len(word)
-        readings = (without,) if is_verb else (word, _PARTICLE.sub("", word), _ENDING.sub("", word))
+        readings = [without] if is_verb else [word, _PARTICLE.sub("", word), _ENDING.sub("", word)]
         if is_verb or _CONTRACTED.search(word):
-            readings += (word[0],)
+            readings.append(word[0])
         stems = tuple(dict.fromkeys(reading for reading in readings if reading))
         found.append(Looked(stems, is_verb))
     return found

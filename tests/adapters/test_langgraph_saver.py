@@ -22,9 +22,11 @@ import daram
 from daram import sync
 from daram.adapters import langgraph_layout as layout
 from daram.adapters.langgraph import DaramSaver
-from daram.adapters.langgraph_layout import Side
+from daram.adapters.langgraph_layout import Side, thread_key
 from daram.errors import ConfigError, InvalidInput, NotFound, SyncInAsync, Unsupported
 from daram.memory import Memory
+from daram.model import Page, Record
+from daram.store.base import Store
 from daram.store.wrapper import StoreWrapper
 
 
@@ -57,7 +59,7 @@ async def say(graph: Any, text: str, id: str = "t") -> list[str]:
 async def written(memory: Memory, owner: str = "ann") -> int:
     """The bytes in an owner's records, as they are stored."""
     total = 0
-    for namespace in ("thread", "checkpoint", "write", "blob", "delta", "segment", "part"):
+    for namespace in ("thread", "checkpoint", "write", "blob", "delta", "segment", "part", "runs", "run"):
         cursor = None
         while True:
             page = await memory.scan_records(owner, f"langgraph.{namespace}", limit=1000, cursor=cursor)
@@ -402,6 +404,46 @@ async def test_two_owners_have_threads_of_one_name(memory: Memory) -> None:
     await DaramSaver(memory).of("ann").adelete_thread("t")
     assert (await graph.aget_state(thread("t", owner="ann"))).values == {}
     assert len((await graph.aget_state(thread("t", owner="bob"))).values["messages"]) == 2
+
+
+class Watched(StoreWrapper):
+    """Keeps which keys and prefixes of records are looked at."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.looked: list[str] = []
+
+    async def get_record(self, owner: str, namespace: str, key: str) -> Record | None:
+        self.looked.append(key)
+        return await super().get_record(owner, namespace, key)
+
+    async def scan_records(
+        self, owner: str, namespace: str, prefix: str = "", *, limit: int = 100, cursor: str | None = None
+    ) -> Page[Record]:
+        self.looked.append(prefix)
+        return await super().scan_records(owner, namespace, prefix, limit=limit, cursor=cursor)
+
+
+async def test_what_runs_left_is_found_without_a_look_at_other_threads(memory: Memory) -> None:
+    store = Watched(memory)
+    saver = DaramSaver(store, owner="ann")
+    graph = chat(saver)
+    for id, run in (("both", "r1"), ("both", "r2"), ("one", "r1"), *((f"other {n}", f"r{3 + n}") for n in range(9))):
+        await graph.ainvoke({"messages": [HumanMessage(run)]}, {**thread(id), "metadata": {"run_id": run}})
+    await saver.acopy_thread("one", "copy")
+    store.looked.clear()
+    await saver.adelete_for_runs(["r1", "none"])
+    others = {thread_key(f"other {n}") for n in range(9)}
+    assert not [key for key in store.looked if key == "" or others & set(key.split("/"))]
+    assert {t.config["configurable"]["thread_id"] async for t in saver.alist(None)} == {
+        "both",
+        *(f"other {n}" for n in range(9)),
+    }
+    assert {t.metadata["run_id"] async for t in saver.alist(thread("both"))} == {"r2"}
+    await saver.adelete_for_runs(["r2"])
+    for n in range(9):
+        await saver.adelete_thread(f"other {n}")
+    assert await written(memory) == 0
 
 
 async def test_two_runs_at_once_on_one_thread_leave_it_whole(memory: Memory) -> None:

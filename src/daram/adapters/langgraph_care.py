@@ -44,11 +44,13 @@ class Care:
         """Delete everything of a thread."""
         for namespace in layout.ALL:
             await self._side.clear(namespace, layout.thread_key(thread) + "/")
+        await self._threads.runs.forget(thread)
 
     async def copy(self, source: str, target: str) -> None:
         """Copy everything of a thread; what the target had goes."""
         await self.delete(target)
         old, new = layout.thread_key(source) + "/", layout.thread_key(target) + "/"
+        await self._threads.runs.copy(source, target)
         # What the checkpoints refer to first, so that a copy that ends half-way shows no half checkpoint.
         for namespace in reversed(layout.ALL):
             if namespace != layout.THREAD:
@@ -71,13 +73,11 @@ class Care:
 
     async def delete_for_runs(self, runs: frozenset[str]) -> None:
         """Delete the checkpoints of runs; of a thread that had no others everything."""
-        for space in await self._threads.spaces() if runs else []:
+        for space in await self._threads.runs.spaces(runs):
             theirs: list[Head] = []
             others: list[Head] = []
             async for head in self._threads.heads(space, hidden=True):
                 (theirs if self._threads.metadata(head).get("run_id") in runs else others).append(head)
-            if not theirs:
-                continue
             gone: list[Head] = []
             kept = list(others)
             for head in theirs:
@@ -89,8 +89,9 @@ class Care:
                     gone.append(head)
             await self._drop_all(space, gone, kept)
             self._threads.forget(space)
-            if not others and await self._is_empty(space.thread):
+            if theirs and not others and await self._is_empty(space.thread):
                 await self.delete(space.thread)
+        await self._threads.runs.strike(runs)
 
     async def keep_latest(self, thread: str) -> None:
         """Delete all but the newest checkpoint of each namespace, and what only the others needed."""

@@ -32,6 +32,7 @@ from daram.adapters.langgraph_records import (
     Typed,
     WriteRecord,
 )
+from daram.adapters.langgraph_runs import Runs
 from daram.errors import Conflict, StoreCorrupt
 
 _INLINE_BYTES: Final = 512
@@ -54,6 +55,7 @@ class Threads:
 
     def __init__(self, side: Side, memo: Memo, serde: SerializerProtocol, plain: JsonPlusSerializer) -> None:
         self.side = side
+        self.runs = Runs(side, memo)
         self.plain = plain
         self._memo = memo
         self._serde = serde

@@ -92,6 +92,11 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"STORE": "memory://", "DATABASE": "default"}, '?: (daram.E001) DARAM has both "STORE" and "DATABASE"'),
     ({"STORE": "FILE"}, "?: (daram.E002) DARAM[\"STORE\"] is the file of DATABASES['default']"),
     ({"CACHE": "django:other"}, "?: (daram.E004) DARAM[\"CACHE\"]: Django has no cache 'other'"),
+    (
+        {"CACHE": "memory://,django:pickled"},
+        "?: (daram.W002) DARAM[\"CACHE\"]: CACHES['pickled'] unpickles what it finds",
+    ),
+    ({"CACHE": "django:packed"}, ""),
     ({"MODEL": "site_app.no.such"}, "?: (daram.E001) DARAM[\"MODEL\"]: No module named 'site_app.no'"),
     ({"MODEL": "site_app.settings.CACHES"}, '?: (daram.E001) DARAM["MODEL"]: must be a function or the dotted path'),
     ({"OWNER": "site_app.no.such"}, '?: (daram.E001) DARAM["OWNER"]: No module named'),
@@ -119,7 +124,7 @@ for daram, _ in {REFUSED!r}:
     )
     assert lines[0] == "[]"
     for line, (_, words) in zip(lines[1:], REFUSED, strict=True):
-        assert line.startswith(words), line
+        assert line.startswith(words) and bool(line) is bool(words), line
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from django.conf import settings as django_settings
+from django.core.cache import caches
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import connections
 
@@ -15,6 +17,16 @@ from daram.adapters.django import conf
 from daram.cache.url import cache_from_url
 from daram.errors import ConfigError, MissingExtra
 from daram.settings import Settings
+
+# Caches that others can write to, and which of their options says how values are written there.
+_REDIS: Final = {
+    "django_redis.cache.RedisCache": "SERIALIZER",
+    "django.core.cache.backends.redis.RedisCache": "serializer",
+}
+_SAFE: Final = (
+    'give django-redis the "SERIALIZER" "django_redis.serializers.msgpack.MSGPackSerializer", or Daram a cache of its '
+    'own: "CACHE": "redis://…"'
+)
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -74,4 +86,18 @@ def _cache(settings: Settings) -> list[CheckMessage]:
         return [Error(str(error), id="daram.E003")]
     except ConfigError as error:
         return [Error(f'DARAM["CACHE"]: {error}', id="daram.E004")]
-    return []
+    named = [part.strip().removeprefix("django:") for part in settings.cache.split(",") if "//" not in part]
+    return [
+        Warning(
+            f'DARAM["CACHE"]: CACHES[{alias!r}] unpickles what it finds: whoever can write to it can run code here',
+            hint=_SAFE,
+            id="daram.W002",
+        )
+        for alias in named
+        if _unpickles(caches.settings[alias or "default"])
+    ]
+
+
+def _unpickles(said: Mapping[str, Any]) -> bool:
+    option = _REDIS.get(said["BACKEND"])
+    return option is not None and "pickle" in str(said.get("OPTIONS", {}).get(option, "pickle")).lower()

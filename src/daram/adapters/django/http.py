@@ -139,7 +139,7 @@ def titled_reply(request: HttpRequest, turn: SyncTitledTurn, status: int = 200) 
     the chat's id, whose question is kept; with ``Accept: text/event-stream`` the events that ``TitledTurn.told`` tells.
     """
     if _wants_stream(request):
-        return _stream(map(_titled_frame, turn.told()), status)
+        return _stream(_titled_frames(turn), status)
     try:
         return JsonResponse(turn.reply(), status=status, json_dumps_params=_JSON)
     except errors.DaramError as error:
@@ -158,6 +158,11 @@ async def atitled_reply(request: HttpRequest, turn: AsyncTitledTurn, status: int
 
 def _wants_stream(request: HttpRequest) -> bool:
     return _STREAM in request.headers.get("Accept", "")
+
+
+def _titled_frames(turn: SyncTitledTurn) -> Iterator[bytes]:
+    for told in turn.told():
+        yield _titled_frame(told)
 
 
 async def _atitled_frames(turn: AsyncTitledTurn) -> AsyncIterator[bytes]:

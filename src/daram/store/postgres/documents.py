@@ -13,7 +13,7 @@ from abc import abstractmethod
 from array import array
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from operator import mul
+from operator import itemgetter, mul
 from typing import Any, Final
 
 import msgspec
@@ -25,7 +25,7 @@ from daram.model import Unset
 from daram.store import conflicts
 from daram.store.documents import Document, Passage, PassageHit, Scope, Unembedded
 from daram.store.documents_engine import DocumentRef, DocumentsEngine, floats
-from daram.store.postgres.index import COMMON, MAX_BYTES, quoted
+from daram.store.postgres.index import MAX_BYTES, quoted
 from daram.store.postgres.lanes import Row
 from daram.text.analyzer import Query, index_terms, loose_terms, matches, parse_query
 from daram.text.bm25 import Statistics, rank
@@ -34,6 +34,9 @@ from daram.text.bm25 import Statistics, rank
 _SPARE: Final = 80
 _OVERSAMPLING: Final = 10
 _CANDIDATES: Final = 200
+# So many passages have the terms that choose, together; of each term so many are looked at to tell how rare it is.
+_CHOSEN: Final = 10_000
+_PROBED: Final = 300
 _heading: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
@@ -72,12 +75,13 @@ class PostgresDocuments(DocumentsEngine):
         return [_document(row) for row in rows]
 
     async def _stage_passages(self, ref: DocumentRef, revision: str, passages: builtins.list[Passage]) -> None:
-        fence = _fence(Scope(ref.owner, ref.collection))
+        scope = Scope(ref.owner, ref.collection)
+        fence = fence_of(scope)
         indexed = [index_terms(passage.text) for passage in passages]
         embedded = [(passage.seq, passage.vector) for passage in passages if passage.vector is not None]
         rows = await self._write(
             "stage_passages",
-            *(*ref, revision),
+            *(*ref, revision, place_of(scope)),
             [passage.seq for passage in passages],
             [passage.text for passage in passages],
             [passage.start for passage in passages],
@@ -85,7 +89,7 @@ class PostgresDocuments(DocumentsEngine):
             [passage.page for passage in passages],
             [msgspec.msgpack.encode(passage.heading) if passage.heading else None for passage in passages],
             [terms.count(" ") + 1 for terms in indexed],
-            [_stored_terms(fence, terms) for terms in indexed],
+            [stored_terms(fence, terms) for terms in indexed],
             [seq for seq, _ in embedded],
             [_signs(floats(vector)) for _, vector in embedded],
             [vector for _, vector in embedded],
@@ -96,7 +100,8 @@ class PostgresDocuments(DocumentsEngine):
             raise conflicts.revision_is_published(ref.id, revision)
 
     async def _publish_document(self, document: Document, revision: str, expect: str) -> Document:
-        values = (*_columns(document), revision, document.embedder, expect)
+        place = place_of(Scope(document.owner, document.collection))
+        values = (*_columns(document), revision, place, document.embedder, expect)
         kind, *row = (await self._write("publish_document", *values))[0]
         if kind == "missing":
             raise NotFound("document", document.id)
@@ -130,7 +135,11 @@ class PostgresDocuments(DocumentsEngine):
         rows = await self._with_any(scopes, wanted, limit + _SPARE)
         if not rows:
             return []
-        statistics = await self._statistics(scopes, wanted, rows[0])
+        terms, counts, average, size = rows[0][11:]
+        having = dict(zip(terms, counts, strict=True))
+        known = [float(having.get(i, 0)) for i in range(len(wanted))]
+        # Of very many documents the size is not counted to the end.
+        statistics = Statistics(max(size, *known), average, known)
         if not any_word:
             rows = await self._with_all(scopes, parsed, limit + _SPARE) or rows
         scores = rank(wanted, [index_terms(row[6]).split() for row in rows], statistics)
@@ -140,20 +149,16 @@ class PostgresDocuments(DocumentsEngine):
     async def _with_any(
         self, scopes: Sequence[Scope], wanted: Sequence[tuple[str, bool]], limit: int
     ) -> builtins.list[Row]:
-        asked = [(scope, i, _term(_fence(scope), *term)) for scope in scopes for i, term in enumerate(wanted)]
+        asked = [(_term(fence_of(scope), *term), i) for scope in scopes for i, term in enumerate(wanted)]
+        queries, terms = map(builtins.list, zip(*asked, strict=True))
+        probe = max(_PROBED // 30, min(_PROBED, _CHOSEN // len(asked)))
         return await self._read(
-            "passages_with_any",
-            [scope.owner for scope, _, _ in asked],
-            [scope.collection for scope, _, _ in asked],
-            [term for _, _, term in asked],
-            [i for _, i, _ in asked],
-            COMMON,
-            limit,
+            "passages_with_any", *_columns_of(scopes), queries, terms, len(wanted), probe, _CHOSEN, limit
         )
 
     async def _with_all(self, scopes: Sequence[Scope], parsed: Query, limit: int) -> builtins.list[Row]:
-        owners, collections = _columns_of(scopes)
-        queries = [_all_words(_fence(scope), parsed) for scope in scopes]
+        owners, collections, _ = _columns_of(scopes)
+        queries = [_all_words(fence_of(scope), parsed) for scope in scopes]
         while True:
             rows = await self._read("passages_with_all", owners, collections, queries, limit)
             found = [row for row in rows if matches(parsed, index_terms(row[6]).split())]
@@ -161,21 +166,13 @@ class PostgresDocuments(DocumentsEngine):
                 return found
             limit *= 4  # these only had the same character pairs
 
-    async def _statistics(self, scopes: Sequence[Scope], wanted: Sequence[tuple[str, bool]], row: Row) -> Statistics:
-        terms, counts, average = row[11:]
-        passages = float((await self._read("collection_size", *_columns_of(scopes)))[0][0])
-        having = dict(zip(terms, counts, strict=True))
-        # Those that were not counted to the end are taken for what is in a third of all.
-        found = [float(having.get(i, 0)) for i in range(len(wanted))]
-        return Statistics(passages, average, [n if n <= COMMON else max(n, passages / 3) for n in found])
-
     async def _nearest_passages(
         self, scopes: builtins.list[Scope], vector: array[float], embedder: str, limit: int
     ) -> builtins.list[PassageHit]:
         count = max(_CANDIDATES, _OVERSAMPLING * limit)
         rows = await self._read("near_passages", *_columns_of(scopes), _signs(vector), embedder, count)
-        hits = [_hit(row[:11], sum(map(mul, vector, floats(bytes(row[11]))))) for row in rows]
-        return sorted(hits, key=_best_first)[:limit]
+        cosines = [(-sum(map(mul, vector, floats(row[11]))), row[2], row[5], row) for row in rows]
+        return [_hit(row, -cosine) for cosine, _, _, row in sorted(cosines, key=itemgetter(0, 1, 2))[:limit]]
 
     async def _unembedded(self, embedder: str, limit: int) -> builtins.list[Unembedded]:
         return [
@@ -257,15 +254,22 @@ def _best_first(hit: PassageHit) -> tuple[float, str, int]:
     return -hit.score, hit.document, hit.passage.seq
 
 
-def _columns_of(scopes: Sequence[Scope]) -> tuple[list[str], list[str]]:
-    return [scope.owner for scope in scopes], [scope.collection for scope in scopes]
+def _columns_of(scopes: Sequence[Scope]) -> tuple[list[str], list[str], list[int]]:
+    owners, collections = zip(*scopes, strict=True)
+    return list(owners), list(collections), [place_of(scope) for scope in scopes]
 
 
-def _fence(scope: Scope) -> str:
+def place_of(scope: Scope) -> int:
+    """The collection as a number."""
+    return int.from_bytes(ids.conversation_key(*scope)[:8], "big", signed=True)
+
+
+def fence_of(scope: Scope) -> str:
+    """What every term of a collection begins with."""
     return urlsafe_b64encode(ids.conversation_key(*scope)[:3]).decode()
 
 
-def _stored_terms(fence: str, terms: str) -> str | None:
+def stored_terms(fence: str, terms: str) -> str | None:
     """Each once, behind the fence; None where there is nothing to find."""
     found = dict.fromkeys(terms.split())
     joined = " ".join(fence + term for term in found)

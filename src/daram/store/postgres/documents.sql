@@ -18,10 +18,11 @@ WHERE state IN ('waiting', 'reading') AND (created_at, owner, collection, id) > 
 ORDER BY created_at, owner, collection, id LIMIT $1;
 
 -- name: stage_passages
-SELECT {schema}.stage_passages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+SELECT {schema}.stage_passages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
 
 -- name: publish_document
-SELECT kind, (d).* FROM {schema}.publish_document($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
+SELECT kind, (d).*
+FROM {schema}.publish_document($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
 
 -- name: discard_revision
 SELECT {schema}.discard_revision($1, $2, $3, $4);
@@ -39,22 +40,17 @@ WHERE d.owner = $1 AND d.collection = $2 AND d.id = $3;
 SELECT * FROM {schema}.passages_with_all($1, $2, $3::text[]::tsquery[], $4);
 
 -- name: passages_with_any
-SELECT * FROM {schema}.passages_with_any($1, $2, $3::text[]::tsquery[], $4, $5, $6);
-
--- name: collection_size
-SELECT coalesce(sum(d.passages), 0)::bigint
-FROM unnest($1::text[], $2::text[]) AS q (owner, collection)
-JOIN {schema}.document d ON d.owner = q.owner AND d.collection = q.collection;
+SELECT * FROM {schema}.passages_with_any($1, $2, $3, $4::text[]::tsquery[], $5, $6, $7, $8, $9);
 
 -- name: near_passages
-SELECT * FROM {schema}.near_passages($1, $2, $3::text::varbit, $4, $5);
+SELECT * FROM {schema}.near_passages($1, $2, $3, $4::text::varbit, $5, $6);
 
 -- name: unembedded
 SELECT d.owner, d.collection, d.id, d.revision, p.seq, p.text
 FROM {schema}.document d
 JOIN {schema}.revision r ON r.id = d.live
 JOIN {schema}.passage p ON p.revision = d.live
-LEFT JOIN {schema}.passage_vector v ON v.revision = p.revision AND v.seq = p.seq
+LEFT JOIN {schema}.passage_vector v ON v.place = r.place AND v.revision = p.revision AND v.seq = p.seq
 WHERE d.passages > 0 AND d.embedder IS DISTINCT FROM $1
   AND (v.seq IS NULL OR coalesce(v.embedder, r.embedder) IS DISTINCT FROM $1)
 LIMIT $2;

@@ -30,6 +30,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, array
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Body)
 _strings = msgspec.msgpack.Decoder(dict[str, str])
+_attributes = msgspec.msgpack.Decoder(dict[str, str | int | float | bool])
 
 
 def encode_body(message: Message) -> bytes | None:
@@ -65,6 +66,21 @@ def decode_strings(data: bytes | None) -> dict[str, str]:
         return _strings.decode(data)
     except msgspec.DecodeError as error:
         raise StoreCorrupt(f"a conversation's metadata cannot be read: {error}") from None
+
+
+def encode_attributes(value: dict[str, str | int | float | bool]) -> bytes | None:
+    """A document's metadata as MessagePack; None where empty."""
+    return _encoder.encode(value) if value else None
+
+
+def decode_attributes(data: bytes | None) -> dict[str, str | int | float | bool]:
+    """The inverse of ``encode_attributes``."""
+    if data is None:
+        return {}
+    try:
+        return _attributes.decode(data)
+    except msgspec.DecodeError as error:
+        raise StoreCorrupt(f"a document's metadata cannot be read: {error}") from None
 
 
 def to_micros(value: datetime) -> int:

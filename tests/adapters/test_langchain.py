@@ -61,6 +61,10 @@ EVERY_KIND: list[BaseMessage] = [
     AIMessage([{"type": "text", "text": "It is "}, {"type": "text", "text": "다람쥐"}], extra_field=3),
     ChatMessage("on stage", role="narrator"),
     FunctionMessage("4", name="add"),
+    # What looks as if it were ours, a number of any length, and a key of somebody else's.
+    AIMessage("", tool_calls=[{"name": "put", "args": {"$bytes": "abc"}, "id": "c3", "type": "tool_call"}]),
+    AIMessage("", additional_kwargs={"a": {"$dict": {"$bytes": 1}}, "n": 2**70, "b": [{"$json": "x"}, b"\x00"]}),
+    HumanMessage([{"$bytes": "aGk=", "type": "x"}, {"type": "text", "text": "\ud83d"}]),
     AIMessageChunk("piece", id="run-2"),
     HumanMessageChunk("half"),
     HumanMessage(""),

@@ -26,6 +26,8 @@ MAY_SCAN = {"all_answers": r"SCAN a$", "search": r"SCAN search VIRTUAL TABLE IND
 MAY_SCAN |= dict.fromkeys(("unindex_doc", "unindex_conversation"), r"SCAN search VIRTUAL TABLE INDEX 0:=$")
 MAY_SCAN |= {
     "search_passages": r"SCAN passage_search VIRTUAL TABLE INDEX 0:M1$",
+    "search_passages_of": r"SCAN (passage_search VIRTUAL TABLE INDEX 0:M1|json_each VIRTUAL TABLE INDEX 1:)$",
+    "live_among": r"SCAN wanted VIRTUAL TABLE INDEX 1:$",
     "unindex_passage": r"SCAN passage_search VIRTUAL TABLE INDEX 0:=$",
     "term_instances": r"SCAN (passage_term VIRTUAL TABLE INDEX 259:|\(subquery-1\))$",  # where it begins, up to a limit
     "prefix_instances": r"SCAN (passage_term VIRTUAL TABLE INDEX 1539:|\(subquery-1\))$",
@@ -35,6 +37,7 @@ MAY_SCAN |= {
     "unembedded": r"SCAN d$",
 }
 MAY_SORT = {"all_answers", "answers", "leaves", "search", "search_passages", "term_instances", "prefix_instances"}
+MAY_SORT |= {"search_passages_of"}
 # Of a whole conversation, or a part of it that the operation deletes or shows.
 MAY_TAKE_A_CONVERSATION = {"delete_messages", "delete_conversation_docs", "unindex_conversation"}
 

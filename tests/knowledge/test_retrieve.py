@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.knowledge.texts import OTTER, SQUIRREL, TUNA, Letters
@@ -31,7 +32,9 @@ DATA = Path(__file__).parents[2] / "bench" / "data" / "grounding.json"
 
 def hit(seq: int, text: str, start: int = 0, document: str = "d", page: int | None = None) -> PassageHit:
     passage = Stored(seq=seq, text=text, start=start, end=start + len(text), page=page)
-    return PassageHit(scope=HERE, document=document, name=document, title=None, passage=passage, score=1.0)
+    return PassageHit(
+        scope=HERE, document=document, revision="r", name=document, title=None, passage=passage, score=1.0
+    )
 
 
 def place(document: str) -> fuse.Place:
@@ -84,6 +87,21 @@ async def test_hybrid_search_finds_by_words_and_by_meaning(memory: Memory):
     assert by_meaning.passages[0].name == "t.txt"
     assert (await documents.search(ANN, "acorns")).passages[0].name == "s.txt"  # in all collections
     assert (await documents.search("bob", "acorns")).passages == []
+
+
+async def test_a_passage_is_of_the_revision_that_was_searched(memory: Memory, monkeypatch: pytest.MonkeyPatch):
+    documents = Documents(memory)
+    before = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", wait=True)
+    search = memory.search_passages
+
+    async def replaced_meanwhile(*args: Any, **options: Any) -> list[PassageHit]:
+        hits = await search(*args, **options)
+        await documents.add(ANN, "animals", TUNA.encode(), name="a.txt", wait=True)
+        return hits
+
+    monkeypatch.setattr(memory, "search_passages", replaced_meanwhile)
+    (found,) = (await documents.search(ANN, "Where does the squirrel hide acorns?", "animals")).passages
+    assert (found.text, found.revision) == (SQUIRREL, before.revision)
 
 
 async def test_without_the_model_words_are_searched(memory: Memory, caplog: pytest.LogCaptureFixture):

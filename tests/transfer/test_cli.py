@@ -14,11 +14,13 @@ from pathlib import Path
 import apsw
 import pytest
 from click.testing import CliRunner, Result
+from tests.redis_servers import Places
 
 import daram
 from daram.cli.app import cli
 from daram.settings import Settings
 from daram.store.documents import Document
+from daram.testing.servers import RedisServer
 
 Run = Callable[..., Result]
 
@@ -69,13 +71,21 @@ def test_copy(run: Run, store: str, tmp_path: Path) -> None:
     assert held(other) == held(store)
 
 
-def test_copy_says_that_documents_stay_behind(run: Run, store: str, tmp_path: Path) -> None:
+def test_copy_takes_documents_along(run: Run, store: str, tmp_path: Path, redis_server: RedisServer) -> None:
     with daram.sync.open(store) as memory:
-        memory.put_document(Document(id="d", owner="local", collection="c", name="d.txt"))
-    result = run("copy", store, f"sqlite:///{tmp_path}/other.db")
+        memory.put_document(Document(id="d", owner="local", collection="c", name="d.txt", state="failed"))
+    other = f"sqlite:///{tmp_path}/other.db"
+    result = run("copy", store, other)
     assert result.exit_code == 0, result.stderr
-    assert "not copied: 1 documents" in result.stderr
-    assert "Everything but the documents" in result.stderr
+    assert "1 documents put in place" in result.stderr
+    assert "1 documents equal already" in run("copy", store, other).stderr
+    with daram.sync.open(store) as memory:
+        memory.delete_document("local", "c", "d")
+    assert "documents only at the target (1): local/c/d" in run("copy", store, other).stderr
+    kept = run("copy", other, Places(redis_server).url(tmp_path))
+    assert kept.exit_code == 0, kept.stderr
+    assert "not copied: 1 documents" in kept.stderr
+    assert "Everything but the documents" in kept.stderr
 
 
 def test_copy_from_nowhere_makes_nothing(run: Run, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from daram import sync
-from daram.adapters.appending import append_all
+from daram.adapters.appending import append_all, clear
 from daram.llm.langchain_messages import from_message, to_message
 from daram.memory import DEFAULT_URL
 from daram.model import Message
@@ -99,11 +99,7 @@ class DaramChatMessageHistory(BaseChatMessageHistory):
 
     async def aclear(self) -> None:
         """Delete everything that was said; an empty conversation is left, which can go on."""
-        try:
-            await self._store.delete(self.owner, self.session_id)
-        except NotFound:
-            return
-        await self._store.create(self.owner, id=self.session_id)
+        await clear(self._store, self.owner, self.session_id)
 
     async def _read(self) -> list[Message]:
         if self.window is not None and self.window <= _PAGE:

@@ -61,12 +61,12 @@ async def _messages(store: Memory) -> int | None:
 @click.argument("target", metavar="TO_URL")
 @_replace
 def copy(source: str, target: str, replace: bool) -> None:
-    """Copy all conversations and records from one store into another.
+    """Copy all conversations, records and documents from one store into another.
 
     Both may be in use. What is there already is compared and skipped, so it is safe to run again, also after an
     interruption; what changed at FROM_URL since is brought up to date. Everything that is written is read back and
     compared. A conversation that TO_URL changed on its own is left alone and named. Ends with 1 where anything
-    differs. Documents are not copied: add them again at TO_URL (a backup has them).
+    differs. Documents come with their passages and vectors: nothing is read or embedded anew.
     """
 
     async def run() -> Report:
@@ -82,11 +82,14 @@ def copy(source: str, target: str, replace: bool) -> None:
     if report.extra:
         names = _few([f"{id} of {owner}" for owner, id in report.extra])
         click.echo(f"only at the target ({len(report.extra):,}): {names}", err=True)
-    if report.documents:
-        click.echo(f"not copied: {report.documents} documents; add them again at {mask(target)}", err=True)
+    if report.extra_documents:
+        names = _few(["/".join(name) for name in report.extra_documents])
+        click.echo(f"documents only at the target ({len(report.extra_documents):,}): {names}", err=True)
+    if report.documents_left:
+        click.echo(f"not copied: {report.documents_left:,} documents; {mask(target)} keeps none", err=True)
     if not report.complete:
         raise click.exceptions.Exit(1)
-    what = "Everything but the documents" if report.documents else "Everything"
+    what = "Everything but the documents" if report.documents_left else "Everything"
     click.echo(f"{what} is at the target, read back and equal.", err=True)
 
 
@@ -226,7 +229,8 @@ def import_(
 
 
 def _held(report: Report) -> str:
-    return f"{report.conversations:,} conversations, {report.messages:,} messages, {report.records:,} records"
+    held = f"{report.conversations:,} conversations, {report.messages:,} messages, {report.records:,} records"
+    return held + (f", {report.documents:,} documents" if report.documents else "")
 
 
 def _outcome(report: Report) -> None:
@@ -238,6 +242,8 @@ def _outcome(report: Report) -> None:
             (report.equal, "equal already"),
             (report.gone, "deleted meanwhile"),
             (report.records_written, "records written"),
+            (report.documents_written, "documents put in place"),
+            (report.documents_equal, "documents equal already"),
         )
         if count
     ]
@@ -251,6 +257,12 @@ def _outcome(report: Report) -> None:
     if report.records_kept:
         names = ["/".join(name) for name in report.records_kept]
         click.echo(f"records left alone, with another value at the target ({len(names):,}): {_few(names)}", err=True)
+    if report.documents_kept:
+        names = ["/".join(name) for name in report.documents_kept]
+        click.echo(f"documents left alone, changed later at the target ({len(names):,}): {_few(names)}", err=True)
+    if report.documents_changing:
+        names = ["/".join(name) for name in report.documents_changing]
+        click.echo(f"documents that did not hold still ({len(names):,}): {_few(names)}", err=True)
     if report.changing:
         names = [f"{id} of {owner}" for owner, id in report.changing]
         click.echo(f"written to faster than it could be read ({len(names):,}): {_few(names)}", err=True)

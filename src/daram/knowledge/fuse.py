@@ -25,6 +25,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     scope: Scope
     document: str
+    revision: str
     name: str
     title: str | None
     text: str
@@ -35,7 +36,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     page: int | None = None
     heading: tuple[str, ...] = ()
     score: float = 0.0
-    revision: str | None = None
 
 
 def place_of(hit: PassageHit) -> Place:
@@ -165,9 +165,10 @@ def merged(hits: Sequence[tuple[PassageHit, float]]) -> list[Found]:
 
 def _beside(group: list[tuple[PassageHit, float]], hit: PassageHit) -> bool:
     first = group[0][0]
-    if (first.scope, first.document, first.passage.page, first.passage.heading) != (
+    if (first.scope, first.document, first.revision, first.passage.page, first.passage.heading) != (
         hit.scope,
         hit.document,
+        hit.revision,
         hit.passage.page,
         hit.passage.heading,
     ):
@@ -191,6 +192,7 @@ def _joined(group: list[tuple[PassageHit, float]]) -> Found:
     return Found(
         scope=hit.scope,
         document=hit.document,
+        revision=hit.revision,
         name=hit.name,
         title=hit.title,
         text=text,

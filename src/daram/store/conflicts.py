@@ -49,3 +49,8 @@ def document_not_as_expected(id: str) -> Conflict:
 def revision_is_published(id: str, revision: str) -> Conflict:
     """Staging under the revision that is found already."""
     return Conflict(f"document {id!r} has published the revision {revision!r}; stage its passages under a new one")
+
+
+def passages_are_missing(id: str, wanted: int, there: int) -> Conflict:
+    """A document is to be loaded whose passages were not staged, or only in part."""
+    return Conflict(f"document {id!r} has {wanted:,} passages, but {there:,} were staged; stage them all again")

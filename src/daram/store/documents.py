@@ -13,9 +13,9 @@ What every operation promises, beyond what ``daram.store.base`` says:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -26,11 +26,22 @@ DocumentState = Literal["waiting", "reading", "ready", "failed"]
 document that was ready before goes on to be found while its next revision is read."""
 
 
+MOST_SCOPES: Final = 100
+"""So many collections one search may name."""
+
+Attribute = str | int | float | bool
+"""What a document's metadata may say of it under one name."""
+
+
 class Scope(NamedTuple):
     """A collection to search: whose, and which."""
 
     owner: str
     collection: str
+
+
+Only = Mapping[Scope, Collection[str]]
+"""Of these collections only the documents with these ids are searched; of others all."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +65,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     state: DocumentState = "waiting"
     error: str | None = None
-    metadata: dict[str, str] = {}
+    metadata: dict[str, Attribute] = {}
     embedder: str | None = None
     revision: str | None = None
     passages: int = 0
@@ -81,10 +92,11 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
 
 class PassageHit(msgspec.Struct, frozen=True, kw_only=True):
     """A passage that a search found, and where. ``score``: higher is better; comparable within one search only for
-    words, the cosine for vectors."""
+    words, the cosine for vectors. ``revision``: the document's, of which the passage is."""
 
     scope: Scope
     document: str
+    revision: str
     name: str
     title: str | None
     passage: Passage
@@ -99,6 +111,14 @@ class Unembedded(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
     seq: int
     text: str
+
+
+class PassageVector(NamedTuple):
+    """The vector of a passage, and the model that made it."""
+
+    seq: int
+    embedder: str
+    vector: bytes
 
 
 @runtime_checkable
@@ -155,20 +175,33 @@ class SupportsDocuments(Protocol):
         """The published passages with a ``seq`` above ``after``, in order, without vectors. Raises ``NotFound``."""
 
     async def search_passages(
-        self, scopes: Sequence[Scope], query: str, *, limit: int = 20, any_word: bool = True
+        self,
+        scopes: Sequence[Scope],
+        query: str,
+        *,
+        limit: int = 20,
+        any_word: bool = True,
+        only: Only | None = None,
     ) -> list[PassageHit]:
         """The passages that best match the words, by BM25 or what the engine has nearest to it. Terms are those of
         ``daram.text.analyzer``, in the same way on every engine.
 
         ``any_word``: those that have any word; else those that have every word, and where there is none, any.
+        ``only``: the best of these documents, as if there were no others.
         """
 
     async def nearest_passages(
-        self, scopes: Sequence[Scope], vector: Sequence[float], embedder: str, *, limit: int = 20
+        self,
+        scopes: Sequence[Scope],
+        vector: Sequence[float],
+        embedder: str,
+        *,
+        limit: int = 20,
+        only: Only | None = None,
     ) -> list[PassageHit]:
         """The passages whose vectors by ``embedder`` are nearest by cosine; those of other models are not looked at.
 
-        Raises ``Unsupported`` where this installation cannot search vectors.
+        ``only``: as for ``search_passages``. Raises ``Unsupported`` where this installation cannot search vectors.
         """
 
     async def unembedded(self, embedder: str, *, limit: int = 100) -> list[Unembedded]:
@@ -178,4 +211,22 @@ class SupportsDocuments(Protocol):
         """Give published passages their vectors (in place of another model's); what is gone meanwhile is left out.
 
         A document of whose passages all have one gets ``embedder`` set; its etag stays, since nothing else changes.
+        """
+
+    # --- moving; for administration, as in ``SupportsTransfer`` ---
+
+    async def scan_documents(self, *, limit: int = 100, cursor: str | None = None) -> Page[Document]:
+        """The documents of all owners, in an order of the engine's own."""
+
+    async def passage_vectors(
+        self, owner: str, collection: str, id: str, *, after: int = -1, limit: int = 100
+    ) -> list[PassageVector]:
+        """The vectors of the published passages with a ``seq`` above ``after``, in order. Raises ``NotFound``."""
+
+    async def load_document(self, document: Document, *, expect: str | None) -> Document:
+        """Store a document as it was elsewhere, with its times and its revision, but a new etag, in one transaction.
+
+        Its passages are those staged under ``document.revision``, or those found of it already under that name;
+        without a revision nothing is found of it. ``embedder``: the model that made the vectors staged with them.
+        ``expect``: as for ``put_document``. Raises ``Conflict``, also where ``document.passages`` are not there.
         """

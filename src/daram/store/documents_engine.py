@@ -9,7 +9,7 @@ import builtins
 import math
 from abc import abstractmethod
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, get_args
 
@@ -20,7 +20,17 @@ from daram.codec import decode_cursor, encode_cursor, to_micros
 from daram.errors import InvalidInput, TooLarge
 from daram.model import UNSET, Page, Unset
 from daram.store import validate
-from daram.store.documents import Document, DocumentState, Passage, PassageHit, Scope, Unembedded
+from daram.store.documents import (
+    MOST_SCOPES,
+    Document,
+    DocumentState,
+    Only,
+    Passage,
+    PassageHit,
+    PassageVector,
+    Scope,
+    Unembedded,
+)
 from daram.store.template import Engine
 
 MAX_SEQ = (1 << 24) - 1
@@ -30,7 +40,6 @@ STAGED_SECONDS = 24 * 3600
 _STATES = get_args(DocumentState)
 _DIMENSIONS = 4096
 _HEADINGS = 16
-_SCOPES = 100
 _BATCH = 500
 
 
@@ -86,12 +95,12 @@ class DocumentsEngine(Engine):
 
     @abstractmethod
     async def _search_passages(
-        self, scopes: builtins.list[Scope], query: str, limit: int, any_word: bool
+        self, scopes: builtins.list[Scope], query: str, limit: int, any_word: bool, only: Only | None
     ) -> builtins.list[PassageHit]: ...
 
     @abstractmethod
     async def _nearest_passages(
-        self, scopes: builtins.list[Scope], vector: array[float], embedder: str, limit: int
+        self, scopes: builtins.list[Scope], vector: array[float], embedder: str, limit: int, only: Only | None
     ) -> builtins.list[PassageHit]:
         """``vector`` has unit length and 32-bit floats."""
 
@@ -100,6 +109,17 @@ class DocumentsEngine(Engine):
 
     @abstractmethod
     async def _put_vectors(self, embedder: str, vectors: builtins.list[tuple[Unembedded, bytes]]) -> None: ...
+
+    @abstractmethod
+    async def _scan_documents(self, limit: int, after: tuple[str, str, str] | None) -> builtins.list[Document]:
+        """By owner, collection and id (of bytes or of code points, it is the same order), behind the position."""
+
+    @abstractmethod
+    async def _passage_vectors(self, ref: DocumentRef, after: int, limit: int) -> builtins.list[PassageVector]: ...
+
+    @abstractmethod
+    async def _load_document(self, document: Document, expect: str | None) -> Document:
+        """``document``: with all that it had but its etag."""
 
     # --- the public operations ---
 
@@ -186,26 +206,40 @@ class DocumentsEngine(Engine):
         return await self._passages(ref, after, limit)
 
     async def search_passages(
-        self, scopes: Sequence[Scope], query: str, *, limit: int = 20, any_word: bool = True
+        self,
+        scopes: Sequence[Scope],
+        query: str,
+        *,
+        limit: int = 20,
+        any_word: bool = True,
+        only: Only | None = None,
     ) -> builtins.list[PassageHit]:
         where = self._scopes(scopes)
+        among = self._only(only)
         validate.text(query, "query", self.limits.query_chars, "characters")
         if not query.strip():
             raise InvalidInput("query", "must not be empty")
         limit = validate.whole(limit, "limit", 1, self.limits.page_items)
         any_word = validate.flag(any_word, "any_word")
         await self._open()
-        return await self._search_passages(where, query, limit, any_word) if where else []
+        return await self._search_passages(where, query, limit, any_word, among) if where else []
 
     async def nearest_passages(
-        self, scopes: Sequence[Scope], vector: Sequence[float], embedder: str, *, limit: int = 20
+        self,
+        scopes: Sequence[Scope],
+        vector: Sequence[float],
+        embedder: str,
+        *,
+        limit: int = 20,
+        only: Only | None = None,
     ) -> builtins.list[PassageHit]:
         where = self._scopes(scopes)
+        among = self._only(only)
         asked = _unit(vector)
         validate.name(embedder, "embedder", 128)
         limit = validate.whole(limit, "limit", 1, self.limits.page_items)
         await self._open()
-        return await self._nearest_passages(where, asked, embedder, limit)
+        return await self._nearest_passages(where, asked, embedder, limit, among)
 
     async def unembedded(self, embedder: str, *, limit: int = 100) -> builtins.list[Unembedded]:
         validate.name(embedder, "embedder", 128)
@@ -221,6 +255,48 @@ class DocumentsEngine(Engine):
         await self._open()
         await self._put_vectors(embedder, clean)
 
+    async def scan_documents(self, *, limit: int = 100, cursor: str | None = None) -> Page[Document]:
+        limit = validate.whole(limit, "limit", 1, self.limits.page_items)
+        after: tuple[str, str, str] | None = None
+        if cursor is not None:
+            after = tuple(decode_cursor(cursor, "all documents", b"", str, str, str))
+        await self._open()
+        found = await self._scan_documents(limit + 1, after)
+        if len(found) <= limit:
+            return Page(found)
+        last = found[limit - 1]
+        return Page(found[:limit], encode_cursor("all documents", b"", last.owner, last.collection, last.id))
+
+    async def passage_vectors(
+        self, owner: str, collection: str, id: str, *, after: int = -1, limit: int = 100
+    ) -> builtins.list[PassageVector]:
+        ref = self._document_ref(owner, collection, id)
+        validate.whole(after, "after", -1, MAX_SEQ)
+        limit = validate.whole(limit, "limit", 1, self.limits.page_items)
+        await self._open()
+        return await self._passage_vectors(ref, after, limit)
+
+    async def load_document(self, document: Document, *, expect: str | None) -> Document:
+        clean = self._document(document)
+        made, changed = (validate.moment(getattr(document, name), name) for name in ("created_at", "updated_at"))
+        if made is None or changed is None:
+            raise InvalidInput("created_at, updated_at", "must be given")
+        if document.revision is not None:
+            validate.name(document.revision, "revision", 64)
+        elif document.passages:
+            raise InvalidInput("passages", "must be 0 where there is no revision")
+        if expect is not None:
+            validate.name(expect, "expect", 64)
+        loaded = msgspec.structs.replace(
+            clean,
+            revision=document.revision,
+            passages=validate.whole(document.passages, "passages", 0, MAX_SEQ + 1),
+            created_at=made,
+            updated_at=changed,
+        )
+        await self._open()
+        return await self._load_document(loaded, expect)
+
     # --- helpers ---
 
     def _scope(self, owner: str, collection: str) -> Scope:
@@ -230,9 +306,19 @@ class DocumentsEngine(Engine):
     def _scopes(self, scopes: Sequence[Scope]) -> builtins.list[Scope]:
         """Each once."""
         found = list(dict.fromkeys(self._scope(*scope) for scope in scopes))
-        if len(found) > _SCOPES:
-            raise TooLarge("scopes", len(found), _SCOPES, "collections")
+        if len(found) > MOST_SCOPES:
+            raise TooLarge("scopes", len(found), MOST_SCOPES, "collections")
         return found
+
+    def _only(self, only: Only | None) -> dict[Scope, frozenset[str]] | None:
+        if only is None:
+            return None
+        if not isinstance(only, Mapping):
+            raise InvalidInput("only", f"must be a mapping of scopes to ids, not {type(only).__name__}")
+        return {
+            self._scope(*scope): frozenset(validate.name(id, "only", self.limits.document_id_chars) for id in ids)
+            for scope, ids in only.items()
+        }
 
     def _document_ref(self, owner: str, collection: str, id: str) -> DocumentRef:
         where = self._scope(owner, collection)
@@ -257,7 +343,7 @@ class DocumentsEngine(Engine):
             raise InvalidInput("state", f"must be one of {', '.join(_STATES)}, not {value.state!r:.40}")
         return msgspec.structs.replace(
             value,
-            metadata=validate.metadata(value.metadata, "metadata", self.limits),
+            metadata=validate.attributes(value.metadata, "metadata", self.limits),
             revision=None,
             passages=0,
             etag="",

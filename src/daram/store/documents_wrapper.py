@@ -6,7 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from daram.model import UNSET, Page, Unset
-from daram.store.documents import Document, Passage, PassageHit, Scope, SupportsDocuments, Unembedded
+from daram.store.documents import (
+    Document,
+    Only,
+    Passage,
+    PassageHit,
+    PassageVector,
+    Scope,
+    SupportsDocuments,
+    Unembedded,
+)
 
 
 class DocumentsWrapper(ABC):
@@ -53,17 +62,40 @@ class DocumentsWrapper(ABC):
         return await self._documents().passages(owner, collection, id, after=after, limit=limit)
 
     async def search_passages(
-        self, scopes: Sequence[Scope], query: str, *, limit: int = 20, any_word: bool = True
+        self,
+        scopes: Sequence[Scope],
+        query: str,
+        *,
+        limit: int = 20,
+        any_word: bool = True,
+        only: Only | None = None,
     ) -> list[PassageHit]:
-        return await self._documents().search_passages(scopes, query, limit=limit, any_word=any_word)
+        return await self._documents().search_passages(scopes, query, limit=limit, any_word=any_word, only=only)
 
     async def nearest_passages(
-        self, scopes: Sequence[Scope], vector: Sequence[float], embedder: str, *, limit: int = 20
+        self,
+        scopes: Sequence[Scope],
+        vector: Sequence[float],
+        embedder: str,
+        *,
+        limit: int = 20,
+        only: Only | None = None,
     ) -> list[PassageHit]:
-        return await self._documents().nearest_passages(scopes, vector, embedder, limit=limit)
+        return await self._documents().nearest_passages(scopes, vector, embedder, limit=limit, only=only)
 
     async def unembedded(self, embedder: str, *, limit: int = 100) -> list[Unembedded]:
         return await self._documents().unembedded(embedder, limit=limit)
 
     async def put_vectors(self, embedder: str, vectors: Sequence[tuple[Unembedded, bytes]]) -> None:
         await self._documents().put_vectors(embedder, vectors)
+
+    async def scan_documents(self, *, limit: int = 100, cursor: str | None = None) -> Page[Document]:
+        return await self._documents().scan_documents(limit=limit, cursor=cursor)
+
+    async def passage_vectors(
+        self, owner: str, collection: str, id: str, *, after: int = -1, limit: int = 100
+    ) -> list[PassageVector]:
+        return await self._documents().passage_vectors(owner, collection, id, after=after, limit=limit)
+
+    async def load_document(self, document: Document, *, expect: str | None) -> Document:
+        return await self._documents().load_document(document, expect=expect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -114,6 +115,34 @@ def metadata(value: object, field: str, limits: Limits) -> dict[str, str]:
         )
         for k, v in value.items()
     }
+
+
+def attributes(value: object, field: str, limits: Limits) -> dict[str, str | int | float | bool]:
+    """At most 16 pairs, as for ``metadata``, of strings, truth values and finite numbers."""
+    if value is None or value == {}:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidInput(field, f"must be a mapping from strings, not {type(value).__name__}")
+    if len(value) > limits.metadata_pairs:
+        raise TooLarge(field, len(value), limits.metadata_pairs, "pairs")
+    return {
+        name(k, f"{field} key {k!r:.40}", limits.metadata_key_chars): _attribute(v, f"{field}[{k!r}]", limits)
+        for k, v in value.items()
+    }
+
+
+def _attribute(value: object, field: str, limits: Limits) -> str | int | float | bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return whole(value, field, -(1 << 53), 1 << 53)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInput(field, "must be a finite number")
+        return value
+    if not isinstance(value, str):
+        raise InvalidInput(field, f"must be a string, a number, true or false, not {type(value).__name__}")
+    return text(value, field, limits.metadata_value_chars, "characters")
 
 
 def parts(value: object, field: str) -> tuple[Part, ...]:

@@ -25,6 +25,7 @@ from __future__ import annotations
 from daram.testing.suite.branches import BranchTests
 from daram.testing.suite.concurrency import ConcurrencyTests
 from daram.testing.suite.conversations import ConversationTests
+from daram.testing.suite.document_moves import DocumentMoveTests
 from daram.testing.suite.documents import DocumentTests
 from daram.testing.suite.input import InputTests
 from daram.testing.suite.life import LifeTests
@@ -52,6 +53,7 @@ class StoreTests(
     RecordTests,
     DocumentTests,
     PassageTests,
+    DocumentMoveTests,
     OwnerTests,
     TransferTests,
     InputTests,

@@ -16,7 +16,7 @@ from daram.codec import to_micros
 from daram.errors import NotFound
 from daram.model import Unset
 from daram.store import conflicts
-from daram.store.documents import Document, Passage, PassageHit, Scope, Unembedded
+from daram.store.documents import Document, Only, Passage, PassageHit, PassageVector, Scope, Unembedded
 from daram.store.documents_engine import STAGED_SECONDS, DocumentRef, DocumentsEngine, bare, expected, floats
 from daram.text.analyzer import index_terms, loose_terms, matches, parse_query
 from daram.text.bm25 import scores
@@ -144,10 +144,10 @@ class MemoryDocuments(DocumentsEngine):
         return [passages[seq] for seq in sorted(passages) if seq > after][:limit]
 
     async def _search_passages(
-        self, scopes: builtins.list[Scope], query: str, limit: int, any_word: bool
+        self, scopes: builtins.list[Scope], query: str, limit: int, any_word: bool, only: Only | None
     ) -> builtins.list[PassageHit]:
         parsed = parse_query(query)
-        there = [(ref, document, p) for ref, document, _, p in self._published() if Scope(*ref[:2]) in scopes]
+        there = [(ref, document, p) for ref, document, _, p in self._published() if _is_meant(ref, scopes, only)]
         terms = [index_terms(passage.text).split() for _, _, passage in there]
         ranked = scores(loose_terms(parsed), terms)
         for all_words in (False,) if any_word else (True, False):
@@ -161,12 +161,12 @@ class MemoryDocuments(DocumentsEngine):
         return []
 
     async def _nearest_passages(
-        self, scopes: builtins.list[Scope], vector: array[float], embedder: str, limit: int
+        self, scopes: builtins.list[Scope], vector: array[float], embedder: str, limit: int, only: Only | None
     ) -> builtins.list[PassageHit]:
         hits = []
         for ref, document, revision, passage in self._published():
             by, stored = revision.vectors.get(passage.seq, (None, b""))
-            if Scope(*ref[:2]) in scopes and by == embedder and len(stored) == 4 * len(vector):
+            if _is_meant(ref, scopes, only) and by == embedder and len(stored) == 4 * len(vector):
                 cosine = sum(a * b for a, b in zip(vector, floats(stored), strict=True))
                 hits.append(_hit(ref, document, passage, cosine))
         return sorted(hits, key=_best_first)[:limit]
@@ -194,6 +194,39 @@ class MemoryDocuments(DocumentsEngine):
             if place.seq in revision.passages:
                 revision.vectors[place.seq] = (embedder, vector)
                 self.data.documents[ref] = msgspec.structs.replace(document, embedder=_whole(revision, embedder))
+
+    async def _scan_documents(self, limit: int, after: tuple[str, str, str] | None) -> builtins.list[Document]:
+        refs = sorted(ref for ref in self.data.documents if after is None or tuple(ref) > after)
+        return [_own(self.data.documents[ref]) for ref in refs[:limit]]
+
+    async def _passage_vectors(self, ref: DocumentRef, after: int, limit: int) -> builtins.list[PassageVector]:
+        document = self._find_document(ref)
+        if document.revision is None:
+            return []
+        stored = self.data.revisions[ref, document.revision].vectors
+        found = [PassageVector(seq, by, vector) for seq, (by, vector) in sorted(stored.items()) if by is not None]
+        return [one for one in found if one.seq > after][:limit]
+
+    async def _load_document(self, document: Document, expect: str | None) -> Document:
+        ref = _ref(document)
+        found = self.data.documents.get(ref)
+        if not expected(found, expect):
+            raise conflicts.document_not_as_expected(ref.id)
+        if document.revision is None:
+            self._forget(ref)
+            loaded = msgspec.structs.replace(document, etag=ids.etag(), embedder=None)
+        elif found is not None and found.revision == document.revision:
+            loaded = msgspec.structs.replace(document, etag=ids.etag(), embedder=found.embedder)
+        else:
+            made = self.data.revisions.get((ref, document.revision)) or Revision(self._now())
+            if len(made.passages) != document.passages:
+                raise conflicts.passages_are_missing(ref.id, document.passages, len(made.passages))
+            made.vectors = {seq: (document.embedder, v) for seq, (_, v) in made.vectors.items() if document.embedder}
+            self._forget(ref)
+            self.data.revisions[ref, document.revision] = made
+            loaded = msgspec.structs.replace(document, etag=ids.etag(), embedder=_whole(made, document.embedder))
+        self.data.documents[ref] = loaded
+        return _own(loaded)
 
     # --- helpers ---
 
@@ -227,6 +260,11 @@ class MemoryDocuments(DocumentsEngine):
                 del self.data.revisions[ref, name]
 
 
+def _is_meant(ref: DocumentRef, scopes: builtins.list[Scope], only: Only | None) -> bool:
+    scope = Scope(ref.owner, ref.collection)
+    return scope in scopes and (only is None or scope not in only or ref.id in only[scope])
+
+
 def _ref(document: Document) -> DocumentRef:
     return DocumentRef(document.owner, document.collection, document.id)
 
@@ -250,6 +288,7 @@ def _hit(ref: DocumentRef, document: Document, passage: Passage, score: float) -
     return PassageHit(
         scope=Scope(*ref[:2]),
         document=ref.id,
+        revision=document.revision or "",
         name=document.name,
         title=document.title,
         passage=passage,

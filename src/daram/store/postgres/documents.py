@@ -19,14 +19,15 @@ from typing import Any, Final
 import msgspec
 
 from daram import ids
-from daram.codec import decode_strings, encode_strings, from_micros
+from daram.codec import decode_attributes, encode_attributes, from_micros, to_micros
 from daram.errors import NotFound
 from daram.model import Unset
 from daram.store import conflicts
-from daram.store.documents import Document, Passage, PassageHit, Scope, Unembedded
+from daram.store.documents import Document, Only, Passage, PassageHit, PassageVector, Scope, Unembedded
 from daram.store.documents_engine import DocumentRef, DocumentsEngine, floats
-from daram.store.postgres.index import MAX_BYTES, quoted
+from daram.store.postgres.index import COMMON, MAX_BYTES, quoted
 from daram.store.postgres.lanes import Row
+from daram.store.postgres.pool import Pool
 from daram.text.analyzer import Query, index_terms, loose_terms, matches, parse_query
 from daram.text.bm25 import Statistics, rank
 
@@ -42,6 +43,9 @@ _heading: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 
 class PostgresDocuments(DocumentsEngine):
     """The part of ``PostgresStore`` that keeps documents."""
+
+    pool: Pool
+    _queries: dict[str, bytes]
 
     @abstractmethod
     async def _read(self, name: str, *values: Any) -> builtins.list[Row]: ...
@@ -126,52 +130,76 @@ class PostgresDocuments(DocumentsEngine):
         return [_passage(row) for row in rows if row[0] is not None]
 
     async def _search_passages(
-        self, scopes: builtins.list[Scope], query: str, limit: int, any_word: bool
+        self, scopes: builtins.list[Scope], query: str, limit: int, any_word: bool, only: Only | None
     ) -> builtins.list[PassageHit]:
         parsed = parse_query(query)
         wanted = loose_terms(parsed)
         if not wanted:
             return []
-        rows = await self._with_any(scopes, wanted, limit + _SPARE)
+        among = None if only is None else await self._chosen(scopes, only)
+        rows = await self._with_any(scopes, wanted, limit + _SPARE, among)
         if not rows:
             return []
-        terms, counts, average, size = rows[0][11:]
+        terms, counts, average, size = rows[0][12:]
         having = dict(zip(terms, counts, strict=True))
         known = [float(having.get(i, 0)) for i in range(len(wanted))]
         # Of very many documents the size is not counted to the end.
         statistics = Statistics(max(size, *known), average, known)
         if not any_word:
-            rows = await self._with_all(scopes, parsed, limit + _SPARE) or rows
+            rows = await self._with_all(scopes, parsed, limit + _SPARE, among) or rows
         scores = rank(wanted, [index_terms(row[6]).split() for row in rows], statistics)
         hits = [_hit(row, score) for row, score in zip(rows, scores, strict=True)]
         return sorted(hits, key=_best_first)[:limit]
 
     async def _with_any(
-        self, scopes: Sequence[Scope], wanted: Sequence[tuple[str, bool]], limit: int
+        self,
+        scopes: Sequence[Scope],
+        wanted: Sequence[tuple[str, bool]],
+        limit: int,
+        among: builtins.list[int] | None,
     ) -> builtins.list[Row]:
         asked = [(_term(fence_of(scope), *term), i) for scope in scopes for i, term in enumerate(wanted)]
         queries, terms = map(builtins.list, zip(*asked, strict=True))
+        if among is not None:
+            return await self._read("passages_with_any_of", queries, terms, among, COMMON, limit)
         probe = max(_PROBED // 30, min(_PROBED, _CHOSEN // len(asked)))
         return await self._read(
             "passages_with_any", *_columns_of(scopes), queries, terms, len(wanted), probe, _CHOSEN, limit
         )
 
-    async def _with_all(self, scopes: Sequence[Scope], parsed: Query, limit: int) -> builtins.list[Row]:
+    async def _with_all(
+        self, scopes: Sequence[Scope], parsed: Query, limit: int, among: builtins.list[int] | None
+    ) -> builtins.list[Row]:
         owners, collections, _ = _columns_of(scopes)
         queries = [_all_words(fence_of(scope), parsed) for scope in scopes]
         while True:
-            rows = await self._read("passages_with_all", owners, collections, queries, limit)
+            if among is None:
+                rows = await self._read("passages_with_all", owners, collections, queries, limit)
+            else:
+                rows = await self._read("passages_with_all_of", queries, among, limit)
             found = [row for row in rows if matches(parsed, index_terms(row[6]).split())]
             if found or len(rows) < limit:
                 return found
             limit *= 4  # these only had the same character pairs
 
+    async def _chosen(self, scopes: Sequence[Scope], only: Only) -> builtins.list[int]:
+        """The published revisions of the documents that are meant."""
+        found: builtins.list[int] = []
+        for scope in scopes:
+            wanted = builtins.list(only[scope]) if scope in only else None
+            found += [row[0] for row in await self._read("live_among", *scope, wanted)]
+        return found
+
     async def _nearest_passages(
-        self, scopes: builtins.list[Scope], vector: array[float], embedder: str, limit: int
+        self, scopes: builtins.list[Scope], vector: array[float], embedder: str, limit: int, only: Only | None
     ) -> builtins.list[PassageHit]:
         count = max(_CANDIDATES, _OVERSAMPLING * limit)
-        rows = await self._read("near_passages", *_columns_of(scopes), _signs(vector), embedder, count)
-        cosines = [(-sum(map(mul, vector, floats(row[11]))), row[2], row[5], row) for row in rows]
+        if only is None:
+            rows = await self._read("near_passages", *_columns_of(scopes), _signs(vector), embedder, count)
+        else:
+            among = await self._chosen(scopes, only)
+            rows = await self._read("near_passages_of", among, _signs(vector), embedder, count)
+        cosines = [(-sum(map(mul, vector, floats(row[12]))), row[2], row[5], row) for row in rows]
         return [_hit(row, -cosine) for cosine, _, _, row in sorted(cosines, key=itemgetter(0, 1, 2))[:limit]]
 
     async def _unembedded(self, embedder: str, limit: int) -> builtins.list[Unembedded]:
@@ -190,6 +218,44 @@ class PostgresDocuments(DocumentsEngine):
                 "put_vectors", *where, embedder, builtins.list(given), bits, builtins.list(given.values())
             )
 
+    async def _scan_documents(self, limit: int, after: tuple[str, str, str] | None) -> builtins.list[Document]:
+        return [_document(row) for row in await self._read("scan_documents", limit, *(after or ("", "", "")))]
+
+    async def _passage_vectors(self, ref: DocumentRef, after: int, limit: int) -> builtins.list[PassageVector]:
+        rows = await self._read("vectors_after", *ref, after, limit)
+        if not rows:
+            raise NotFound("document", ref.id)
+        return [PassageVector(seq, by, bytes(vector)) for seq, by, vector in rows if seq is not None]
+
+    async def _load_document(self, document: Document, expect: str | None) -> Document:
+        ref = DocumentRef(document.owner, document.collection, document.id)
+        assert document.created_at is not None
+        assert document.updated_at is not None
+        async with self.pool.transaction() as cursor:
+
+            async def run(name: str, *values: Any) -> Row | None:
+                await cursor.execute(self._queries[name], values, binary=True)
+                return await cursor.fetchone()
+
+            row = await run("put_document", *_columns(document), False, expect)
+            if row is None:
+                raise conflicts.document_not_as_expected(ref.id)
+            loaded = _document(row)
+            if document.revision is None:
+                await run("drop_revisions", *ref)
+            elif loaded.revision != document.revision:
+                place = place_of(Scope(ref.owner, ref.collection))
+                values = (*_columns(document), document.revision, place, document.embedder, loaded.etag)
+                published = await run("publish_document", *values)
+                assert published is not None
+                there = _document(published[1:]).passages
+                if there != document.passages:
+                    raise conflicts.passages_are_missing(ref.id, document.passages, there)
+            times = to_micros(document.created_at), to_micros(document.updated_at)
+            done = await run("set_document_times", *ref, *times, document.revision is None)
+            assert done is not None
+            return _document(done)
+
 
 def _columns(document: Document) -> tuple[Any, ...]:
     return (
@@ -204,7 +270,7 @@ def _columns(document: Document) -> tuple[Any, ...]:
         document.bytes,
         document.state,
         document.error,
-        encode_strings(document.metadata),
+        encode_attributes(document.metadata),
         ids.etag(),
     )
 
@@ -222,7 +288,7 @@ def _document(row: Row) -> Document:
         bytes=row[8],
         state=row[9],
         error=row[10],
-        metadata=decode_strings(row[11]),
+        metadata=decode_attributes(row[11]),
         embedder=row[12],
         revision=row[13],
         passages=row[14],
@@ -246,7 +312,13 @@ def _passage(row: Sequence[Any]) -> Passage:
 
 def _hit(row: Row, score: float) -> PassageHit:
     return PassageHit(
-        scope=Scope(*row[:2]), document=row[2], name=row[3], title=row[4], passage=_passage(row[5:11]), score=score
+        scope=Scope(*row[:2]),
+        document=row[2],
+        revision=row[11],
+        name=row[3],
+        title=row[4],
+        passage=_passage(row[5:11]),
+        score=score,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import apsw
 
 from daram.model import Unset
-from daram.store.documents import Document, Passage, PassageHit, Scope, Unembedded
+from daram.store.documents import Document, Only, Passage, PassageHit, PassageVector, Scope, Unembedded
 from daram.store.documents_engine import MAX_SEQ, DocumentRef, DocumentsEngine
 from daram.store.sqlite import passage_search, passages, vectors
 from daram.store.sqlite.passages import SHIFT, to_document, to_passage
@@ -106,17 +106,18 @@ class SqliteDocuments(DocumentsEngine):
         return await self._read(work)
 
     async def _search_passages(
-        self, scopes: builtins.list[Scope], query: str, limit: int, any_word: bool
+        self, scopes: builtins.list[Scope], query: str, limit: int, any_word: bool, only: Only | None
     ) -> builtins.list[PassageHit]:
-        return await self._read(lambda db: passage_search.search(db, scopes, query, limit, any_word))
+        return await self._read(lambda db: passage_search.search(db, scopes, query, limit, any_word, only))
 
     async def _nearest_passages(
-        self, scopes: builtins.list[Scope], vector: array[float], embedder: str, limit: int
+        self, scopes: builtins.list[Scope], vector: array[float], embedder: str, limit: int, only: Only | None
     ) -> builtins.list[PassageHit]:
         vectors.need_numpy()
 
         def work(db: apsw.Connection) -> builtins.list[PassageHit]:
-            found = vectors.nearest(db, scopes, vector, embedder, limit)
+            among = None if only is None else {number for number, _ in passage_search.chosen(db, scopes, only)}
+            found = vectors.nearest(db, scopes, vector, embedder, limit, among)
             rows = [(one(db, "hit", (id,)), cosine) for id, cosine in found]
             return [passage_search.to_hit(row, cosine) for row, cosine in rows if row is not None]
 
@@ -136,6 +137,28 @@ class SqliteDocuments(DocumentsEngine):
         for start in range(0, len(given), _VECTORS):
             some = given[start : start + _VECTORS]
             await self._write(partial(passages.put_vectors, embedder=embedder, given=some))
+
+    async def _scan_documents(self, limit: int, after: tuple[str, str, str] | None) -> builtins.list[Document]:
+        values = (*(after or ("", "", "")), limit)
+        return await self._read(lambda db: [to_document(row) for row in fetch(db, "scan_documents", values)])
+
+    async def _passage_vectors(self, ref: DocumentRef, after: int, limit: int) -> builtins.list[PassageVector]:
+        def work(db: apsw.Connection) -> builtins.list[PassageVector]:
+            live = passages.find(db, ref)[18]
+            if live is None:
+                return []
+            base = live << SHIFT
+            found = fetch(db, "vectors_after", (base + after + 1, base + MAX_SEQ, limit))
+            return [PassageVector(id & MAX_SEQ, name, vector) for id, name, vector in found]
+
+        return await self._read(work)
+
+    async def _load_document(self, document: Document, expect: str | None) -> Document:
+        def work(db: apsw.Connection, now: int) -> Document:
+            self._upkeep.unpublished()
+            return passages.load(db, now, document, expect)
+
+        return await self._write(work)
 
 
 def _pieces(given: builtins.list[Passage]) -> builtins.list[builtins.list[Passage]]:

@@ -16,7 +16,8 @@ ON CONFLICT (owner, collection, id) DO UPDATE
 SET name = excluded.name, title = excluded.title, media_type = excluded.media_type, source = excluded.source,
     digest = excluded.digest, bytes = excluded.bytes, state = excluded.state, error = excluded.error,
     metadata = excluded.metadata, embedder = excluded.embedder, revision = excluded.revision,
-    passages = excluded.passages, etag = excluded.etag, updated_at = excluded.updated_at, live = excluded.live;
+    passages = excluded.passages, etag = excluded.etag, created_at = excluded.created_at,
+    updated_at = excluded.updated_at, live = excluded.live;
 
 -- name: list_documents
 SELECT owner, collection, id, name, title, media_type, source, digest, bytes, state, error, metadata, embedder, revision,
@@ -35,6 +36,11 @@ SELECT owner, collection, id, name, title, media_type, source, digest, bytes, st
 FROM document INDEXED BY document_unfinished
 WHERE state IN ('waiting', 'reading') AND (created_at, owner, collection, id) > (?, ?, ?, ?)
 ORDER BY created_at, owner, collection, id LIMIT ?;
+
+-- name: scan_documents
+SELECT owner, collection, id, name, title, media_type, source, digest, bytes, state, error, metadata, embedder, revision,
+       passages, etag, created_at, updated_at, live
+FROM document WHERE (owner, collection, id) > (?, ?, ?) ORDER BY owner, collection, id LIMIT ?;
 
 -- name: delete_document
 DELETE FROM document WHERE owner = ? AND collection = ? AND id = ? RETURNING 1;
@@ -116,7 +122,7 @@ SELECT EXISTS (SELECT 1 FROM revision INDEXED BY revision_dead WHERE state = 2),
 SELECT id, text, begins, ends, page, heading FROM passage WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?;
 
 -- name: hit
-SELECT d.owner, d.collection, d.id, d.name, d.title, p.id, p.text, p.begins, p.ends, p.page, p.heading
+SELECT d.owner, d.collection, d.id, d.name, d.title, p.id, p.text, p.begins, p.ends, p.page, p.heading, d.revision
 FROM passage p CROSS JOIN revision r ON r.id = p.id >> 24
                CROSS JOIN document d ON (d.owner, d.collection, d.id) = (r.owner, r.collection, r.document)
                                         AND d.live = r.id
@@ -141,6 +147,20 @@ SELECT rowid FROM passage_search
 WHERE passage_search MATCH ? AND EXISTS (SELECT 1 FROM revision r WHERE r.id = passage_search.rowid >> 24 AND r.state = 1)
 ORDER BY bm25(passage_search), rowid LIMIT ?;
 
+-- name: search_passages_of
+-- Of these revisions (a JSON array of published ones).
+SELECT rowid FROM passage_search
+WHERE passage_search MATCH ? AND rowid >> 24 IN (SELECT value FROM json_each(?))
+ORDER BY bm25(passage_search), rowid LIMIT ?;
+
+-- name: live_among
+SELECT d.live, d.passages
+FROM json_each(?3) AS wanted CROSS JOIN document d ON d.owner = ?1 AND d.collection = ?2 AND d.id = wanted.value
+WHERE d.live IS NOT NULL;
+
+-- name: live_of_collection
+SELECT live, passages FROM document INDEXED BY document_list WHERE owner = ? AND collection = ? AND live IS NOT NULL;
+
 -- name: find_embedder
 SELECT id FROM embedder WHERE name = ?;
 
@@ -156,6 +176,12 @@ SELECT embedder, length(value) FROM vector WHERE id = ?;
 
 -- name: vector_value
 SELECT value FROM vector WHERE id = ?;
+
+-- name: vectors_after
+SELECT v.id, e.name, v.value
+FROM vector v CROSS JOIN revision r ON r.id = v.id >> 24
+              CROSS JOIN embedder e ON e.id = iif(v.embedder = 0, r.embedder, v.embedder)
+WHERE v.id BETWEEN ? AND ? ORDER BY v.id LIMIT ?;
 
 -- name: delete_vector
 DELETE FROM vector WHERE id = ? RETURNING embedder, length(value);

@@ -7,12 +7,13 @@ Turtle and Flood 1995), and BM25 by all terms puts these in order. In a small co
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import apsw
 
-from daram.store.documents import PassageHit, Scope
+from daram.store.documents import Only, PassageHit, Scope
 from daram.store.sqlite.passages import SHIFT, scope_term, to_passage
 from daram.store.sqlite.rows import fetch, one, value
 from daram.text.analyzer import fts5_match, fts5_terms, index_terms, loose_terms, parse_query
@@ -26,16 +27,33 @@ _SPARE = 80
 _TOP = "\U0010ffff"
 
 
-def search(db: apsw.Connection, scopes: Sequence[Scope], query: str, limit: int, any_word: bool) -> list[PassageHit]:
+def search(
+    db: apsw.Connection, scopes: Sequence[Scope], query: str, limit: int, any_word: bool, only: Only | None = None
+) -> list[PassageHit]:
     """Any word, or all words first and any where nothing has all."""
     wanted = loose_terms(parse_query(query))
     if not wanted:
         return []
     fence = " OR ".join(f'"{scope_term(scope)}"' for scope in scopes)
     statistics = _statistics(db, wanted)
+    among = None if only is None else chosen(db, scopes, only)
+
+    def matching(body: str) -> list[tuple[Any, ...]]:
+        match = f"({fence}) AND ({body})"
+        if among is None:
+            return fetch(db, "search_passages", (match, limit + _SPARE))
+        numbers = json.dumps([number for number, _ in among])
+        return fetch(db, "search_passages_of", (match, numbers, limit + _SPARE))
+
     for all_words in (False,) if any_word else (True, False):
-        body = fts5_match(query) if all_words else fts5_terms(_choosing(db, scopes, wanted, statistics))
-        found = fetch(db, "search_passages", (f"({fence}) AND ({body})", limit + _SPARE))
+        if all_words:
+            found = matching(fts5_match(query) or fts5_terms(wanted))
+        else:
+            size = _size(db, scopes) if among is None else sum(passages for _, passages in among)
+            choosing = _choosing(size, wanted, statistics)
+            found = matching(fts5_terms(choosing))
+            if among is not None and len(found) < limit and len(choosing) < len(wanted):
+                found = matching(fts5_terms(wanted))  # what is rare in all may be in none of these
         if found:
             hits = [row for (id,) in found if (row := one(db, "hit", (id,))) is not None]
             terms = [index_terms(row[6]).split() for row in hits]
@@ -51,9 +69,10 @@ def to_hit(row: tuple[Any, ...], score: float) -> PassageHit:
     return PassageHit(
         scope=Scope(owner, collection),
         document=id,
+        revision=row[11],
         name=name,
         title=title,
-        passage=to_passage(row[5:]),
+        passage=to_passage(row[5:11]),
         score=score,
     )
 
@@ -80,17 +99,31 @@ def _statistics(db: apsw.Connection, wanted: Sequence[tuple[str, bool]]) -> Stat
     return Statistics(max(1, passages), max(1.0, length / max(1, passages)), having)
 
 
-def _choosing(
-    db: apsw.Connection, scopes: Sequence[Scope], wanted: Sequence[tuple[str, bool]], statistics: Statistics
-) -> list[tuple[str, bool]]:
-    if sum(value(db, "collection_size", scope) for scope in scopes) <= _CHOSEN:
+def chosen(db: apsw.Connection, scopes: Sequence[Scope], only: Only) -> list[tuple[int, int]]:
+    """The published revisions of the documents that are meant, and how many passages each has."""
+    found: list[tuple[int, int]] = []
+    for scope in scopes:
+        if scope in only:
+            found += fetch(db, "live_among", (*scope, json.dumps(list(only[scope]))))
+        else:
+            found += fetch(db, "live_of_collection", scope)
+    return found
+
+
+def _size(db: apsw.Connection, scopes: Sequence[Scope]) -> int:
+    return sum(int(value(db, "collection_size", scope) or 0) for scope in scopes)
+
+
+def _choosing(size: int, wanted: Sequence[tuple[str, bool]], statistics: Statistics) -> list[tuple[str, bool]]:
+    """The terms that choose the candidates of so many passages."""
+    if size <= _CHOSEN:
         return list(wanted)
-    chosen: list[tuple[str, bool]] = []
+    rarest: list[tuple[str, bool]] = []
     total = 0.0
     for having, term in sorted(zip(statistics.having, wanted, strict=True)):
         total += having
-        if chosen and total > _CHOSEN and having:
+        if rarest and total > _CHOSEN and having:
             break
         if having:
-            chosen.append(term)
-    return chosen or list(wanted)
+            rarest.append(term)
+    return rarest or list(wanted)

@@ -9,7 +9,7 @@ import apsw
 import msgspec
 
 from daram import ids
-from daram.codec import decode_strings, encode_strings, from_micros
+from daram.codec import decode_attributes, encode_attributes, from_micros, to_micros
 from daram.errors import NotFound
 from daram.model import Unset
 from daram.store import conflicts
@@ -57,7 +57,7 @@ def to_document(row: Row) -> Document:
         bytes=row[8],
         state=row[9],
         error=row[10],
-        metadata=decode_strings(row[11]),
+        metadata=decode_attributes(row[11]),
         embedder=row[12],
         revision=row[13],
         passages=row[14],
@@ -120,7 +120,7 @@ def _store(
         document.bytes,
         document.state,
         document.error,
-        encode_strings(document.metadata),
+        encode_attributes(document.metadata),
         embedder,
         revision,
         passages,
@@ -175,6 +175,36 @@ def publish(db: apsw.Connection, now: int, document: Document, revision: str, ex
     run(db, "kill_revisions", (*ref, number))
     sweep(db)
     return _store(db, now, row[16], document, document.embedder if is_whole else None, revision, counts[0], number)
+
+
+def load(db: apsw.Connection, now: int, document: Document, expect: str | None) -> Document:
+    """Store a document with its times, and make the revision that it names the one that is found."""
+    ref = DocumentRef(document.owner, document.collection, document.id)
+    row = one(db, "find_document", ref)
+    if (None if row is None else row[15]) != expect:
+        raise conflicts.document_not_as_expected(ref.id)
+    assert document.created_at is not None
+    assert document.updated_at is not None
+    made, changed = to_micros(document.created_at), to_micros(document.updated_at)
+    if row is not None and row[13] == document.revision is not None:
+        return _store(db, changed, made, document, row[12], row[13], row[14], row[18])
+    if document.revision is None:
+        run(db, "kill_revisions", (*ref, 0))
+        sweep(db)
+        return _store(db, changed, made, document, None, None, 0, None)
+    number = value(db, "staged_revision", (*ref, document.revision))
+    if number is None:
+        number = value(db, "insert_revision", (*ref, document.revision, now))
+    embedder = 0 if document.embedder is None else vectors.embedder_number(db, document.embedder)
+    counts = one(db, "publish_revision", (embedder, number))
+    assert counts is not None
+    if counts[0] != document.passages:
+        raise conflicts.passages_are_missing(ref.id, document.passages, counts[0])
+    is_whole = embedder and counts[0] == counts[1] > 0
+    run(db, "kill_revisions", (*ref, number))
+    sweep(db)
+    by = document.embedder if is_whole else None
+    return _store(db, changed, made, document, by, document.revision, counts[0], number)
 
 
 def discard(db: apsw.Connection, ref: DocumentRef, revision: str) -> None:

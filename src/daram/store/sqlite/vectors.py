@@ -7,7 +7,7 @@ hundred candidates, and the exact values of these decide (Yamada, Asai, Hajishir
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -94,9 +94,14 @@ def remove(db: apsw.Connection, passages: Iterable[int], *, with_pages: bool = T
 
 
 def nearest(
-    db: apsw.Connection, scopes: Sequence[Scope], vector: array[float], embedder: str, limit: int
+    db: apsw.Connection,
+    scopes: Sequence[Scope],
+    vector: array[float],
+    embedder: str,
+    limit: int,
+    among: Container[int] | None = None,
 ) -> list[tuple[int, float]]:
-    """The numbers of the nearest passages with their cosines, best first."""
+    """The numbers of the nearest passages with their cosines, best first; ``among``: of these revisions only."""
     import numpy as np
 
     by = value(db, "find_embedder", (embedder,))
@@ -106,7 +111,7 @@ def nearest(
     wanted = np.frombuffer(_signs(vector.tobytes()), np.uint8)
     numbers: list[NDArray[np.int64]] = []
     distances: list[NDArray[np.uint16]] = []
-    for ids, bits in _pages(db, scopes, by, len(wanted)):
+    for ids, bits in _pages(db, scopes, by, len(wanted), among):
         numbers.append(ids)
         distances.append(np.bitwise_count(bits ^ wanted).sum(axis=1, dtype=np.uint16))
     if not numbers:
@@ -128,7 +133,7 @@ _TOGETHER = 1 << 16
 
 
 def _pages(
-    db: apsw.Connection, scopes: Sequence[Scope], embedder: int, width: int
+    db: apsw.Connection, scopes: Sequence[Scope], embedder: int, width: int, among: Container[int] | None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     """Numbers of passages with their bits, some ten thousands at a time."""
     import numpy as np
@@ -145,6 +150,8 @@ def _pages(
 
     for scope in scopes:
         for revision, page, some, bits in fetch(db, "near_pages", (*scope, width, embedder, embedder)):
+            if among is not None and revision not in among:
+                continue
             bases.append((revision << _SHIFT) + (page << _PAGE))
             slots.append(some)
             packed.append(bits)

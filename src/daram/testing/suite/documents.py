@@ -297,7 +297,7 @@ class DocumentTests(Suite):
             ("digest", {"digest": None}),
             ("bytes", {"bytes": -1}),
             ("state", {"state": "done"}),
-            ("metadata", {"metadata": {"a": 1}}),
+            ("metadata", {"metadata": {"a": None}}),
         ],
     )
     async def test_bad_documents_are_answered(self, store: Store, field: str, given: dict[str, Any]) -> None:

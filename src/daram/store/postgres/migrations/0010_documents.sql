@@ -262,11 +262,11 @@ $$;
 -- Passages of published revisions that have all of a query; which, the caller's analyzer looks at again.
 CREATE FUNCTION passages_with_all(p_owners text[], p_collections text[], p_queries tsquery[], p_limit bigint)
 RETURNS TABLE (owner text, collection text, document text, name text, title text, seq bigint, text text, begins bigint,
-               ends bigint, page bigint, heading bytea)
+               ends bigint, page bigint, heading bytea, revision text)
 LANGUAGE sql STABLE
 SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS
 $$
-SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading
+SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading, d.revision
 FROM unnest(p_owners, p_collections, p_queries) AS q (owner, collection, query)
 CROSS JOIN LATERAL (
     SELECT p.* FROM passage p
@@ -288,8 +288,8 @@ CREATE FUNCTION passages_with_any(
     p_probe bigint, p_budget bigint, p_limit bigint
 )
 RETURNS TABLE (owner text, collection text, document text, name text, title text, seq bigint, text text, begins bigint,
-               ends bigint, page bigint, heading bytea, terms bigint[], having_term bigint[], average double precision,
-               size bigint)
+               ends bigint, page bigint, heading bytea, revision text, terms bigint[], having_term bigint[],
+               average double precision, size bigint)
 LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off SET enable_memoize = off
 SET plan_cache_mode = force_generic_plan AS
@@ -384,9 +384,9 @@ BEGIN
 
     RETURN QUERY
     SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
-           v_terms, v_found, v_length, v_size
+           d.name_of_revision, v_terms, v_found, v_length, v_size
     FROM (
-        SELECT s.revision, s.seq, d.owner, d.collection, d.id, d.name, d.title
+        SELECT s.revision, s.seq, d.owner, d.collection, d.id, d.name, d.title, d.revision AS name_of_revision
         FROM (
             SELECT h.revision, h.seq,
                    sum(w.weight * 2.2 / (1 + 1.2 * (0.25 + 0.75 * h.length / v_length))) AS score
@@ -401,7 +401,7 @@ BEGIN
               AND EXISTS (SELECT FROM unnest(p_owners, p_collections) AS q (owner, collection)
                           WHERE q.owner = r.owner AND q.collection = r.collection) OFFSET 0) r
         CROSS JOIN LATERAL (
-            SELECT d.owner, d.collection, d.id, d.name, d.title FROM document d
+            SELECT d.owner, d.collection, d.id, d.name, d.title, d.revision FROM document d
             WHERE d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = s.revision
             OFFSET 0) d
         LIMIT p_limit
@@ -417,11 +417,12 @@ CREATE FUNCTION near_passages(
     p_owners text[], p_collections text[], p_places bigint[], p_bits varbit, p_embedder text, p_limit bigint
 )
 RETURNS TABLE (owner text, collection text, document text, name text, title text, seq bigint, text text, begins bigint,
-               ends bigint, page bigint, heading bytea, value bytea)
+               ends bigint, page bigint, heading bytea, revision text, value bytea)
 LANGUAGE sql STABLE
 SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off SET enable_memoize = off AS
 $$
-SELECT r.owner, r.collection, r.document, r.name, r.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading, v.value
+SELECT r.owner, r.collection, r.document, r.name, r.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
+       r.revision, v.value
 FROM (
     SELECT v.place, v.revision, v.seq
     FROM unnest(p_places) AS q (place)
@@ -443,7 +444,7 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT p.* FROM passage p WHERE p.revision = n.revision AND p.seq = n.seq OFFSET 0) p
 CROSS JOIN LATERAL (
-    SELECT r.owner, r.collection, r.document, d.name, d.title FROM revision r
+    SELECT r.owner, r.collection, r.document, d.name, d.title, d.revision FROM revision r
     JOIN document d ON d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = r.id
     WHERE r.id = n.revision OFFSET 0) r
 WHERE EXISTS (SELECT FROM unnest(p_owners, p_collections) AS q (owner, collection)

@@ -327,8 +327,11 @@ def _best_first(hit: PassageHit) -> tuple[float, str, int]:
 
 
 def _columns_of(scopes: Sequence[Scope]) -> tuple[list[str], list[str], list[int]]:
-    owners, collections = zip(*scopes, strict=True)
-    return list(owners), list(collections), [place_of(scope) for scope in scopes]
+    return (
+        [scope.owner for scope in scopes],
+        [scope.collection for scope in scopes],
+        [place_of(scope) for scope in scopes],
+    )
 
 
 def place_of(scope: Scope) -> int:

@@ -16,15 +16,11 @@ from daram.knowledge.embedding import name_of
 from daram.knowledge.fuse import (
     Found,
     Place,
-    across,
-    confidence,
-    coverage,
     fused,
     merged,
     place_of,
-    term_weights,
-    terms_of,
 )
+from daram.knowledge.relevance import across, confidence, coverages, sought, terms_of
 from daram.llm.base import Embedder
 from daram.store.documents import MOST_SCOPES, PassageHit, Scope
 from daram.text.analyzer import parse_query
@@ -138,14 +134,15 @@ class Retriever:
         order = list(fused(rankings, how.k))
         has_vectors = bool(cosines)
         least = min(cosines.values(), default=0.0)
-        texts = {place: terms_of(_whole(hit)) for place, hit in hits.items()}
-        weights = [term_weights(query.text, list(texts.values())) for query in asked if query.judged]
+        texts = [terms_of(_whole(hit)) for hit in hits.values()]
+        judged = [coverages(sought(query.text), texts) for query in asked if query.judged]
+        covered = {place: max(shares) for place, shares in zip(hits, zip(*judged, strict=True), strict=True)}
         order = order[: how.candidates]
         question = asked[0].text
         other = {place: across(question, hits[place].passage.text) for place in order}
         scores = {
             place: confidence(
-                max((coverage(texts[place], one) for one in weights), default=0.0),
+                covered.get(place, 0.0),
                 # A hit of the words alone is farther than the farthest of those by meaning.
                 cosines.get(place, least) if has_vectors else None,
                 across=other[place],

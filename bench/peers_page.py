@@ -159,10 +159,12 @@ def wanted(lines: Sequence[_Line]) -> list[list[str]]:
             for what, field in (("16 at once", "crowd"), ("with the server 1 ms away", "far")):
                 if rival["window"] and rival[field] and ours[field]:
                     row(f"{pair}: faster, {what}", rival[field] / ours[field])
-            # Who was too slow to be as long stored less: that says nothing.
-            if is_graph and rival["size"] and ours["size"] and rival["turns"] == ours["turns"]:
+            if is_graph and rival["size"] and ours["size"]:
                 least = None if is_delta else 20 if ours["engine"] == "PostgreSQL" else 50
-                row(f"{pair}: smaller", rival["size"] / ours["size"], least=least)
+                ratio = rival["size"] / ours["size"]
+                # Who was too slow for all turns stored less than in all: where that is not enough it says nothing.
+                if rival["turns"] == ours["turns"] or (least and ratio >= least):
+                    row(f"{pair}: smaller", ratio, least=least)
     return found
 
 

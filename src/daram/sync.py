@@ -7,6 +7,7 @@ and waits. Called on a running event loop, which it would block, it raises ``Syn
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -70,6 +71,10 @@ def _forget() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
+
+# Before the executors that closing needs are shut down, which is earlier than what ``atexit`` runs.
+at_exit: Callable[[Callable[[], None]], object] = getattr(threading, "_register_atexit", atexit.register)
+"""Have something called at the end of the process, while the portal still works."""
 
 
 class _HasInner(Protocol):

@@ -18,13 +18,17 @@ _CLEARING: Final = "adapters.clearing"
 _TOMBSTONE: Final = timedelta(days=1)
 
 
-async def append_all(store: Store, owner: str, id: str, messages: Sequence[Message]) -> None:
+async def append_all(
+    store: Store, owner: str, id: str, messages: Sequence[Message], *, parent: str | None = None
+) -> None:
     """Add messages behind what is there, each batch of 100 in one piece; the conversation is made if need be.
+
+    ``parent``: behind which message instead (``ROOT``: none): a branch, which is the one in use from then on.
 
     Where it is cancelled, what was begun is finished first: a run must know what the conversation holds.
     """
     if messages:
-        await outcome(_append(store, owner, id, messages))
+        await outcome(_append(store, owner, id, messages, parent))
 
 
 async def clear(store: Store, owner: str, id: str) -> None:
@@ -52,20 +56,21 @@ async def outcome(work: Coroutine[Any, Any, R]) -> R:
     return task.result()
 
 
-async def _append(store: Store, owner: str, id: str, messages: Sequence[Message]) -> None:
+async def _append(store: Store, owner: str, id: str, messages: Sequence[Message], parent: str | None) -> None:
     for start in range(0, len(messages), _BATCH):
         batch = messages[start : start + _BATCH]
         try:
-            await _append_batch(store, owner, id, batch)
+            await _append_batch(store, owner, id, batch, parent)
         except Gone:
             await _finish_clearing(store, owner, id)
-            await _append_batch(store, owner, id, batch)
+            await _append_batch(store, owner, id, batch, parent)
+        parent = None if parent is None else batch[-1].id
 
 
-async def _append_batch(store: Store, owner: str, id: str, batch: Sequence[Message]) -> None:
+async def _append_batch(store: Store, owner: str, id: str, batch: Sequence[Message], parent: str | None) -> None:
     for last in (False, False, True):
         try:
-            await store.append(owner, id, batch, create=True)
+            await store.append(owner, id, batch, parent=parent, create=True)
             break
         except OutcomeUnknown:
             if last:

@@ -10,13 +10,14 @@ LangChain deprecates its history classes (removal in its 2.0): a new program doe
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Sequence
 from typing import Final
 
 from daram.adapters.versions import require
-from daram.errors import InvalidInput, NotFound
+from daram.errors import DaramError, InvalidInput, NotFound
 
 require("the adapter for LangChain", "langchain_core", "langchain-core", "langchain", oldest="1.4", below="2")
 
@@ -32,6 +33,8 @@ from daram.store.base import Store
 from daram.text.tokens import TokenCounter
 
 __all__ = ["DaramChatMessageHistory"]
+
+log = logging.getLogger(__name__)
 
 _PAGE: Final = 200
 
@@ -146,3 +149,16 @@ def _open(url: str) -> sync.Memory:
         if known is not opened:
             opened.close()
     return known
+
+
+def _close() -> None:
+    """At the end of the process: nobody else knows what was opened by its URL."""
+    for pid, url in list(_opened):
+        if pid == os.getpid():
+            try:
+                _opened.pop((pid, url)).close()
+            except DaramError:
+                log.exception("a chat history's store was not closed at the end of the process")
+
+
+sync.at_exit(_close)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
@@ -23,8 +24,8 @@ from llama_index.core.storage.chat_store.base import BaseChatStore
 from msgspec.structs import replace
 
 from daram import sync
-from daram.adapters.appending import append_all, clear
-from daram.model import Message, Role
+from daram.adapters.appending import append_all, clear, outcome
+from daram.model import ROOT, Message, Role
 from daram.store.base import Store
 from daram.store.jsonpart import json_of, json_part
 from daram.text.clean import clean_text
@@ -80,10 +81,9 @@ class DaramChatStore(BaseChatStore):
         return [_from_message(message) for message in await self._read(key, self._window)]
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Replace what the conversation says. Two steps: who reads in between finds it empty."""
+        """Replace what the conversation says. The new messages are there before the old ones are deleted."""
         made = [_to_message(message) for message in messages]
-        await clear(self._store, self._owner, key)
-        await append_all(self._store, self._owner, key, made)
+        await outcome(self._replace(key, made))
 
     async def async_add_message(self, key: str, message: ChatMessage) -> None:
         """Add a message behind what is there."""
@@ -164,6 +164,15 @@ class DaramChatStore(BaseChatStore):
             if cursor is None:
                 break
         return found[::-1]
+
+    async def _replace(self, key: str, made: list[Message]) -> None:
+        if not made:
+            await clear(self._store, self._owner, key)
+            return
+        old = await self._read(key, None)
+        await append_all(self._store, self._owner, key, made, parent=ROOT)
+        for start in range(0, len(old), _PAGE):
+            await asyncio.gather(*(self._drop(key, message) for message in old[start : start + _PAGE]))
 
     async def _drop(self, key: str, message: Message) -> ChatMessage | None:
         try:

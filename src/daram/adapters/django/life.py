@@ -6,7 +6,6 @@ A forked child (gunicorn's ``--preload``, a worker of Celery) opens its own; wha
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import os
 import threading
@@ -251,8 +250,6 @@ def _forget() -> None:
     _lock = threading.Lock()
 
 
-# Before the executors that closing needs are shut down, which is earlier than what ``atexit`` runs.
-_register: Callable[[Callable[[], None]], object] = getattr(threading, "_register_atexit", atexit.register)
-_register(_close_at_exit)
+sync.at_exit(_close_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)

@@ -11,6 +11,7 @@ import msgspec
 
 from daram.store.documents import PassageHit, Scope
 from daram.text.analyzer import index_terms, loose_terms, parse_query
+from daram.text.telling import telling
 
 Place = tuple[Scope, str, int]
 """A passage: the collection, the document, its ``seq``."""
@@ -43,25 +44,27 @@ def place_of(hit: PassageHit) -> Place:
     return hit.scope, hit.document, hit.passage.seq
 
 
-def fused(rankings: Iterable[tuple[Sequence[Place], float]], k: int = 60) -> dict[Place, float]:
-    """Reciprocal-rank fusion: each ranking gives its n-th place weight / (k + n). The best first; ties by place.
+def ranked(hits: Sequence[PassageHit], best: float) -> list[tuple[Place, float]]:
+    """The places of hits, the best first, with what part of ``best`` their scores reach (0 to 1)."""
+    return [(place_of(hit), min(1.0, max(0.0, hit.score / best)) if best > 0 else 0.0) for hit in hits]
 
-    G. V. Cormack, C. L. A. Clarke, S. Büttcher, Reciprocal Rank Fusion outperforms Condorcet …, SIGIR 2009.
+
+def fused(rankings: Iterable[tuple[Sequence[tuple[Place, float]], float]], k: int = 10) -> dict[Place, float]:
+    """Reciprocal-rank fusion: each ranking gives its n-th place weight / (k + n), times the part of the best score that
+    it reaches. The best first; ties by place.
+
+    G. V. Cormack, C. L. A. Clarke, S. Büttcher, Reciprocal Rank Fusion outperforms Condorcet …, SIGIR 2009. By ranks
+    alone a passage that has all the words of a question would stand hardly higher than one that has half of them, and
+    where the vectors tell little, they would put second what was first.
     """
     points: dict[Place, float] = {}
     for ranking, weight in rankings:
-        for rank, place in enumerate(ranking, 1):
-            points[place] = points.get(place, 0.0) + weight / (k + rank)
+        for rank, (place, part) in enumerate(ranking, 1):
+            points[place] = points.get(place, 0.0) + weight * part / (k + rank)
     return dict(sorted(points.items(), key=lambda item: (-item[1], item[0])))
 
 
 # --- how surely a passage bears on a question ---
-
-_ASKING: Final = re.compile(
-    "뭐|무엇|무슨|어디|언제|누구|누가|어떤|어떻|얼마|인가|나요|까요|습니|니까|는지|은지|는가|주세|세요|하나|한가|되나"
-    "|으로|에서|에게|까지|부터|하고|에는|이나|라고|이라|알려|려줘|설명|명해|해줘|있나|있는|했나|는데|대해|해서|무어|엇인|엇을"
-)
-_PARTICLE: Final = re.compile("[가-힣][은는이가을를의에로도와과만요다고지나]")
 
 
 def term_weights(question: str, texts: Sequence[str]) -> dict[str, float]:
@@ -73,7 +76,7 @@ def term_weights(question: str, texts: Sequence[str]) -> dict[str, float]:
     for term, is_beginning in loose_terms(parse_query(question)):
         written = f" {term}" if is_beginning else f" {term} "
         frequency = sum(written in text for text in texts)
-        weights[written] = math.log(1 + (len(texts) + 1) / (frequency + 0.5)) * _telling(term)
+        weights[written] = math.log(1 + (len(texts) + 1) / (frequency + 0.5)) * telling(term)
     return weights
 
 
@@ -88,12 +91,6 @@ def coverage(text: str, weights: Mapping[str, float]) -> float:
 def terms_of(text: str) -> str:
     """The terms of a passage, each between blanks."""
     return f" {index_terms(text)} "
-
-
-def _telling(term: str) -> float:
-    if _ASKING.search(term):
-        return 0.1
-    return 0.5 if _PARTICLE.fullmatch(term) else 1.0
 
 
 class Calibration(msgspec.Struct, frozen=True):

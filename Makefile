@@ -53,7 +53,7 @@ bench: dev ## Measure what a turn costs
 bench-retrieval: dev ## Measure what search finds; DATA=FILE: on a file in SQuAD's format
 	@$(IN) $(BIN)/python -m bench.retrieval $(if $(DATA),--data '$(abspath $(DATA))') $(ARGS)
 
-bench-peers: ## Measure the frameworks' own stores beside Daram's adapters (half an hour; ARGS="--quick": a minute)
+bench-peers: ## Measure the frameworks' own stores beside Daram's adapters (about a quarter of an hour; ARGS="--quick": a minute)
 	@$(IN) scripts/venv bench serve,local,dev,bench
 	@$(IN) $(BIN)/python -m bench.peers --write docs $(ARGS)
 

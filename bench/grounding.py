@@ -3,7 +3,7 @@
 ``python -m bench.grounding``: how often questions that the documents answer, and questions that they do not, are told
 apart at the threshold, and what hybrid search finds beside lexical search, on ``bench/data/grounding.json``, which was
 written for this, in English and Korean (SQuAD 2.0's format). ``--fit`` also fits the weights of
-``daram.knowledge.fuse.Calibration`` anew, by five-fold cross-validation. ``--data FILE``: other questions.
+``daram.knowledge.relevance.Calibration`` anew, by five-fold cross-validation. ``--data FILE``: other questions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 import daram
-from daram.knowledge import fuse, retrieve
+from daram.knowledge import relevance, retrieve
 from daram.knowledge.base import library
 from daram.knowledge.embedding import name_of, packed
 from daram.knowledge.retrieve import TUTORIAL, Query, Result, Retrieval, Retriever
@@ -28,6 +28,8 @@ from daram.store.documents import Document, Passage, Scope
 
 DATA = Path(__file__).parent / "data" / "grounding.json"
 OWNER = "bench"
+# Refusing what the documents say is a little worse than asking the model about what they do not: it can still say so.
+_ANSWERED = 1.25
 ALL = (Scope(OWNER, "en"), Scope(OWNER, "ko"))
 MODES = {
     "lexical": Retrieval(words=1.0, vectors=0.0),
@@ -116,7 +118,7 @@ async def rows(retriever: Retriever, asked: Sequence[Asked], how: Retrieval, lan
     """What each question measures of its best passage, taken where the score is made of it: of its own language, or
     with ``across`` of the other one."""
     found: list[Row] = []
-    real = fuse.confidence
+    real = relevance.confidence
     try:
         for question in asked:
             if question.answer is not None and (question.language == "across") != (language == "across"):
@@ -144,14 +146,14 @@ async def rows(retriever: Retriever, asked: Sequence[Asked], how: Retrieval, lan
     return found
 
 
-def fit(data: Sequence[Row], with_cosine: bool) -> fuse.Calibration:
-    """Logistic regression by Newton's method with a little ridge, both classes and both languages weighing the same."""
+def fit(data: Sequence[Row], with_cosine: bool) -> relevance.Calibration:
+    """Logistic regression by Newton's method with a little ridge. Languages weigh the same, classes nearly."""
     sizes: dict[tuple[bool, str], int] = {}
     for row in data:
         sizes[row.answered, row.language] = sizes.get((row.answered, row.language), 0) + 1
     x = np.array([[row.covered, row.cosine if with_cosine else 0.0, 1.0] for row in data])
     y = np.array([row.answered for row in data], dtype=float)
-    weight = np.array([1 / sizes[row.answered, row.language] for row in data])
+    weight = np.array([(_ANSWERED if row.answered else 1) / sizes[row.answered, row.language] for row in data])
     ridge = np.diag([1e-3, 1e-3, 0.0])
     by = np.zeros(3)
     for _ in range(50):
@@ -159,10 +161,10 @@ def fit(data: Sequence[Row], with_cosine: bool) -> fuse.Calibration:
         slope = x.T @ (weight * (y - p)) - ridge @ by
         curve = (x.T * (weight * p * (1 - p))) @ x + ridge + 1e-9 * np.eye(3)
         by = by + np.linalg.solve(curve, slope)
-    return fuse.Calibration(*(round(float(value), 2) for value in by))
+    return relevance.Calibration(*(round(float(value), 2) for value in by))
 
 
-def right(by: fuse.Calibration, row: Row) -> bool:
+def right(by: relevance.Calibration, row: Row) -> bool:
     """Whether a calibration tells a question rightly."""
     return (by.covered * row.covered + by.cosine * row.cosine + by.constant >= 0) == row.answered
 

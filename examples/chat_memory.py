@@ -18,14 +18,16 @@ import daram
 from daram.adapters.chainlit import DaramDataLayer
 from daram.adapters.langgraph import DaramSaver
 
-memory = daram.sync.open(os.environ.get("DARAM_URL", "redis://localhost:6379/0")).inner
+memory = daram.sync.open(os.environ.get("DARAM_URL", "redis://localhost:6379/0"))
+saver = DaramSaver(memory)
 model = init_chat_model(os.environ.get("MODEL", "openai:gpt-4.1-mini"))
-agent = create_agent(model, checkpointer=DaramSaver(memory))
+agent = create_agent(model, checkpointer=saver)
 
 
 @cl.data_layer
 def data_layer() -> DaramDataLayer:
-    return DaramDataLayer(memory, messages=False)  # the agent's messages are stored by its checkpoints
+    # The agent's messages are stored by its checkpoints, and a chat that is deleted takes those with it.
+    return DaramDataLayer(memory, messages=False, deleted=lambda owner, id: saver.of(owner).adelete_thread(id))
 
 
 @cl.password_auth_callback

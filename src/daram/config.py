@@ -62,9 +62,14 @@ async def open_memory(settings: Settings, *, new: bool = True) -> Memory:
         await _must_exist(settings.store)
     prepare_data(settings)
     try:
-        return await memory.open(settings.store, settings.cache, cache_key=(settings.cache_key or "").encode())
+        return await memory.open(
+            settings.store,
+            settings.cache,
+            cache_key=(settings.cache_key or "").encode(),
+            documents=settings.documents,
+        )
     except ConfigError as error:
-        raise ConfigError(f"{error} (set by DARAM_STORE and DARAM_CACHE, or --store)") from error
+        raise ConfigError(f"{error} (set by DARAM_STORE, DARAM_CACHE and DARAM_DOCUMENTS, or --store)") from error
 
 
 def make_store(url: str) -> Store:

@@ -254,6 +254,17 @@ class ModelTimeout(ModelError):
     code = "model_timeout"
 
 
+class AnswerLate(ModelTimeout):
+    """Whoever asked was kept waiting for too long, so the answer was stopped. What it had said is kept too."""
+
+    code = "answer_failed"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"There was no answer in {seconds:g} seconds; what was asked is kept. Ask again, or as a stream."
+        )
+
+
 class ModelBroken(ModelError):
     """The connection was cut in mid-answer, or what came was not the protocol."""
 

@@ -72,6 +72,12 @@ class Settings:
         shown="`daram.db` in the data directory",
         flag="--store",
     )
+    documents: str | None = setting(
+        "DARAM_DOCUMENTS",
+        Kind(read_printable, "`sqlite:////absolute/file.db`, `postgresql://USER:PASSWORD@HOST/DATABASE`"),
+        "Where documents are kept, for a store that does not keep them (Redis).",
+        shown="the store",
+    )
     cache: str | None = setting(
         "DARAM_CACHE",
         Kind(read_printable, "`memory://`, `redis://HOST:6379/0`, `django:ALIAS`; several with a comma between"),

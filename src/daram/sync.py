@@ -7,14 +7,21 @@ and waits. Called on a running event loop, which it would block, it raises ``Syn
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
 from daram import memory as _memory
 from daram.errors import SyncInAsync
+from daram.knowledge import collections as _collections
+from daram.knowledge import documents as _documents
+from daram.knowledge import files as _files
+from daram.knowledge import references as _references
+from daram.knowledge.retrieve import Retrieval
+from daram.llm.base import Embedder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,11 +72,20 @@ def _forget() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
+# Before the executors that closing needs are shut down, which is earlier than what ``atexit`` runs.
+at_exit: Callable[[Callable[[], None]], object] = getattr(threading, "_register_atexit", atexit.register)
+"""Have something called at the end of the process, while the portal still works."""
+
+
+class _HasInner(Protocol):
+    @property
+    def inner(self) -> Any: ...
+
 
 class _Face(Generic[P, R]):
-    """An async method of ``daram.Memory``, called synchronously, with the signature that it has there."""
+    """An async method of what is ``inner``, called synchronously, with the signature that it has there."""
 
-    def __init__(self, method: Callable[Concatenate[_memory.Memory, P], Awaitable[R]]) -> None:
+    def __init__(self, method: Callable[Concatenate[Any, P], Awaitable[R]]) -> None:
         self._method = method
         self.__doc__ = method.__doc__
 
@@ -79,8 +95,8 @@ class _Face(Generic[P, R]):
     @overload
     def __get__(self, face: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, face: Memory, owner: type) -> Callable[P, R]: ...
-    def __get__(self, face: Memory | None, owner: type) -> Self | Callable[P, R]:
+    def __get__(self, face: _HasInner, owner: type) -> Callable[P, R]: ...
+    def __get__(self, face: _HasInner | None, owner: type) -> Self | Callable[P, R]:
         if face is None:
             return self
 
@@ -168,10 +184,111 @@ class Memory:
         return f"<daram.sync.Memory {type(self.inner.inner).__name__}>"
 
 
-def open(url: str = _memory.DEFAULT_URL, cache: str | None = None, *, cache_key: bytes = b"") -> Memory:
+def open(
+    url: str = _memory.DEFAULT_URL, cache: str | None = None, *, cache_key: bytes = b"", documents: str | None = None
+) -> Memory:
     """``daram.open`` for synchronous code; see there."""
 
     async def work() -> _memory.Memory:
-        return await _memory.open(url, cache, cache_key=cache_key)
+        return await _memory.open(url, cache, cache_key=cache_key, documents=documents)
 
     return Memory(portal().run(work()))
+
+
+# --- documents ------------------------------------------------------------------------------------------------------
+
+
+class Files:
+    """``Documents.files`` for synchronous code: originals and their bytes, by owner; nobody is asked who may."""
+
+    def __init__(self, inner: _files.Files) -> None:
+        self.inner = inner
+
+    put = _Face(_files.Files.put)
+    get = _Face(_files.Files.get)
+    list = _Face(_files.Files.list)
+    write_to = _Face(_files.Files.write_to)
+    delete = _Face(_files.Files.delete)
+
+
+class Collections:
+    """``Documents.collections`` for synchronous code: what they are called, by owner; nobody is asked who may."""
+
+    def __init__(self, inner: _collections.Collections) -> None:
+        self.inner = inner
+
+    find = _Face(_collections.Collections.find)
+    get = _Face(_collections.Collections.get)
+    list = _Face(_collections.Collections.list)
+    update = _Face(_collections.Collections.update)
+
+
+class References:
+    """``Documents.references`` for synchronous code: texts by (category, title_no); nobody is asked who may."""
+
+    def __init__(self, inner: _references.References) -> None:
+        self.inner = inner
+
+    get = _Face(_references.References.get)
+    list = _Face(_references.References.list)
+    text = _Face(_references.References.text)
+
+
+class Documents:
+    """``daram.Documents`` for synchronous code; ``inner`` is the async one. Usable from any thread.
+
+    In ``with`` documents are read in the background, as by ``start``; without it with ``wait=True``.
+    """
+
+    def __init__(self, inner: _documents.Documents) -> None:
+        self.inner = inner
+        self.files = Files(inner.files)
+        self.collections = Collections(inner.collections)
+        self.references = References(inner.references)
+
+    add = _Face(_documents.Documents.add)
+    add_file = _Face(_documents.Documents.add_file)
+    attach = _Face(_documents.Documents.attach)
+    get = _Face(_documents.Documents.get)
+    list = _Face(_documents.Documents.list)
+    remove = _Face(_documents.Documents.remove)
+    passages = _Face(_documents.Documents.passages)
+    progress = _Face(_documents.Documents.progress)
+    wait = _Face(_documents.Documents.wait)
+    create = _Face(_documents.Documents.create)
+    list_collections = _Face(_documents.Documents.list_collections)
+    delete_collection = _Face(_documents.Documents.delete_collection)
+    search = _Face(_documents.Documents.search)
+    bind = _Face(_documents.Documents.bind)
+    binding = _Face(_documents.Documents.binding)
+    reference = _Face(_documents.Documents.reference)
+    put_reference = _Face(_documents.Documents.put_reference)
+    remove_reference = _Face(_documents.Documents.remove_reference)
+    close = _Face(_documents.Documents.close)
+
+    @property
+    def retrieval(self) -> Retrieval:
+        """How is searched where nothing else is said."""
+        return self.inner.retrieval
+
+    def start(self, interval: float = 30.0) -> None:
+        """Read what is waiting in the background, also what a crash left behind, until ``close``."""
+
+        async def work() -> None:
+            self.inner.start(interval)
+
+        portal().run(work())
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def documents(memory: Memory, embedder: Embedder | None = None, **settings: Any) -> Documents:
+    """``daram.Documents`` over a memory, for synchronous code; see there."""
+    return Documents(_documents.Documents(memory.inner, embedder, **settings))

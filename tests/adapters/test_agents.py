@@ -15,6 +15,12 @@ from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
+from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, LLMMetadata, ToolCallBlock
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.llms.mock import MockLLM
+from llama_index.core.memory import ChatMemoryBuffer
 
 os.environ.setdefault("OPENAI_AGENTS_DISABLE_TRACING", "1")
 
@@ -212,28 +218,45 @@ async def test_the_agents_sdks_run_is_interrupted_and_resumed(memory: Memory) ->
 # --- LlamaIndex ---
 
 
+class ScriptedLlama(MockLLM, FunctionCallingLLM):
+    """Its like, ``MockFunctionCallingLLM``, is not in the oldest release."""
+
+    answers: list[ChatMessage]
+    asked: list[list[str]]
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(is_function_calling_model=True)
+
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Any:
+        self.asked.append([f"{message.role.value}: {message.content}" for message in messages])
+
+        async def stream() -> AsyncIterator[ChatResponse]:
+            message = self.answers.pop(0)
+            yield ChatResponse(message=message, delta=message.content or "")
+
+        return stream()
+
+    def _prepare_chat_with_tools(self, tools: Any, user_msg: Any = None, chat_history: Any = None, **_: Any) -> Any:
+        return {"messages": [*(chat_history or []), *([user_msg] if user_msg else [])]}
+
+    def get_tool_calls_from_response(self, response: ChatResponse, *args: Any, **kwargs: Any) -> list[ToolSelection]:
+        return [
+            ToolSelection(tool_id=block.tool_call_id, tool_name=block.tool_name, tool_kwargs=block.tool_kwargs)
+            for block in response.message.blocks
+            if isinstance(block, ToolCallBlock)
+        ]
+
+
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")  # LlamaIndex's own
 async def test_llama_indexs_agent_calls_a_tool_and_remembers(memory: Memory) -> None:
-    from llama_index.core.agent.workflow import FunctionAgent
-    from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
-    from llama_index.core.llms.mock import MockFunctionCallingLLM
-    from llama_index.core.memory import ChatMemoryBuffer
-
     asked: list[list[str]] = []
-
-    def follow(answers: list[ChatMessage]) -> MockFunctionCallingLLM:
-        def answer(messages: Any, **kwargs: Any) -> ChatMessage:
-            asked.append([f"{message.role.value}: {message.content}" for message in messages])
-            return answers.pop(0)
-
-        return MockFunctionCallingLLM(response_generator=answer)
-
     call = ToolCallBlock(tool_call_id="c1", tool_name="look", tool_kwargs={"at": "squirrel"})
     wanted = ChatMessage(role="assistant", blocks=[call])
     told, again = (ChatMessage(role="assistant", content=text) for text in (ANSWER, "I said: a tuna"))
     for question, answers in ((QUESTION, [wanted, told]), ("again?", [again])):
         said = answers[-1].content
-        worker = FunctionAgent(tools=[look], llm=follow(answers))
+        worker = FunctionAgent(tools=[look], llm=ScriptedLlama.model_construct(answers=answers, asked=asked))
         buffer = ChatMemoryBuffer.from_defaults(
             chat_store=DaramChatStore(memory, owner="ann"), chat_store_key="s", token_limit=1000
         )

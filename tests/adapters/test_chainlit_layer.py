@@ -439,6 +439,21 @@ async def test_in_a_request_the_user_is_who_was_asked_for(layer: DaramDataLayer,
     assert answers == ["alice", ""] * 5
 
 
+async def test_a_user_sees_the_threads_of_the_owner_whom_the_app_names(store: Memory) -> None:
+    """By the two questions that Chainlit asks before it shows a thread or lets it be gone on with."""
+    for owner in ("team", lambda: "team"):
+        layer = DaramDataLayer(store, owner=owner)
+        await store.create("team", id="t1")
+        enter(ALICE)
+        assert await layer.get_thread_author("t1") == "alice"
+        thread: Any = await layer.get_thread("t1")
+        assert thread["userIdentifier"] == "alice"
+        page = await layer.list_threads(Pagination(first=20), ThreadFilter(userId="alice"))
+        assert [(found["id"], found["userId"]) for found in page.data] == [("t1", "alice")]
+        await layer.delete_thread("t1")
+        assert await layer.get_thread_author("t1") == ""
+
+
 async def test_without_a_login_everything_is_one_owners(store: Memory) -> None:
     enter(None)
     await DaramDataLayer(store).create_step(step("hi"))

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.postgres import Databases
 
+from daram.testing.servers.base import free_port
+
 SITE = Path(__file__).parent / "django_site"
+
+
+def environment(folder: Path, **daram: Any) -> dict[str, str]:
+    """What the site is told: where its files are, and ``DARAM``."""
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "site_app.settings",
+        "SITE_FOLDER": str(folder),
+        "SITE_DARAM": json.dumps(daram),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def run(folder: Path, *words: str, env: dict[str, str] | None = None, **daram: Any) -> str:
@@ -20,14 +37,7 @@ def run(folder: Path, *words: str, env: dict[str, str] | None = None, **daram: A
     done = subprocess.run(
         [sys.executable, "-W", "error", *words],
         cwd=SITE,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "site_app.settings",
-            "SITE_FOLDER": str(folder),
-            "SITE_DARAM": json.dumps(daram),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **(env or {}),
-        },
+        env=environment(folder, **daram) | (env or {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -82,9 +92,17 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"STORE": "memory://", "DATABASE": "default"}, '?: (daram.E001) DARAM has both "STORE" and "DATABASE"'),
     ({"STORE": "FILE"}, "?: (daram.E002) DARAM[\"STORE\"] is the file of DATABASES['default']"),
     ({"CACHE": "django:other"}, "?: (daram.E004) DARAM[\"CACHE\"]: Django has no cache 'other'"),
+    (
+        {"CACHE": "memory://,django:pickled"},
+        "?: (daram.W002) DARAM[\"CACHE\"]: CACHES['pickled'] unpickles what it finds",
+    ),
+    ({"CACHE": "django:packed"}, ""),
     ({"MODEL": "site_app.no.such"}, "?: (daram.E001) DARAM[\"MODEL\"]: No module named 'site_app.no'"),
     ({"MODEL": "site_app.settings.CACHES"}, '?: (daram.E001) DARAM["MODEL"]: must be a function or the dotted path'),
     ({"OWNER": "site_app.no.such"}, '?: (daram.E001) DARAM["OWNER"]: No module named'),
+    ({"GROUPS": "site_app.no.such"}, '?: (daram.E001) DARAM["GROUPS"]: No module named'),
+    ({"DOCUMENTS": "mysql://x"}, '?: (daram.E001) DARAM["DOCUMENTS"]: no engine for'),
+    ({"DOCUMENT_WEIGHTS": "most"}, """?: (daram.E001) DARAM["DOCUMENT_WEIGHTS"]: 'most' cannot be used"""),
     ({"STORE": "memory://"}, "?: (daram.W001) every process keeps its conversations to itself"),
 ]
 
@@ -106,7 +124,7 @@ for daram, _ in {REFUSED!r}:
     )
     assert lines[0] == "[]"
     for line, (_, words) in zip(lines[1:], REFUSED, strict=True):
-        assert line.startswith(words), line
+        assert line.startswith(words) and bool(line) is bool(words), line
 
 
 @pytest.mark.parametrize(
@@ -122,7 +140,8 @@ for daram, _ in {REFUSED!r}:
         ({"OPTIONS": {"service": "mine"}}, "postgresql:///?service=mine"),
     ],
 )
-def test_the_url_of_an_alias(said: dict[str, Any], url: str) -> None:
+def test_the_url_of_an_alias(said: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg_pool", None)  # the extra brings none
     from psycopg.conninfo import conninfo_to_dict
 
     from daram.adapters.django.databases import postgres_url
@@ -206,6 +225,106 @@ print(len(get_memory().answers("ann", "c")))
         STORE=url,
     )
     assert lines == ["user complete tell", "assistant incomplete acorn", "0"]
+
+
+def test_an_answer_whose_process_was_killed_is_closed_by_the_next(tmp_path: Path, url: str) -> None:
+    asked = """
+import sys, time
+import django; django.setup()
+from daram.adapters.django import get_chatbot
+events = get_chatbot().start("ann", "c", "tell me").events()
+while "acorn" not in next(events).text: pass
+print("here", flush=True)
+time.sleep(600)
+"""
+    more = environment(tmp_path, STORE=url, MODEL="site_app.model.endless", LEASE=5)
+    with subprocess.Popen([sys.executable, "-c", asked], cwd=SITE, env=more, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"here\n"
+        finally:
+            process.kill()
+    lines = program(
+        tmp_path,
+        """
+from daram.adapters.django import get_chatbot, get_memory
+print(get_chatbot().ask("ann", "c", "still there?").text)
+for message in get_memory().tail("ann", "c")[:2]: print(message.role, message.status)
+""",
+        STORE=url,
+        LEASE=5,
+        WAIT=120,
+    )
+    assert lines == ["2 so far: tell me | still there?", "user complete", "assistant incomplete"]
+
+
+def test_runserver_reloads_when_it_likes(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(SITE, site)
+    run(tmp_path, "manage.py", "migrate", "-v0")
+    cookie = program(
+        tmp_path,
+        """
+from django.contrib.auth.models import User
+from django.test import Client
+client = Client(); client.force_login(User.objects.create_user("ann"))
+print(client.cookies["sessionid"].value)
+""",
+    )[0]
+    port = free_port()
+    log = tmp_path / "runserver.log"
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", cookies={"sessionid": cookie}, trust_env=False) as client,
+        log.open("wb") as said,
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "manage.py", "runserver", f"127.0.0.1:{port}"],
+            cwd=site,
+            env=environment(tmp_path) | {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # it runs the server in a child
+        ) as process,
+    ):
+
+        def say(text: str, expected: str) -> None:
+            """Say it once, when the server is the one that answers so."""
+            deadline = time.monotonic() + 120
+            while True:
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                try:
+                    if client.get("/word/", timeout=60).text == expected:
+                        break
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.1)
+            answer = client.post("/chats/c/", json={"user_input": text}, timeout=60)
+            assert answer.json()["AI"].startswith(f"{len(told) + 1} {expected}"), answer.text
+            told.append(text)
+
+        told: list[str] = []
+        try:
+            say("one", "so far")
+            for word in ("by now", "in all"):
+                model = site / "site_app" / "model.py"
+                text = model.read_text("utf-8")
+                before = "so far" if word == "by now" else "by now"
+                model.write_text(text.replace(before, word), "utf-8")
+                os.utime(model, ns=(time.time_ns() + 10**9 * (len(told) + 1),) * 2)
+                say(word, word)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    lines = program(
+        tmp_path,
+        """
+from daram.adapters.django import get_memory, owner_of
+from django.contrib.auth.models import User
+for message in get_memory().tail(owner_of(User.objects.get()), "c"): print(message.status, message.text)
+""",
+    )
+    assert [line for line in lines if line.endswith(("one", "by now", "in all"))]
+    assert len(lines) == 6 and all(line.startswith("complete ") for line in lines)
+    for sign in ("Traceback", "Task was destroyed", "never awaited", "unclosed"):
+        assert sign not in log.read_text(), log.read_text()
 
 
 def test_a_store_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:

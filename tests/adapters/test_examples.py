@@ -137,6 +137,8 @@ print(client.post("/", {{"text": sys.stdin.read()}}, headers={{"host": "localhos
 
 async def close(memory: Memory) -> None:
     """On the two loops on which the example used it: Redis has connections of its own for each."""
+    if behind := asyncio.all_tasks() - {asyncio.current_task()}:  # what Chainlit still writes would open them again
+        await asyncio.wait(behind, timeout=60)
     if isinstance(memory.inner, RedisStore):
         await memory.inner.server.close()
     await asyncio.to_thread(lambda: sync.portal().run(memory.close()))
@@ -156,8 +158,14 @@ async def test_the_first_tutorials_chat(memory: Memory, url: str, monkeypatch: p
         message = cl.Message(text)
         message.thread_id = context.session.thread_id
         await module["answer"](message)
-        await close(module["memory"])
+        await close(module["memory"].inner)
         return (await memory.tail(owner, thread, 1))[0].text
+
+    async def delete(owner: str, thread: str) -> None:
+        module = await asyncio.to_thread(example, "chat_memory.py")
+        init_http_context(user=PersistedUser(id=owner, identifier=owner, createdAt="", metadata={}), thread_id=thread)
+        await module["data_layer"]().delete_thread(thread)
+        await close(module["memory"].inner)
 
     token = context_var.set(None)  # type: ignore[arg-type]
     try:
@@ -169,3 +177,9 @@ async def test_the_first_tutorials_chat(memory: Memory, url: str, monkeypatch: p
         context_var.reset(token)
     assert {found.id for found in (await memory.list("ann")).items} == {"one", "two"}
     assert [m.text for m in await memory.tail("ann", "one", 10)] == [TOLD, "알겠습니다", ASKED, "다랑어"]
+    for thread in ("one", "two"):
+        await delete("ann", thread)
+    # Neither the chats nor the agent's checkpoints, which have every word of them.
+    assert (await memory.list("ann")).items == []
+    assert {found.owner for found in (await memory.scan_all_records(limit=1000)).items} == {"bob"}
+    assert [m.text for m in await memory.tail("bob", "one", 10)] == [ASKED, "모릅니다"]

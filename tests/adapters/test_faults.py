@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
 from llama_index.core.llms import ChatMessage
 from tests.adapters.crash_child import NODES, THREAD, graph
+from tests.adapters.crash_sessions import SESSIONS, add
 from tests.faults.children import environment
 
 import daram
@@ -22,11 +23,12 @@ from daram.adapters.langchain import DaramChatMessageHistory
 from daram.adapters.langgraph import DaramSaver, DaramStore
 from daram.adapters.llama_index import DaramChatStore
 from daram.adapters.openai_agents import DaramSession
-from daram.errors import OutcomeUnknown
+from daram.errors import Gone, OutcomeUnknown
 from daram.memory import Memory
 from daram.store.wrapper import StoreWrapper
 
 CHILD = Path(__file__).with_name("crash_child.py")
+SESSIONS_CHILD = Path(__file__).with_name("crash_sessions.py")
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
@@ -49,6 +51,32 @@ async def test_a_run_that_was_killed_goes_on_where_it_was(url: str, where: str, 
         found = await graph(DaramSaver(memory, owner="ann"), ran).ainvoke(None, THREAD)
         assert tuple(ran) == left  # what was acknowledged is not done again
         assert found == {"done": "go first second third"}
+
+
+async def test_what_a_session_acknowledged_outlives_kill(url: str) -> None:
+    async with await daram.open(url):
+        pass
+    with subprocess.Popen(
+        [sys.executable, str(SESSIONS_CHILD), url], env=environment(), stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        try:
+            while await asyncio.to_thread(process.stdout.readline) != b"3\n":
+                assert process.poll() is None
+        finally:
+            process.kill()
+        told = process.stdout.read().split()
+    acknowledged = int(told[-1]) if told else 3
+    async with await daram.open(url) as memory:
+        for session in SESSIONS:
+            said = [message.text for message in await memory.tail("ann", session, 1000)]
+            rounds = [text for n in range(len(said)) for text in (str(n), f"to {n}")]
+            assert said == rounds[: len(said)] and len(said) >= 2 * (acknowledged + 1)
+            if session != "llama":  # which is given one message at a time
+                assert len(said) % 2 == 0
+        await add(memory, "on")
+        for session in SESSIONS:
+            assert [message.text for message in await memory.tail("ann", session, 2)] == ["on", "to on"]
 
 
 # --- a cancelled caller -----------------------------------------------------------------------------------------------
@@ -184,6 +212,66 @@ async def test_a_write_whose_outcome_is_unknown_is_there_once(memory: Memory, ad
 
     await add(Lossy(memory), "one")
     assert await read(memory) == ["one", "to one"]
+
+
+@ADAPTERS
+async def test_what_no_store_takes_as_it_is_comes_back(memory: Memory, add: Adding, read: Reading) -> None:
+    """Half an emoji, as a model that is cut off says it, and NUL."""
+    text = "다람쥐 👩\u200d👧 \ud83d and \x00 \u2028 end"
+    await add(memory, text)
+    assert await read(memory) == [text, f"to {text}"]
+    shown = (await memory.tail("ann", "s", 1))[0].text
+    assert shown == f"to {text}".replace("\ud83d", "\ufffd").replace("\x00", "\ufffd")
+
+
+CLEARS: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "openai_agents": lambda store: DaramSession(store, "ann", "s").clear_session(),
+    "langchain": lambda store: _history(store).aclear(),
+    "llama_index": lambda store: DaramChatStore(store, owner="ann").adelete_messages("s"),
+}
+
+
+class Cut(StoreWrapper):
+    """Ends with the deletion, as a process that is killed behind it."""
+
+    async def delete(self, *args: Any, **kwargs: Any) -> None:
+        await super().delete(*args, **kwargs)
+        raise ConnectionAbortedError("the process is gone")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "add", "read"),
+    [
+        ("openai_agents", _session_add, _session_read),
+        ("langchain", _history_add, _history_read),
+        ("llama_index", _chat_add, _chat_read),
+    ],
+)
+async def test_a_session_goes_on_whose_clearing_was_cut_off(
+    memory: Memory, adapter: str, add: Adding, read: Reading
+) -> None:
+    await add(memory, "one")
+    with pytest.raises(ConnectionAbortedError):
+        await CLEARS[adapter](Cut(memory))
+    assert await read(memory) == []
+    await add(memory, "two")  # which is also what a run sees that adds while another clears
+    assert await read(memory) == ["two", "to two"]
+    await CLEARS[adapter](memory)
+    await add(memory, "three")
+    assert await read(memory) == ["three", "to three"]
+    await memory.delete("ann", "s")  # by another door, that is on purpose
+    with pytest.raises(Gone):
+        await add(memory, "four")
+    await CLEARS[adapter](memory)
+    with pytest.raises(Gone):
+        await add(memory, "five")
+
+
+async def test_those_who_clear_at_once_leave_a_session_that_goes_on(memory: Memory) -> None:
+    await _session_add(memory, "one")
+    await asyncio.gather(*(clear(memory) for clear in CLEARS.values()))
+    await _session_add(memory, "two")
+    assert await _session_read(memory) == ["two", "to two"]
 
 
 # --- two runs at once -------------------------------------------------------------------------------------------------

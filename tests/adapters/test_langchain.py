@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from langchain_core.messages import (
 )
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from pydantic import Field
+from tests.faults.children import environment
 
 import daram
 from daram import sync
@@ -61,6 +64,10 @@ EVERY_KIND: list[BaseMessage] = [
     AIMessage([{"type": "text", "text": "It is "}, {"type": "text", "text": "다람쥐"}], extra_field=3),
     ChatMessage("on stage", role="narrator"),
     FunctionMessage("4", name="add"),
+    # What looks as if it were ours, a number of any length, and a key of somebody else's.
+    AIMessage("", tool_calls=[{"name": "put", "args": {"$bytes": "abc"}, "id": "c3", "type": "tool_call"}]),
+    AIMessage("", additional_kwargs={"a": {"$dict": {"$bytes": 1}}, "n": 2**70, "b": [{"$json": "x"}, b"\x00"]}),
+    HumanMessage([{"$bytes": "aGk=", "type": "x"}, {"type": "text", "text": "\ud83d"}]),
     AIMessageChunk("piece", id="run-2"),
     HumanMessageChunk("half"),
     HumanMessage(""),
@@ -184,6 +191,28 @@ def test_in_langchains_own_chain_by_url(tmp_path: Path) -> None:
     ]
     with sync.open(url) as memory:
         assert [m.role for m in memory.tail("ann", "s", 10)] == ["user", "assistant", "user", "assistant"]
+
+
+def test_what_was_opened_by_its_url_is_closed_at_the_end(url: str) -> None:
+    code = """
+import sys
+from langchain_core.messages import HumanMessage
+from daram.adapters.langchain import DaramChatMessageHistory
+history = DaramChatMessageHistory("s", url=sys.argv[1], owner="ann")
+history.add_messages([HumanMessage("hi")])
+print(len(history.messages))
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", code, url],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.stdout == "1\n", done.stderr
+    for sign in ("Traceback", "unclosed", "Task was destroyed"):
+        assert sign not in done.stderr, done.stderr
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

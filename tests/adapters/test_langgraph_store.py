@@ -59,6 +59,7 @@ async def test_as_the_frameworks_own(both: list[Any]) -> None:
         {"filter": {"n": {"$gte": 2, "$lt": 5}}},
         {"filter": {"n": 2}},
         {"filter": {"deep": {"er": [1, {"x": None}]}}},
+        {"filter": {"deep": {"er": (1, {"x": {"$eq": None}})}}},
         {"query": "sea", "filter": {"n": {"$ne": 3}}},
     ):
         a, b = [plain(await store.asearch(("ann",), limit=asked.get("limit", 10), **_rest(asked))) for store in both]
@@ -131,6 +132,8 @@ async def test_what_cannot_be_kept_is_said(memory: Memory) -> None:
     store = DaramStore(memory, owner="ann")
     with pytest.raises(InvalidInput, match="value"):
         await store.aput(("a",), "k", {"x": object()})
+    with pytest.raises(InvalidInput, match="value"):
+        await store.aput(("a",), "k", {"x": 2**70})
     with pytest.raises(TooLarge):
         await store.aput(("a",), "k" * 600, {})
     await store.aput(("a",), "k", {"n": 1})

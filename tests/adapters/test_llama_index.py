@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from llama_index.core.llms import ChatMessage, ImageBlock, TextBlock
@@ -13,6 +14,7 @@ from daram import sync
 from daram.adapters.llama_index import DaramChatStore
 from daram.errors import InvalidInput
 from daram.memory import Memory
+from daram.store.wrapper import StoreWrapper
 
 SAID = [
     ChatMessage(role="system", content="be brief"),
@@ -57,6 +59,39 @@ async def test_long_conversations_keys_and_two_writers(memory: Memory) -> None:
     await asyncio.gather(*(store.async_add_message("busy", message) for message in said[:10]))
     assert len(await store.aget_messages("busy")) == 10
     assert sorted(await store.aget_keys()) == ["busy", "long"]
+
+
+async def test_replacing_what_was_said_loses_nothing_in_between(memory: Memory) -> None:
+    def said(*texts: str) -> list[ChatMessage]:
+        return [ChatMessage(role="user", content=text) for text in texts]
+
+    seen: list[list[ChatMessage]] = []
+
+    class Watched(StoreWrapper):
+        async def delete_message(self, *args: Any, **kwargs: Any) -> Any:
+            seen.append(await chat.aget_messages("k"))
+            if len(seen) > 4:
+                raise ConnectionAbortedError("the process is gone")
+            return await super().delete_message(*args, **kwargs)
+
+        async def delete(self, *args: Any, **kwargs: Any) -> None:
+            raise AssertionError("whoever reads now finds nothing")
+
+    chat = DaramChatStore(memory, owner="ann")
+    watched = DaramChatStore(Watched(memory), owner="ann")
+    await watched.aset_messages("k", said("one", "two"))
+    new = said("one", *(f"more {n}" for n in range(150)))
+    await watched.aset_messages("k", new)
+    assert seen == [new, new]
+    assert await chat.aget_messages("k") == new
+    kept = [entry.message.text for entry in await memory.log("ann", "k") if not entry.deleted]
+    assert kept[:2] == ["one", "more 0"]  # of the old ones nothing is left
+    newest = said("in the end")
+    with pytest.raises(ConnectionAbortedError):
+        await watched.aset_messages("k", newest)
+    assert await chat.aget_messages("k") == newest
+    await chat.aset_messages("k", [])
+    assert await chat.aget_messages("k") == []
 
 
 def test_in_llama_indexs_own_memory() -> None:

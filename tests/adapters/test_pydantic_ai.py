@@ -13,7 +13,7 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelRe
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from daram.adapters.pydantic_ai import ENTRY, RECORD, DaramConversationStore
-from daram.errors import InvalidInput, Unsupported
+from daram.errors import Unsupported
 from daram.memory import Memory
 from daram.model import user
 from daram.store.memory import MemoryStore
@@ -84,8 +84,9 @@ async def test_every_message_comes_back_as_it_was(store: DaramConversationStore)
     assert loaded is not None
     content = loaded.messages[0].parts[-1].content
     assert (content[0], content[1].data) == ("look\x00 at this", picture.data)
-    with pytest.raises(InvalidInput, match="lone surrogate"):
-        await say(store, "c", "\ud800")
+    await say(store, "d", "half \ud800")
+    half = await store.load("d")
+    assert half is not None and prompts(half.messages) == ["half \ud800"]
     beside = Conversation(messages=loaded.messages, conversation_id="c")
     await kept.save(beside)
     assert (await kept.load("c")).messages == loaded.messages  # type: ignore[union-attr]  # it is there
@@ -169,6 +170,26 @@ async def test_a_crash_between_the_messages_and_the_record(
     assert await say(store, "c", "two") == "one | two"
     assert [text for role, text in await texts(memory) if role == "user"] == ["one", "two"]
     assert await say(store, "new", "found") == "found"
+
+
+async def test_a_save_that_is_cancelled_is_finished_first(memory: Memory) -> None:
+    class Gate(StoreWrapper):
+        async def append(self, *args: Any, **kwargs: Any) -> Any:
+            found = await super().append(*args, **kwargs)
+            stored.set()
+            await go.wait()
+            return found
+
+    stored, go = asyncio.Event(), asyncio.Event()
+    saving = asyncio.ensure_future(say(DaramConversationStore(Gate(memory), owner="ann"), "c", "one"))
+    await stored.wait()
+    saving.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    assert await say(DaramConversationStore(memory, owner="ann"), "c", "two") == "one | two"
+    assert len(await texts(memory)) == 4
 
 
 async def test_branches_and_back(store: DaramConversationStore, memory: Memory) -> None:

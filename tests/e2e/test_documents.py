@@ -21,7 +21,8 @@ pytestmark = pytest.mark.e2e
 
 
 class Story(NamedTuple):
-    """A document in one language: its pages, what is asked, which page says it, and the words that the answer holds."""
+    """A document in one language: its pages, what is asked, which page says it, the words that the answer holds; what
+    they do not say; and a question that another page answers."""
 
     language: str
     words: Words
@@ -31,6 +32,7 @@ class Story(NamedTuple):
     page: int
     said: str
     nothing: str
+    again: str
 
 
 STORIES = [
@@ -47,6 +49,7 @@ STORIES = [
         2,
         "two days",
         "What is the capital of Mongolia?",
+        "When is the canteen open on working days?",
     ),
     Story(
         "ko-KR",
@@ -61,6 +64,7 @@ STORIES = [
         2,
         "이틀",
         "몽골의 수도는 어디인가요?",
+        "식당은 평일 오전 몇 시에 여나요?",
     ),
 ]
 
@@ -91,17 +95,24 @@ def test_a_pdf_is_dropped_asked_cited_and_opened(story: Story, local_page: Page,
         expect(chat.answer(1)).to_contain_text(story.said)
         place = f"[1] {story.name}, {words.page.format(number=story.page)}"
         expect(chat.answer(1)).to_contain_text(f"{words.sources}: {place}")
-        # The number is a link, and opens the passage beside the page.
-        chat.answer(1).get_by_text("[1]", exact=True).last.click()
+        # The number is a link, and opens the passage beside the page: when it is clicked, not before.
         panel = chat.page.locator("#side-view-content")
+        expect(panel).to_have_count(0)
+        chat.answer(1).get_by_text("[1]", exact=True).last.click()
         expect(panel).to_contain_text(story.pages[story.page - 1][1])
         expect(panel).to_contain_text(words.page.format(number=story.page))
         chat.picture(f"documents-{story.language[:2]}")
         chat.say(story.nothing)
         expect(chat.answer(2)).to_have_text(NOT_SAID[words.language])
+        # What another answer cites does not push itself beside it.
+        chat.say(story.again)
+        chat.finished(3)
+        expect(chat.answer(3)).to_contain_text(f"{words.sources}: ")
+        expect(panel.get_by_text(f"{story.name}, ")).to_have_count(1)
         # All of it is there after a reload.
         chat.reload()
         expect(chat.answer(1)).to_contain_text(f"{words.sources}: {place}")
+        expect(panel).to_have_count(0)
         chat.answer(1).get_by_text("[1]", exact=True).last.click()
         expect(chat.page.locator("#side-view-content")).to_contain_text(re.compile(story.pages[story.page - 1][1]))
     assert local_page.strangers() == []

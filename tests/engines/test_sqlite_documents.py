@@ -283,13 +283,12 @@ async def test_how_many_have_a_common_term_is_judged_by_where_the_counted_ones_e
 ) -> None:
     monkeypatch.setattr(passage_search, "_COUNTED", 20)
     async with SqliteStore(path, synchronous="OFF") as store:
-        for i in range(50):  # many small documents, then a large one: the sizes differ
-            await add(store, f"d{i}", "leaf")
-        await add(store, "large", *("forest", "tree") * 100)
+        for i in range(50):  # many small documents, then a large one
+            await add(store, f"d{i}", "leaf" if i % 2 else "forest")
+        await add(store, "large", *("forest", "leaf") * 100)
     db = apsw.Connection(str(path))
-    judged = passage_search._statistics(db, [("forest", True), ("leaf", True), ("walnut", True)])
+    judged = passage_search._statistics(db, [("forest", True), ("walnut", True)])
     db.close()
     assert judged.documents == 250
-    assert 90 <= judged.having[0] <= 180
-    assert 40 <= judged.having[1] <= 70
-    assert judged.having[2] == 0
+    assert 100 <= judged.having[0] <= 150  # 125 have it; of the revisions the counted ones are the greater part
+    assert judged.having[1] == 0

@@ -142,13 +142,16 @@ def test_flags_that_contradict_each_other_are_refused(run: Run, leave: Path, fla
     assert run("docs", "add", leave, *flags).exit_code == 2
 
 
-def test_an_engine_without_documents_says_so(run: Run, leave: Path) -> None:
+def test_an_engine_without_documents_says_so_and_takes_one_beside_it(run: Run, leave: Path) -> None:
     from daram.testing.servers.redis import RedisServer
 
     with RedisServer() as server:
         result = run("docs", "add", leave, "--store", server.url)
-    assert result.exit_code == 1
-    assert "keeps no documents" in result.stderr
+        assert result.exit_code == 1
+        assert "keeps no documents" in result.stderr
+        beside = {"DARAM_STORE": server.url, "DARAM_DOCUMENTS": f"sqlite:///{leave.parent}/documents.db"}
+        assert [row[1:] for row in rows(run("docs", "add", leave, **beside))] == [["ready", "1", "leave.md"]]
+        assert rows(run("docs", "list", "--collection", "documents", **beside))[0][-1] == "leave.md"
 
 
 # --- whose ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -62,6 +63,16 @@ async def test_the_same_bytes_again_change_nothing(documents: Documents):
     again = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")
     assert again == first
     assert [file.id for file in (await documents.files.list(ANN)).items] == [first.source]
+
+
+async def test_the_same_bytes_take_another_title(documents: Documents):
+    before = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", title="Old", wait=True)
+    after = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", title="New", metadata={"k": "v"})
+    assert (after.title, after.metadata, after.state, after.revision) == ("New", {"k": "v"}, "ready", before.revision)
+    (passage,) = (await documents.search(ANN, "squirrel", "animals")).passages
+    assert passage.title == "New"
+    assert len((await documents.files.list(ANN)).items) == 1
+    assert (await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")).title == "New"
 
 
 async def test_the_same_bytes_cut_in_another_way_are_read_again(documents: Documents):
@@ -169,6 +180,38 @@ async def test_whose_is_whose(documents: Documents):
     for owner in ("official", "group:editors", "daram:documents"):
         with pytest.raises(errors.InvalidInput):
             Reader(owner)
+
+
+@pytest.mark.parametrize("id", ["conversation:trip", "reference:a/1", "official:help", "group:editors:help"])
+async def test_names_that_stand_for_something_else_are_no_collections(documents: Documents, id: str):
+    with pytest.raises(errors.InvalidInput):
+        await documents.add(ANN, id, b"x", name="x.txt")
+    with pytest.raises(errors.InvalidInput):
+        await documents.create(ANN, id=id)
+    assert await documents.list_collections(ANN) == []
+
+
+async def test_what_is_added_while_its_collection_is_deleted_does_not_stay(memory: Memory, documents: Documents):
+    await documents.add(ANN, "animals", TUNA.encode(), name="t.txt", wait=True)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield SQUIRREL.encode()
+        await documents.delete_collection(ANN, "animals")
+        yield b" And more."
+
+    with pytest.raises(errors.NotFound, match="animals"):
+        await documents.add(ANN, "animals", slowly(), name="a.txt")
+    assert (await documents.list(ANN, "animals")).items == []
+    assert await left(memory, ANN) == set()
+
+
+async def test_any_number_of_collections_is_searched(documents: Documents):
+    for number in range(101):
+        await documents.create(ANN, id=f"c{number:03}")
+    for id in ("c000", "c100"):
+        await documents.add(ANN, id, f"{SQUIRREL} {id}".encode(), name="a.txt", wait=True)
+    result = await documents.search(ANN, "Where does the squirrel hide acorns?")
+    assert {passage.scope.collection for passage in result.passages} == {"c000", "c100"}
 
 
 # --- in the background, and after a crash ---

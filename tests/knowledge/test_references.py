@@ -59,6 +59,20 @@ async def test_a_text_that_does_not_fit_is_searched(memory: Memory, documents: D
     await chat.close()
 
 
+async def test_a_passage_of_a_long_text_is_cited_by_its_place_in_that_text(memory: Memory, documents: Documents):
+    straw = "Straw is dry and gold in the late sun of the harvest.\n\n\n"  # blank lines that its loader does not count
+    marmot = "The marmot whistles at noon on its mountain."
+    text = straw * 2600 + marmot + "\n\n\n" + straw * 100
+    await put(documents, text)
+    await documents.bind(ANN, TRIP, reference=("lessons", 1))
+    chat = chatbot(memory, Quiet("At noon [1]."), documents=documents)
+    (part,) = (await chat.ask(ANN, TRIP, "When does the marmot whistle on its mountain?")).parts
+    passage = text[part.data["start"] : part.data["end"]]
+    assert marmot in passage
+    assert passage == part.data["quote"]
+    await chat.close()
+
+
 @pytest.mark.parametrize("context_tokens", [8192, 600])
 async def test_a_corrected_text_reaches_the_next_turn_of_old_chats(
     memory: Memory, documents: Documents, context_tokens: int

@@ -4,7 +4,10 @@ say."""
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
+from typing import Any
 
+import msgspec
 import pytest
 from tests.knowledge.texts import OTTER, SQUIRREL, TUNA, left
 from tests.unit.chat_script import ScriptedModel, chatbot
@@ -15,6 +18,7 @@ from daram.chat.choices import Choices
 from daram.chat.grounding import NOT_SAID, NOTHING_RULE
 from daram.context.sources import SOURCES_RULE
 from daram.knowledge.access import Reader
+from daram.knowledge.base import BINDINGS
 from daram.knowledge.bindings import Binding
 from daram.knowledge.documents import Documents
 from daram.memory import Memory
@@ -92,6 +96,33 @@ async def test_only_what_is_named_is_cited_or_else_all_that_was_given(memory: Me
     assert [n for n, _ in cited(first)] == [2]
     assert [n for n, _ in cited(await chat.ask(ANN, TRIP, question))] == [1, 2]
     assert [n for n, _ in cited(await chat.ask(ANN, TRIP, question))] == [1, 2]
+    await chat.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        ("The documents do not say when.", 0),
+        ("The passages don't mention it.", 0),
+        ("문서에는 그런 내용이 나와 있지 않습니다.", 0),
+        ("The documents do not say when, but where [1].", 1),
+        ("It does not hide anything.", 1),
+    ],
+)
+async def test_an_answer_that_finds_nothing_cites_nothing(memory: Memory, animals: Documents, said: str, count: int):
+    await animals.bind(ANN, TRIP, ["animals"])
+    chat, _ = bot(memory, animals, said)
+    assert len(cited(await chat.ask(ANN, TRIP, "Where does the red squirrel hide acorns?"))) == count
+    await chat.close()
+
+
+async def test_a_collection_that_was_deleted_is_missing_and_does_not_say_nothing(memory: Memory, animals: Documents):
+    await animals.bind(ANN, TRIP, ["animals"])
+    await animals.delete_collection(ANN, "animals")
+    chat, model = bot(memory, animals)
+    with pytest.raises(errors.NotFound, match="animals"):
+        await chat.ask(ANN, TRIP, "Where does the squirrel hide acorns?")
+    assert model.calls == []
     await chat.close()
 
 
@@ -279,6 +310,58 @@ async def test_what_belongs_to_an_expired_conversation_goes_with_the_purge(memor
     await memory.purge()
     assert await left(memory, ANN) == set()
     assert (await documents.list(ANN, f"conversation:{TRIP}")).items == []
+
+
+async def test_what_comes_into_a_conversation_while_it_is_deleted_goes_with_it(
+    memory: Memory, documents: Documents, monkeypatch: pytest.MonkeyPatch
+):
+    await memory.create(ANN, id=TRIP)
+    await documents.attach(ANN, TRIP, SQUIRREL.encode(), name="a.txt")
+    delete = memory.inner.delete
+
+    async def late(owner: str, id: str) -> None:
+        await documents.attach(ANN, TRIP, TUNA.encode(), name="t.txt")
+        await delete(owner, id)
+
+    monkeypatch.setattr(memory.inner, "delete", late)
+    await memory.delete(ANN, TRIP)
+    assert (await documents.list(ANN, f"conversation:{TRIP}")).items == []
+    assert await left(memory, ANN) == set()
+
+
+@pytest.mark.parametrize("purged", [True, False])
+async def test_a_conversation_of_the_name_of_one_that_expired_begins_without_its_uploads(
+    memory: Memory, documents: Documents, purged: bool
+):
+    now = await memory.create(ANN, id=TRIP)
+    await documents.attach(ANN, TRIP, SQUIRREL.encode(), name="a.txt")
+    earlier = msgspec.structs.replace(now, created_at=now.created_at - timedelta(days=1))
+    await documents.bindings.change(earlier, lambda found: found or Binding(uploads=True))  # as that one's was
+    await documents.attach(ANN, TRIP, TUNA.encode(), name="t.txt")
+    assert [document.name for document in (await documents.list(ANN, f"conversation:{TRIP}")).items] == ["t.txt"]
+    if purged:
+        await documents.bindings.change(earlier, lambda found: found or Binding(uploads=True))
+        await memory.purge()
+        assert await left(memory, ANN) == set()
+
+
+async def test_of_two_who_bind_at_once_both_are_heeded(
+    memory: Memory, animals: Documents, monkeypatch: pytest.MonkeyPatch
+):
+    await memory.create(ANN, id=TRIP)
+    put = memory.put_record
+
+    async def first(owner: str, namespace: str, *args: Any, **options: Any) -> Any:
+        if namespace == BINDINGS:
+            monkeypatch.setattr(memory, "put_record", put)
+            await animals.attach(ANN, TRIP, b"The marmot whistles at noon.", name="m.txt")
+        return await put(owner, namespace, *args, **options)
+
+    monkeypatch.setattr(memory, "put_record", first)
+    await animals.bind(ANN, TRIP, ["animals"])
+    binding = await animals.binding(ANN, TRIP)
+    assert binding is not None
+    assert (binding.collections, binding.uploads) == ((Scope(ANN, "animals"),), True)
 
 
 async def test_binding_again_keeps_what_was_uploaded(memory: Memory, animals: Documents):

@@ -411,9 +411,12 @@ async def test_official_documents_are_put_in_seen_and_deleted(memory: daram.Memo
     (document,) = (await documents.list("x", Scope("official", "handbook"))).items
     await documents.wait(document)
     page = text(await desk.get(shown))
-    assert "leave.md" in page and "ready" in page
+    assert "leave.md" in page and ">read<" in page
     assert "handbook" in text(await desk.get(f"{SHELVES}/"))
     assert (await documents.search("anybody", "paid leave", Scope("official", "handbook"))).passages
+
+    korean = text(await desk.client.get(shown, headers={"accept-language": "ko"}))
+    assert ">읽음<" in korean and "이 모음과 그 안의 모든 문서가" in korean
 
     unread = await desk.upload(f"{SHELVES}/add/", shown, ("a.exe", b"MZ"), owner="official", id="handbook")
     assert "no loader reads this kind" in text(await desk.get(unread.headers["location"]))

@@ -14,6 +14,7 @@ from tests.service.live import Live, live_service, reading_here
 from tests.service.people import Person, log_in, make_person
 from tests.service.quoting import Quoting
 
+import daram
 from daram import ids
 from daram.chat.grounding import NOT_SAID
 
@@ -141,6 +142,31 @@ def test_a_chat_about_official_documents(web: httpx.Client, official: str, model
     ]
     assert chat["conversation"][1]["sources"] == first["sources"]
     assert [one["id"] for one in web.get("/api/chats/").json()["chats"]] == [first["id"]]
+
+
+def test_a_citation_opens_the_passage_that_was_cited_or_says_that_it_was_replaced(
+    web: httpx.Client, admin: httpx.Client, official: str
+) -> None:
+    upload(admin, f"official:{official}", "pages.md", b"# Pages\n\nA Paginator splits a long list into pages.\n")
+    about = {"category": "OFFICIAL_DOCS", "title_no": official}
+    [source] = begin(web, about, "What does a Paginator split into pages?")["sources"]
+    opened = web.get(source["url"])
+    assert (opened.status_code, opened.json()["document"]["revision"]) == (200, source["revision"])
+    changed = b"# Pages\n\nAnother beginning.\n\n# Lists\n\nA Paginator splits a long list into pages.\n"
+    upload(admin, f"official:{official}", "pages.md", changed)
+    again = web.get(source["url"])
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "conflict")
+
+
+def test_citations_of_others_are_left_alone(
+    service: Live, web: httpx.Client, who: Person, lesson: dict[str, str]
+) -> None:
+    chat = begin(web, lesson, "What do squirrels hide?")["id"]
+    elsewhere = daram.Part(type="citation", data={"doc": "d"})
+    message = daram.assistant("It is said elsewhere.", parts=(elsewhere,))
+    service.call(service.memory.append(who.owner, chat, [message]))
+    said = web.get(f"/api/chats/{chat}/").json()["conversation"]
+    assert said[-1]["sources"] == []
 
 
 def test_a_chat_about_a_reference(web: httpx.Client, lesson: dict[str, str], model: Quoting) -> None:

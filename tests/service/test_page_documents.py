@@ -60,7 +60,8 @@ async def test_a_file_that_is_dropped_is_read_asked_cited_and_opened(
     async with Tab(page, thread=thread, language=language) as again:  # a reload shows them as they were
         await again.until(lambda tab: len(tab.elements) == 1)
         assert again.elements == {element["id"]: element}
-        assert again.shown[1] == answer
+        assert again.shown[:1] == [words.files.format(names=name)]
+        assert again.shown[2] == answer
         await again.http.request("DELETE", "/project/thread", json={"threadId": thread})
         gone = await again.http.get(str(element["url"]).removeprefix("/chat"))
         assert gone.status_code == 404

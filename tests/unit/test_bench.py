@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -101,39 +100,61 @@ async def test_what_search_costs_at_size_is_measured(tmp_path: Path) -> None:
 
 async def test_the_stores_of_frameworks_are_measured_and_the_page_is_made(tmp_path: Path) -> None:
     scale = peers.QUICK._replace(lengths=(10, 30))
-    lines, missing = await peers.measure(scale, ["SQLite", "Redis"], ["LangGraph", "OpenAI Agents"])
-    ours = [line for line in lines if line.ours]
-    assert len(ours) == 4  # what is not installed is others'
+    found = await peers.measure(scale, ["SQLite", "Redis"], ["LangGraph", "OpenAI Agents"])
+    lines = found["lines"]
+    assert len([line for line in lines if line["ours"]]) == 4  # what is not installed is others'
     for line in lines:
-        assert set(line.ms) == {10, 30}
-        assert all(0 < median <= p99 for median, p99 in line.ms.values())
-        if line.engine == "Redis" and not line.name.startswith("InMemory"):
-            assert line.round_trips is not None
-            assert 1 < line.round_trips < 50
-            assert line.wire is not None
-            assert line.wire > 800  # it sends two messages of 200 characters and receives twenty
-        if line.engine == "SQLite" and not line.name.startswith("InMemory"):
-            assert line.size is not None
-            assert line.size > 2000
+        assert set(line["ms"]) == {10, 30}
+        assert all(0 < median <= p99 for median, p99 in line["ms"].values())
+        assert (line["crowd"] is not None) == (line["kind"] == "OpenAI Agents")
+        if line["name"].startswith("InMemory"):
+            continue
+        if line["engine"] == "Redis":
+            assert 1 < line["round_trips"] < 50
+            assert line["wire"] > 800  # it sends two messages of 200 characters and receives twenty
+            assert line["far"] > line["round_trips"]  # its replies come 1 ms late
+        else:
+            assert line["size"] > 2000
+            assert line["journal"] == "WAL"
     for folder in ("explanation", "images"):
         (tmp_path / folder).mkdir()
-    page = peers_page.write({"lines": [asdict(line) for line in lines], "missing": missing}, tmp_path)
+    page = peers_page.write(found, tmp_path)
     assert (tmp_path / peers_page.PAGE).read_text() == page
+    assert "Redis appendfsync everysec" in page
     for line in lines:
-        assert f"{line.name}" in page
+        assert line["name"] in page
     picture = ElementTree.fromstring((tmp_path / peers_page.PICTURE).read_text())
     assert len(picture.findall(".//{http://www.w3.org/2000/svg}polyline")) == len(lines)
 
 
 def test_what_was_wanted_of_the_adapters_is_told_whether_it_is_reached_or_not() -> None:
-    def line(name: str, ms: float, size: int, *, ours: bool = False) -> dict[str, object]:
-        times = {"10": (ms, ms), "1000": (ms, ms), "5000": (ms, ms)}
-        known = {"kind": "LangGraph", "engine": "PostgreSQL", "window": False, "turns": 500}
-        return {"name": name, "ours": ours, "ms": times, "size": size, **known}
+    def line(name: str, ms: tuple[float, float, float], kind: str, **more: object) -> dict[str, object]:
+        times = dict(zip(("10", "1000", "5000"), zip(ms, ms, strict=True), strict=True))
+        known = {"ours": False, "window": False, "size": None, "crowd": None, "far": None, "turns": 500}
+        return known | {"name": name, "kind": kind, "engine": "PostgreSQL", "ms": times} | more
 
-    rows = peers_page.wanted([line("Ours", 2.0, 10, ours=True), line("the floor", 3.0, 0), line("Theirs", 9.0, 190)])
-    assert [(row[0].rpartition(": ")[2], row[2], row[4]) for row in rows] == [
+    def told(*lines: dict[str, object]) -> list[tuple[str, str, str]]:
+        return [(row[0].rpartition(": ")[2], row[2], row[4]) for row in peers_page.wanted(lines)]
+
+    assert told(
+        line("Ours", (4.0, 2.0, 2.0), "LangGraph", ours=True, size=10),
+        line("InMemorySaver (the floor)", (2.0, 3.0, 1.0), "LangGraph"),
+        line("Theirs", (9.0, 9.0, 9.0), "LangGraph", size=190),
+    ) == [
+        ("faster at 10", "0.5 ×", ""),
         ("faster at 1,000", "1.5 ×", "reached"),
-        ("faster at 5,000", "1.5 ×", "reached"),
+        ("faster at 5,000", "0.5 ×", "**not reached**"),
+        ("faster at 5,000", "4.5 ×", ""),
         ("smaller", "19.0 ×", "**not reached**"),
+    ]
+    assert told(
+        line("Ours", (1.0, 1.0, 2.0), "OpenAI Agents", ours=True, window=True, crowd=1.0, far=1.0),
+        line("Windowed", (4.0, 4.0, 4.0), "OpenAI Agents", window=True, crowd=2.0, far=3.0),
+        line("Whole", (4.0, 4.0, 38.0), "OpenAI Agents"),
+    ) == [
+        ("time at 5,000 by that at 10", "2.0 ×", "**not reached**"),
+        ("faster at 5,000", "2.0 ×", "reached"),
+        ("faster, 16 at once", "2.0 ×", ""),
+        ("faster, with the server 1 ms away", "3.0 ×", ""),
+        ("faster at 5,000", "19.0 ×", "**not reached**"),
     ]

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from daram import errors
 from daram.chat import Event, EventLog, MemoryEventLog
-from daram.chat.clean import TextStream, clean_name, clean_parts, clean_text, clean_usage
+from daram.chat.clean import TextStream, clean_name, clean_parts, clean_usage
 from daram.model import Part, assistant
 from daram.store import validate
 from daram.store.validate import Limits
+from daram.text.clean import clean_text
 
 
 def event(seq: int, type: str = "delta", text: str = "", answer: str = "a") -> Event:

@@ -20,6 +20,7 @@ WRONG = [
     ("DARAM_DATA", "~nobody-has-this-name/x"),
     ("DARAM_DATA", "a\0b"),
     ("DARAM_STORE", "sqlite:///a\nb.db"),
+    ("DARAM_DOCUMENTS", "\x1b"),
     ("DARAM_CACHE", "\x1b"),
     ("DARAM_CACHE_KEY", "다" * 22),
     ("DARAM_OWNER", "a\nb"),
@@ -217,7 +218,7 @@ async def test_the_database_is_in_the_data_directory_whatever_its_name(tmp_path:
 
 @pytest.mark.parametrize("wrong", [{"store": "nosql://host"}, {"store": "sqlite://"}, {"cache": "tape://host"}])
 async def test_a_store_or_cache_that_there_is_not_is_a_config_error(tmp_path: Path, wrong: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="set by DARAM_STORE and DARAM_CACHE"):
+    with pytest.raises(ConfigError, match="set by DARAM_STORE, DARAM_CACHE and DARAM_DOCUMENTS"):
         await open_memory(Settings(data=tmp_path, **wrong))
 
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daram.context.assemble import Budget, assemble, room_for_sources, shrink
@@ -37,6 +37,7 @@ hostile = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=30).m
 
 
 @given(hostile, hostile)
+@example("passage", "＜")  # the label's end reads on into the text
 def test_no_text_closes_its_quotation_or_opens_another(text: str, label: str):
     prompt = with_sources(QUESTION, [Source(text=text, label=label)]).text
     plain = unicodedata.normalize("NFKC", prompt)
@@ -119,7 +120,7 @@ def test_what_is_cited():
 
 
 def test_numbers_of_earlier_answers_are_left_out():
-    cited = assistant("Under oaks [1], [2, 3].", parts=[Part(type="citation", data={"n": 1})])
+    cited = assistant("Under oaks [1], [2, 3].", parts=[Part(type="citation", data={"n": 1, "kind": "document"})])
     assert without_numbers(cited).text == "Under oaks,."
     plain = assistant("a[1] = 2")
     assert without_numbers(plain) is plain

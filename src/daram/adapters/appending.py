@@ -1,27 +1,43 @@
-"""How adapters add messages to a conversation: in batches, again where the outcome is unknown, to the end."""
+"""How adapters write to a conversation: in batches, again where the outcome is unknown, to the end."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from daram.errors import OutcomeUnknown
+from daram.errors import Conflict, Gone, NotFound, OutcomeUnknown
 from daram.model import Message
-from daram.store.base import Store
+from daram.store.base import Store, SupportsRecords
 
 R = TypeVar("R")
 
 _BATCH: Final = 100
+_CLEARING: Final = "adapters.clearing"
+_TOMBSTONE: Final = timedelta(days=1)
 
 
-async def append_all(store: Store, owner: str, id: str, messages: Sequence[Message]) -> None:
+async def append_all(
+    store: Store, owner: str, id: str, messages: Sequence[Message], *, parent: str | None = None
+) -> None:
     """Add messages behind what is there, each batch of 100 in one piece; the conversation is made if need be.
+
+    ``parent``: behind which message instead (``ROOT``: none): a branch, which is the one in use from then on.
 
     Where it is cancelled, what was begun is finished first: a run must know what the conversation holds.
     """
     if messages:
-        await outcome(_append(store, owner, id, messages))
+        await outcome(_append(store, owner, id, messages, parent))
+
+
+async def clear(store: Store, owner: str, id: str) -> None:
+    """Delete everything that was said; the conversation goes on, empty. Where there is none, nothing happens.
+
+    It is deleted and made again. That this is going on is on record, so that whoever adds in between, or after a crash
+    in between, makes it again by himself: only what another door deletes is ``Gone``.
+    """
+    await outcome(_clear(store, owner, id))
 
 
 async def outcome(work: Coroutine[Any, Any, R]) -> R:
@@ -40,14 +56,51 @@ async def outcome(work: Coroutine[Any, Any, R]) -> R:
     return task.result()
 
 
-async def _append(store: Store, owner: str, id: str, messages: Sequence[Message]) -> None:
+async def _append(store: Store, owner: str, id: str, messages: Sequence[Message], parent: str | None) -> None:
     for start in range(0, len(messages), _BATCH):
         batch = messages[start : start + _BATCH]
-        for last in (False, False, True):
-            try:
-                await store.append(owner, id, batch, create=True)
-                break
-            except OutcomeUnknown:
-                if last:
-                    raise
-                # The same ids once more: stored already, it changes nothing.
+        try:
+            await _append_batch(store, owner, id, batch, parent)
+        except Gone:
+            await _finish_clearing(store, owner, id)
+            await _append_batch(store, owner, id, batch, parent)
+        parent = None if parent is None else batch[-1].id
+
+
+async def _append_batch(store: Store, owner: str, id: str, batch: Sequence[Message], parent: str | None) -> None:
+    for last in (False, False, True):
+        try:
+            await store.append(owner, id, batch, parent=parent, create=True)
+            break
+        except OutcomeUnknown:
+            if last:
+                raise
+            # The same ids once more: stored already, it changes nothing.
+
+
+async def _clear(store: Store, owner: str, id: str) -> None:
+    if isinstance(store, SupportsRecords):
+        if await store.get_record(owner, _CLEARING, id) is not None:
+            await _finish_clearing(store, owner, id)  # somebody's, who may not have come to its end
+        await store.put_record(owner, _CLEARING, id, b"", expires_at=datetime.now(UTC) + _TOMBSTONE)
+    try:
+        await store.delete(owner, id)
+    except NotFound:
+        if isinstance(store, SupportsRecords):
+            await store.delete_record(owner, _CLEARING, id)
+        return
+    await _begin_again(store, owner, id)
+
+
+async def _finish_clearing(store: Store, owner: str, id: str) -> None:
+    if isinstance(store, SupportsRecords) and await store.get_record(owner, _CLEARING, id) is not None:
+        await _begin_again(store, owner, id)
+
+
+async def _begin_again(store: Store, owner: str, id: str) -> None:
+    try:
+        await store.create(owner, id=id)
+    except Conflict:
+        pass  # somebody was faster
+    if isinstance(store, SupportsRecords):
+        await store.delete_record(owner, _CLEARING, id)

@@ -13,7 +13,7 @@ in records. Every list is paged in the store; opening a thread reads its last me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -28,6 +28,7 @@ from chainlit.data.utils import queue_until_user_message
 from chainlit.types import Feedback, PageInfo, PaginatedResponse, Pagination, ThreadDict, ThreadFilter
 from chainlit.user import PersistedUser, User
 
+from daram import sync
 from daram.adapters import chainlit_records as side
 from daram.adapters import chainlit_steps as steps
 from daram.adapters.chainlit_shown import shown_steps
@@ -54,13 +55,15 @@ def _note(message: Message) -> str:
 
 
 class DaramDataLayer(BaseDataLayer):
-    """Chainlit's data layer on ``store``, which must keep records (``SupportsRecords``); closing it closes the store.
+    """Chainlit's data layer on ``memory`` (of ``daram.open`` or ``daram.sync.open``), which must keep records
+    (``SupportsRecords``); closing it closes the store.
 
     ``owner``: whose everything is, or a function that says whose at each call; by default, and where that says None,
     the identifier of Chainlit's user (``anonymous`` without a login).
     ``messages=False``: a ``daram.Chatbot`` stores the messages and makes the titles; the layer keeps the rest.
     ``note``: what to show below a stored message, as Markdown (by default its status);
-    ``elements``: what belongs to one beside what Chainlit has stored, by thread and message.
+    ``elements``: what belongs to one beside what Chainlit has stored, by thread and message;
+    ``deleted``: deletes what else there is of a thread that is deleted, by owner and thread: an agent's checkpoints.
     ``history``: how many messages of a thread are shown when it is opened, the last ones (at most 1,000).
     ``search``: how many conversations, the one changed last first, one search by title looks at.
 
@@ -69,15 +72,17 @@ class DaramDataLayer(BaseDataLayer):
 
     def __init__(
         self,
-        store: Store,
+        memory: Store | sync.Memory,
         *,
         owner: str | Callable[[], str | None] | None = None,
         messages: bool = True,
         note: Callable[[Message], str] = _note,
         elements: Callable[[str, Message], list[ElementDict]] | None = None,
+        deleted: Callable[[str, str], Awaitable[None]] | None = None,
         history: int = 200,
         search: int = 2000,
     ) -> None:
+        store = memory.inner if isinstance(memory, sync.Memory) else memory
         if not isinstance(store, SupportsRecords):
             raise Unsupported(f"{type(store).__name__} keeps no records, which Chainlit's data layer needs")
         self._store: Store = store
@@ -86,6 +91,7 @@ class DaramDataLayer(BaseDataLayer):
         self._messages = messages
         self._note = note
         self._elements = elements
+        self._deleted = deleted
         self._history = history
         self._search = search
 
@@ -112,8 +118,7 @@ class DaramDataLayer(BaseDataLayer):
 
     async def get_thread_author(self, thread_id: str) -> str:
         """Who asks, if the thread is theirs; else nobody: a thread of somebody else looks like none."""
-        owner = self._owner()
-        return owner if await self._conversation(owner, thread_id) else ""
+        return self._user() if await self._conversation(self._owner(), thread_id) else ""
 
     async def list_threads(self, pagination: Pagination, filters: ThreadFilter) -> PaginatedResponse[ThreadDict]:
         """One page of conversations, the one changed last first, without their steps.
@@ -131,7 +136,7 @@ class DaramDataLayer(BaseDataLayer):
                 looked += 1
                 name = await self._name(owner, conversation)
                 if await self._matches(owner, conversation.id, name, filters):
-                    found.append(steps.thread_of(conversation, owner, name))
+                    found.append(steps.thread_of(conversation, filters.userId or self._user(), name))
                 if len(found) < first and looked < self._search:
                     continue
                 if index == len(page.items):
@@ -154,7 +159,7 @@ class DaramDataLayer(BaseDataLayer):
         except NotFound:
             return None
         session = await self._side.get(owner, side.SESSION, thread_id) or {}
-        thread = steps.thread_of(conversation, owner, await self._name(owner, conversation))
+        thread = steps.thread_of(conversation, self._user(), await self._name(owner, conversation))
         thread["metadata"] = session.get("metadata") or {}
         thread["tags"] = session.get("tags")
         thread["steps"] = await shown_steps(self._side, owner, thread_id, messages, self._note)
@@ -194,6 +199,8 @@ class DaramDataLayer(BaseDataLayer):
     async def delete_thread(self, thread_id: str) -> None:
         """Delete the conversation and all that was kept beside it; a second time it is harmless."""
         owner = self._owner()
+        if self._deleted is not None and await self._conversation(owner, thread_id) is not None:
+            await self._deleted(owner, thread_id)
         await self._side.clear_thread(owner, thread_id)
         try:
             await self._store.delete(owner, thread_id)
@@ -327,8 +334,10 @@ class DaramDataLayer(BaseDataLayer):
         return self._owner_given() if callable(self._owner_given) else self._owner_given
 
     def _owner(self) -> str:
-        if (fixed := self._fixed_owner) is not None:
-            return fixed
+        return self._user() if (fixed := self._fixed_owner) is None else fixed
+
+    def _user(self) -> str:
+        """Whom Chainlit asks for: it lets them see what it finds under this name, whoever owns it here."""
         try:
             user = get_context().session.user
         except ChainlitContextException:

@@ -118,15 +118,15 @@ def run_id(answer_id: str) -> str:
     return f"run-{answer_id}"
 
 
-def thread_of(conversation: Conversation, owner: str, name: str | None) -> ThreadDict:
-    """A conversation as Chainlit lists it."""
+def thread_of(conversation: Conversation, user: str, name: str | None) -> ThreadDict:
+    """A conversation as Chainlit lists it for a user."""
     return {
         "id": conversation.id,
         # Chainlit sorts and groups its list by this: what changed last comes first, as in the store.
         "createdAt": moment(conversation.updated_at) or "",
         "name": name,
-        "userId": owner,
-        "userIdentifier": owner,
+        "userId": user,
+        "userIdentifier": user,
         "tags": None,
         "metadata": {},
         "steps": [],

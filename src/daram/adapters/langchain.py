@@ -10,13 +10,14 @@ LangChain deprecates its history classes (removal in its 2.0): a new program doe
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Sequence
 from typing import Final
 
 from daram.adapters.versions import require
-from daram.errors import InvalidInput, NotFound
+from daram.errors import DaramError, InvalidInput, NotFound
 
 require("the adapter for LangChain", "langchain_core", "langchain-core", "langchain", oldest="1.4", below="2")
 
@@ -24,7 +25,7 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from daram import sync
-from daram.adapters.appending import append_all
+from daram.adapters.appending import append_all, clear
 from daram.llm.langchain_messages import from_message, to_message
 from daram.memory import DEFAULT_URL
 from daram.model import Message
@@ -32,6 +33,8 @@ from daram.store.base import Store
 from daram.text.tokens import TokenCounter
 
 __all__ = ["DaramChatMessageHistory"]
+
+log = logging.getLogger(__name__)
 
 _PAGE: Final = 200
 
@@ -99,11 +102,7 @@ class DaramChatMessageHistory(BaseChatMessageHistory):
 
     async def aclear(self) -> None:
         """Delete everything that was said; an empty conversation is left, which can go on."""
-        try:
-            await self._store.delete(self.owner, self.session_id)
-        except NotFound:
-            return
-        await self._store.create(self.owner, id=self.session_id)
+        await clear(self._store, self.owner, self.session_id)
 
     async def _read(self) -> list[Message]:
         if self.window is not None and self.window <= _PAGE:
@@ -150,3 +149,16 @@ def _open(url: str) -> sync.Memory:
         if known is not opened:
             opened.close()
     return known
+
+
+def _close() -> None:
+    """At the end of the process: nobody else knows what was opened by its URL."""
+    for pid, url in list(_opened):
+        if pid == os.getpid():
+            try:
+                _opened.pop((pid, url)).close()
+            except DaramError:
+                log.exception("a chat history's store was not closed at the end of the process")
+
+
+sync.at_exit(_close)

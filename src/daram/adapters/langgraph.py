@@ -122,6 +122,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
             found = await threads.tuple_of(space, head)
             if found is not None:
                 return found
+        self._memo.forget(space.owner, space.thread)  # another process may have deleted it
         return None
 
     async def alist(
@@ -179,6 +180,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
         threads, space = self._at(config)
         own = get_serializable_checkpoint_metadata(config, metadata)
         watch = self._channel if space.ns == "" and not self._seals else None
+        await threads.runs.enrol(space, own)
         writes, head, known, added = await threads.save(
             space, get_checkpoint_id(config), checkpoint, own, new_versions, watch
         )
@@ -210,7 +212,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
             await Projection(self._store, Space(owner, thread_id, "")).delete()
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Delete the checkpoints and writes of runs. It looks through all threads of the owner."""
+        """Delete the checkpoints and writes of runs; a thread that had no others goes, but for its conversation."""
         await Care(self._threads(self._owner_of(None))).delete_for_runs(frozenset(run_ids))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:

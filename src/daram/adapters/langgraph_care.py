@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -11,9 +12,10 @@ from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
 from daram.adapters import langgraph_layout as layout
 from daram.adapters import langgraph_messages as lists
 from daram.adapters.langgraph_records import CheckpointRecord, Head, Space, ThreadRecord
-from daram.adapters.langgraph_threads import Added, Threads
+from daram.adapters.langgraph_threads import Added, Stored, Threads
 
 COUNTERS: Final = "counters_since_delta_snapshot"
+_AT_ONCE: Final = 200
 
 
 async def merged(threads: Threads, spaces: Sequence[Space]) -> AsyncIterator[tuple[Space, Head]]:
@@ -42,11 +44,13 @@ class Care:
         """Delete everything of a thread."""
         for namespace in layout.ALL:
             await self._side.clear(namespace, layout.thread_key(thread) + "/")
+        await self._threads.runs.forget(thread)
 
     async def copy(self, source: str, target: str) -> None:
         """Copy everything of a thread; what the target had goes."""
         await self.delete(target)
         old, new = layout.thread_key(source) + "/", layout.thread_key(target) + "/"
+        await self._threads.runs.copy(source, target)
         # What the checkpoints refer to first, so that a copy that ends half-way shows no half checkpoint.
         for namespace in reversed(layout.ALL):
             if namespace != layout.THREAD:
@@ -69,25 +73,25 @@ class Care:
 
     async def delete_for_runs(self, runs: frozenset[str]) -> None:
         """Delete the checkpoints of runs; of a thread that had no others everything."""
-        for space in await self._threads.spaces() if runs else []:
-            gone: list[Head] = []
-            others = False
+        for space in await self._threads.runs.spaces(runs):
+            theirs: list[Head] = []
+            others: list[Head] = []
             async for head in self._threads.heads(space, hidden=True):
-                if self._threads.metadata(head).get("run_id") in runs:
-                    gone.append(head)
-                else:
-                    others = True
-            if not gone:
-                continue
-            for head in gone:
+                (theirs if self._threads.metadata(head).get("run_id") in runs else others).append(head)
+            gone: list[Head] = []
+            kept = list(others)
+            for head in theirs:
                 # A graph with delta channels rebuilds them along the chain of its checkpoints.
                 if others and COUNTERS in self._threads.metadata(head):
                     await self._hide(space, head)
+                    kept.append(head)
                 else:
-                    await self._drop(space, head)
+                    gone.append(head)
+            await self._drop_all(space, gone, kept)
             self._threads.forget(space)
-            if not others and await self._is_empty(space.thread):
+            if theirs and not others and await self._is_empty(space.thread):
                 await self.delete(space.thread)
+        await self._threads.runs.strike(runs)
 
     async def keep_latest(self, thread: str) -> None:
         """Delete all but the newest checkpoint of each namespace, and what only the others needed."""
@@ -100,12 +104,15 @@ class Care:
             if newest is None:
                 continue
             needed = {newest.record.id: newest, **await self._foundations(space, newest)}
+            gone: list[Head] = []
+            kept: list[Head] = []
             async for head in self._threads.heads(space, hidden=True):
-                if head.record.id not in needed:
-                    await self._drop(space, head)
-                elif head.record.id != newest.record.id and not head.record.hidden:
+                # Newer ones are of a run that goes on.
+                old = head.record.id < newest.record.id
+                if old and head.record.id in needed and not head.record.hidden:
                     await self._hide(space, head)
-            await self._sweep(space, list(needed.values()))
+                (gone if old and head.record.id not in needed else kept).append(head)
+            await self._drop_all(space, gone, kept)
 
     async def _foundations(self, space: Space, newest: Head) -> dict[str, Head]:
         """The earlier checkpoints on whose writes the delta channels of one are built."""
@@ -121,27 +128,33 @@ class Care:
             at = head.record.parent
         return found
 
-    async def _sweep(self, space: Space, kept: Sequence[Head]) -> None:
-        keep: dict[str, set[str]] = {layout.BLOB: set(), layout.DELTA: set(), layout.SEGMENT: set()}
-        for head in kept:
-            for channel in head.record.blobs:
-                keep[layout.BLOB].add(self._threads.blob_key(space, channel, head.versions[channel]))
-            for channel, place in head.record.messages.items():
-                segments, deltas = await self._threads.keys_of(space, channel, head.versions[channel], place)
-                keep[layout.SEGMENT].update(segments)
-                keep[layout.DELTA].update(deltas)
-        for namespace, keys in keep.items():
-            await self._side.clear(namespace, space.key + "/", keep=keys)
+    async def _drop_all(self, space: Space, gone: Sequence[Head], kept: Sequence[Head]) -> None:
+        """Delete checkpoints, and what they alone are made of: what a run is writing at this moment stays."""
+        built_on = await self._threads.built_on(space)
+
+        def reached(heads: Sequence[Head]) -> set[Stored]:
+            found: set[Stored] = set()
+            for head in heads:
+                for part in self._threads.parts_of(space, head):
+                    at: Stored | None = part
+                    while at is not None and at not in found:
+                        found.add(at)
+                        at = built_on.get(at)
+            return found
+
+        # The checkpoints last: killed in between, the next pruning finds them, and readers step over them.
+        rest = sorted(reached(gone) - reached(kept))
+        for start in range(0, len(rest), _AT_ONCE):
+            await asyncio.gather(*(self._side.delete(*part) for part in rest[start : start + _AT_ONCE]))
+        for head in gone:
+            key = f"{space.key}/{layout.newest_first(head.record.id)}"
+            await self._side.delete(layout.CHECKPOINT, key)
+            await self._side.clear(layout.WRITE, key + "/")
 
     async def _hide(self, space: Space, head: Head) -> None:
         hidden = msgspec.structs.replace(head.record, hidden=True)
         key = f"{space.key}/{layout.newest_first(head.record.id)}"
         await self._side.put(layout.CHECKPOINT, key, msgspec.msgpack.encode(hidden))
-
-    async def _drop(self, space: Space, head: Head) -> None:
-        key = f"{space.key}/{layout.newest_first(head.record.id)}"
-        await self._side.delete(layout.CHECKPOINT, key)
-        await self._side.clear(layout.WRITE, key + "/")
 
     async def _is_empty(self, thread: str) -> bool:
         for space in await self._threads.spaces(thread):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from hashlib import blake2b
 from typing import Final
 
@@ -24,6 +24,9 @@ SEGMENT: Final = "langgraph.segment"
 PART: Final = "langgraph.part"
 # The checkpoints first: what they refer to is never missed by a reader who still finds them.
 ALL: Final = (CHECKPOINT, WRITE, DELTA, SEGMENT, BLOB, PART, THREAD)
+# What ``langgraph_runs`` keeps beside them: by the thread, and by the run.
+RUNS: Final = "langgraph.runs"
+RUN: Final = "langgraph.run"
 
 _PART_BYTES: Final = 1 << 20
 _PACK_FROM: Final = 400
@@ -59,6 +62,11 @@ def newest_first(id: str) -> str:
 def checkpoint_key(thread: str, ns: str, id: str) -> str:
     """Where a checkpoint is; its writes are below."""
     return f"{space_key(thread, ns)}/{newest_first(id)}"
+
+
+def run_key(run: str) -> str:
+    """The part of keys that says which run."""
+    return digest(run, 12)
 
 
 def _deflate(data: bytes) -> bytes:
@@ -131,12 +139,12 @@ class Side:
         if record is not None:
             await self._drop(record)
 
-    async def clear(self, namespace: str, prefix: str, *, keep: Collection[str] = ()) -> None:
-        """Delete everything below a prefix, but for the keys to keep."""
+    async def clear(self, namespace: str, prefix: str) -> None:
+        """Delete everything below a prefix."""
         cursor = None
         while True:
             found = await self._records.scan_records(self.owner, namespace, prefix, limit=200, cursor=cursor)
-            await asyncio.gather(*(self._drop(record) for record in found.items if record.key not in keep))
+            await asyncio.gather(*(self._drop(record) for record in found.items))
             cursor = found.next_cursor
             if cursor is None:
                 return

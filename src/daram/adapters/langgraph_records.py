@@ -80,13 +80,13 @@ class Head(NamedTuple):
 
 
 class Memo:
-    """Of this process: the checkpoints seen last, the spaces known to be registered, and the messages."""
+    """Of this process: the checkpoints seen last, the spaces and runs known to be registered, and the messages."""
 
     def __init__(self) -> None:
         self.messages = lists.Cache()
         self._lock = threading.Lock()
         self._heads: OrderedDict[tuple[Space, str], Head] = OrderedDict()
-        self._known: OrderedDict[Space, None] = OrderedDict()
+        self._known: OrderedDict[tuple[Space, str], None] = OrderedDict()
 
     def head(self, space: Space, id: str) -> Head | None:
         """A checkpoint, if it was seen."""
@@ -100,23 +100,23 @@ class Memo:
             while len(self._heads) > _HEADS:
                 self._heads.popitem(last=False)
 
-    def registered(self, space: Space) -> None:
-        """Remember that this process has registered the space: that it has a checkpoint does not say so."""
+    def registered(self, space: Space, run: str = "") -> None:
+        """Remember that this process has registered the space, or a run in it: a checkpoint does not say so."""
         with self._lock:
-            self._known[space] = None
+            self._known[space, run] = None
             while len(self._known) > 16 * _HEADS:
                 self._known.popitem(last=False)
 
-    def knows(self, space: Space) -> bool:
-        """Whether the space is registered for certain."""
+    def knows(self, space: Space, run: str = "") -> bool:
+        """Whether the space, or the run in it, is registered for certain."""
         with self._lock:
-            return space in self._known
+            return (space, run) in self._known
 
     def forget(self, owner: str, thread: str) -> None:
         """Let go of everything of a thread."""
         with self._lock:
             for at in [at for at in self._heads if at[0][:2] == (owner, thread)]:
                 del self._heads[at]
-            for space in [space for space in self._known if space[:2] == (owner, thread)]:
-                del self._known[space]
+            for known in [known for known in self._known if known[0][:2] == (owner, thread)]:
+                del self._known[known]
         self.messages.forget(owner, layout.thread_key(thread))

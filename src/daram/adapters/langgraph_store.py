@@ -209,7 +209,7 @@ class DaramStore(BaseStore):
         item = ItemRecord(op.namespace, op.key, dict(op.value), created, now, op.ttl, vectors)
         try:
             data = msgspec.msgpack.encode(item)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InvalidInput("value", f"of {op.key!r:.80} has what JSON cannot say: {error}") from None
         await self._records.put_record(self._owner, _ITEM, place, data, expires_at=_end(op.ttl))
 
@@ -253,6 +253,8 @@ def _product(wanted: array[float], vector: bytes) -> float:
 
 
 def _matches(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list | tuple):
+        return isinstance(value, list) and len(value) == len(wanted) and all(map(_matches, value, wanted))
     if not isinstance(wanted, dict):
         return bool(value == wanted)
     if not any(name.startswith("$") for name in wanted):

@@ -32,9 +32,13 @@ from daram.adapters.langgraph_records import (
     Typed,
     WriteRecord,
 )
+from daram.adapters.langgraph_runs import Runs
 from daram.errors import Conflict, StoreCorrupt
 
 _INLINE_BYTES: Final = 512
+
+Stored = tuple[str, str]
+"""A record: its namespace and key."""
 
 
 class Added(NamedTuple):
@@ -51,6 +55,7 @@ class Threads:
 
     def __init__(self, side: Side, memo: Memo, serde: SerializerProtocol, plain: JsonPlusSerializer) -> None:
         self.side = side
+        self.runs = Runs(side, memo)
         self.plain = plain
         self._memo = memo
         self._serde = serde
@@ -345,17 +350,28 @@ class Threads:
         async for key, data in self.side.scan(layout.WRITE, space.key + "/"):
             yield key.removeprefix(space.key + "/").rpartition("/")[0], data
 
-    async def keys_of(self, space: Space, channel: str, version: object, place: Place) -> tuple[set[str], set[str]]:
-        """The keys of the segments and deltas that a version is made of."""
-        key = self._channel_key(space, channel)
-        segments = await self._segments(space, channel, place) or ()
-        deltas = await self._deltas(space, channel, place)
-        chain = set()
-        at = layout.version_key(version) if place.delta else None
-        while at is not None and at in deltas:
-            chain.add(f"{key}/{place.block}/{at}")
-            at = deltas[at].before
-        return {f"{key}/{segment.id}" for segment in segments}, chain
+    def parts_of(self, space: Space, head: Head) -> list[Stored]:
+        """What a checkpoint refers to: the last of each chain of segments or deltas, and the blobs."""
+        record = head.record
+        found = [(layout.BLOB, self.blob_key(space, channel, head.versions[channel])) for channel in record.blobs]
+        for channel, place in record.messages.items():
+            key = self._channel_key(space, channel)
+            found.append((layout.SEGMENT, f"{key}/{place.block}"))
+            if place.delta:
+                found.append((layout.DELTA, f"{key}/{place.block}/{layout.version_key(head.versions[channel])}"))
+        return found
+
+    async def built_on(self, space: Space) -> dict[Stored, Stored]:
+        """Of each segment and delta of a space the one that it stands on."""
+        found: dict[Stored, Stored] = {}
+        kinds: dict[str, type[lists.SegmentRecord | lists.Delta]]
+        kinds = {layout.SEGMENT: lists.SegmentRecord, layout.DELTA: lists.Delta}
+        for namespace, kind in kinds.items():
+            async for key, data in self.side.scan(namespace, space.key + "/"):
+                before = msgspec.msgpack.decode(self._unseal(data), type=kind).before
+                if before is not None:
+                    found[namespace, key] = (namespace, f"{key.rpartition('/')[0]}/{before}")
+        return found
 
     def metadata(self, head: Head) -> dict[str, Any]:
         """What was said of a checkpoint."""

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
@@ -21,11 +21,14 @@ require(
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
+from msgspec.structs import replace
 
 from daram import sync
-from daram.adapters.appending import append_all
-from daram.model import Message, Part, Role
+from daram.adapters.appending import append_all, clear, outcome
+from daram.model import ROOT, Message, Role
 from daram.store.base import Store
+from daram.store.jsonpart import json_of, json_part
+from daram.text.clean import clean_text
 
 __all__ = ["DaramChatStore"]
 
@@ -78,10 +81,9 @@ class DaramChatStore(BaseChatStore):
         return [_from_message(message) for message in await self._read(key, self._window)]
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Replace what the conversation says. Two steps: who reads in between finds it empty."""
+        """Replace what the conversation says. The new messages are there before the old ones are deleted."""
         made = [_to_message(message) for message in messages]
-        await self._clear(key)
-        await append_all(self._store, self._owner, key, made)
+        await outcome(self._replace(key, made))
 
     async def async_add_message(self, key: str, message: ChatMessage) -> None:
         """Add a message behind what is there."""
@@ -90,7 +92,7 @@ class DaramChatStore(BaseChatStore):
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
         """Delete the conversation's messages and return them; None where there are none."""
         stored = await self._read(key, None)
-        await self._clear(key)
+        await clear(self._store, self._owner, key)
         return [_from_message(message) for message in stored] or None
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
@@ -163,6 +165,15 @@ class DaramChatStore(BaseChatStore):
                 break
         return found[::-1]
 
+    async def _replace(self, key: str, made: list[Message]) -> None:
+        if not made:
+            await clear(self._store, self._owner, key)
+            return
+        old = await self._read(key, None)
+        await append_all(self._store, self._owner, key, made, parent=ROOT)
+        for start in range(0, len(old), _PAGE):
+            await asyncio.gather(*(self._drop(key, message) for message in old[start : start + _PAGE]))
+
     async def _drop(self, key: str, message: Message) -> ChatMessage | None:
         try:
             await self._store.delete_message(self._owner, key, message.id)
@@ -170,27 +181,18 @@ class DaramChatStore(BaseChatStore):
             return None  # somebody else did
         return _from_message(message)
 
-    async def _clear(self, key: str) -> None:
-        try:
-            await self._store.delete(self._owner, key)
-        except NotFound:
-            return
-        await self._store.create(self._owner, id=key)
-
 
 def _to_message(message: ChatMessage) -> Message:
-    try:
-        data = json.loads(json.dumps(message.model_dump(mode="json"), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise InvalidInput("messages", f"hold what JSON cannot say: {error}") from None
-    text = (message.content or "").replace("\x00", "").encode(errors="replace").decode()
-    return Message(role=_ROLES.get(message.role.value, "user"), text=text, parts=(Part(type=EXACT, data=data),))
+    made = Message(role=_ROLES.get(message.role.value, "user"), text=clean_text(message.content or ""))
+    if made.text and _from_message(made) == message:
+        return made  # one text and nothing beside it: most are
+    return replace(made, parts=(json_part(EXACT, message.model_dump(mode="json"), "messages"),))
 
 
 def _from_message(message: Message) -> ChatMessage:
     for part in message.parts:
         if part.type == EXACT:
-            return ChatMessage.model_validate(part.data)
+            return ChatMessage.model_validate(json_of(part))
     return ChatMessage(role=message.role, content=message.text)
 
 

@@ -21,10 +21,12 @@ from agents.memory import SessionSettings
 from agents.memory.session import SessionABC
 
 from daram import sync
-from daram.adapters.appending import append_all, outcome
+from daram.adapters.appending import append_all, clear, outcome
 from daram.ids import message_id
 from daram.model import Message, Part, Role
 from daram.store.base import Store
+from daram.store.jsonpart import json_of, json_part
+from daram.text.clean import clean_text
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
@@ -35,6 +37,9 @@ Item = dict[str, Any]
 
 EXACT: Final = "openai_item"
 """The type of the part that holds an item as the SDK gave it."""
+
+WITHOUT_TEXT: Final = "openai_item_without_text"
+"""The same, but for the text of its one piece of content, which is that of the message."""
 
 _PAGE: Final = 200
 _OUTPUT: Final = "_output"
@@ -94,7 +99,7 @@ class DaramSession(SessionABC):
 
     async def clear_session(self) -> None:
         """Remove all items; the conversation goes on, empty."""
-        await outcome(self._clear())
+        await clear(self._store, self._owner, self.session_id)
 
     async def _read(self, limit: int | None) -> tuple[list[Item], bool]:
         """The items, and in front of them one more where there are more (then True)."""
@@ -137,36 +142,35 @@ class DaramSession(SessionABC):
             if items:
                 return items[-1]
 
-    async def _clear(self) -> None:
-        try:
-            await self._store.delete(self._owner, self.session_id)
-        except NotFound:
-            return
-        await self._store.create(self._owner, id=self.session_id)
-
 
 def _to_message(item: Item) -> Message:
     if not isinstance(item, dict):
         raise InvalidInput("items", f"must be dicts, not {type(item).__name__}")
-    try:
-        exact = Part(type=EXACT, data=json.loads(json.dumps(item, allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise InvalidInput("items", f"has what JSON cannot say: {error}") from None
+    said, role = item.get("content"), _ROLES.get(str(item.get("role")), "user")
+    if isinstance(said, str) and said and item == {"role": role, "content": _text(said)}:
+        return Message(id=message_id(), role=role, text=said)  # of which ``_items`` makes the same again
     kind = str(item.get("type") or "message")
-    parts = [exact]
-    role: Role = "assistant"
-    text = ""
+    shown: list[Part] = []
     if kind == "message" or "role" in item:
-        role = _ROLES.get(str(item.get("role")), "user")
-        text = _text(item.get("content"))
+        text = _text(said)
     elif kind == "function_call":
-        data = {name: str(item.get(name) or "") for name in ("call_id", "name", "arguments")}
-        parts.append(Part(type="tool_call", data=data))
+        role, text = "assistant", ""
+        call = {name: clean_text(str(item.get(name) or "")) for name in ("call_id", "name", "arguments")}
+        shown.append(Part(type="tool_call", data=call))
     elif kind.endswith(_OUTPUT):
-        role = "tool"
-        text = _text(item.get("output"))
-        parts.append(Part(type="tool_result", data={"call_id": str(item.get("call_id") or ""), "output": text}))
-    return Message(id=message_id(), role=role, text=text, parts=tuple(parts))
+        role, text = "tool", _text(item.get("output"))
+        call_id = clean_text(str(item.get("call_id") or ""))
+        shown.append(Part(type="tool_result", data={"call_id": call_id, "output": text}))
+    else:
+        role, text = "assistant", ""
+    return Message(id=message_id(), role=role, text=text, parts=(_exact(item, text), *shown))
+
+
+def _exact(item: Item, text: str) -> Part:
+    match item.get("content"):
+        case [{"text": str(said)} as piece] if said and said == text:
+            return json_part(WITHOUT_TEXT, {**item, "content": [{**piece, "text": ""}]}, "items")
+    return json_part(EXACT, item, "items")
 
 
 def _text(content: object) -> str:
@@ -176,14 +180,18 @@ def _text(content: object) -> str:
         pieces = [piece.get("text") or piece.get("refusal") for piece in content if isinstance(piece, dict)]
         text = "".join(piece for piece in pieces if isinstance(piece, str))
     else:
-        text = "" if content is None else json.dumps(content, ensure_ascii=False)
-    return text.replace("\x00", "").encode(errors="replace").decode()
+        text = "" if content is None else json.dumps(content, ensure_ascii=False, default=str)
+    return clean_text(text)
 
 
 def _items(message: Message) -> list[Item]:
     for part in message.parts:
         if part.type == EXACT:
-            return [part.data]
+            return [json_of(part)]
+        if part.type == WITHOUT_TEXT:
+            item = json_of(part)
+            (piece,) = item["content"]
+            return [{**item, "content": [{**piece, "text": message.text}]}]
     if message.role == "tool":
         results = [part.data for part in message.parts if part.type == "tool_result"]
         return [

@@ -34,9 +34,13 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from daram import sync
+from daram.adapters.appending import outcome
 from daram.errors import Conflict, InvalidInput, NotFound, Unsupported
-from daram.model import ROOT, Message, Part, Role
+from daram.model import ROOT, Message, Role
 from daram.store.base import Store, SupportsRecords
+from daram.store.jsonpart import json_of, json_part
+from daram.text.clean import clean_text
 
 __all__ = ["DaramConversationStore"]
 
@@ -51,7 +55,8 @@ _records = TypeAdapter(ConversationRecord)
 
 
 class DaramConversationStore(ConversationStore):
-    """The conversations of ``owner`` in ``memory`` (of ``daram.open``), which must keep records; not closed with it.
+    """The conversations of ``owner`` in ``memory`` (of ``daram.open`` or ``daram.sync.open``), which must keep records
+    and is not closed with it.
 
     A save writes what is new, and reads nothing of what is there; ``load(limit=…)`` reads that many messages. Of two
     savers one gets ``ConversationConflict``, and leaves nothing behind. A fork has copies of what it keeps: so deleting
@@ -60,11 +65,12 @@ class DaramConversationStore(ConversationStore):
     ``scope`` is kept beside the owner: whose something is is the owner's to say.
     """
 
-    def __init__(self, memory: Store, *, owner: str) -> None:
-        if not isinstance(memory, SupportsRecords):
-            raise Unsupported(f"{type(memory).__name__} keeps no records, which Pydantic AI's conversations need")
-        self._store: Store = memory
-        self._records: SupportsRecords = memory
+    def __init__(self, memory: Store | sync.Memory, *, owner: str) -> None:
+        store = memory.inner if isinstance(memory, sync.Memory) else memory
+        if not isinstance(store, SupportsRecords):
+            raise Unsupported(f"{type(store).__name__} keeps no records, which Pydantic AI's conversations need")
+        self._store: Store = store
+        self._records: SupportsRecords = store
         self.owner = owner
 
     # --- what Pydantic AI asks for ---
@@ -93,7 +99,15 @@ class DaramConversationStore(ConversationStore):
         new_entries: Sequence[ConversationEntry] = (),
         expected_revision: str | None,
     ) -> None:
-        """Store the new messages, then the record: a crash in between leaves the conversation as it was before."""
+        """Store the new messages, then the record: a crash in between leaves the conversation as it was before.
+
+        Where it is cancelled, what was begun is finished first.
+        """
+        await outcome(self._write(record, new_entries, expected_revision))
+
+    async def _write(
+        self, record: ConversationRecord, new_entries: Sequence[ConversationEntry], expected_revision: str | None
+    ) -> None:
         id = record.conversation_id
         stored, etag = await self._record(id)
         if (None if stored is None else stored.revision) != expected_revision:
@@ -257,8 +271,7 @@ def _key(entry_id: str, conversation_id: str) -> str:
 def _message(entry: ConversationEntry) -> Message:
     data: Any = ModelMessagesTypeAdapter.dump_python([entry.message], mode="json")[0]
     role, text = _said(entry.message)
-    text = text.replace("\x00", "").encode(errors="replace").decode()
-    return Message(id=entry.id, role=role, text=text, parts=(Part(type=EXACT, data=data),))
+    return Message(id=entry.id, role=role, text=clean_text(text), parts=(json_part(EXACT, data, "new_entries"),))
 
 
 def _again(message: Message) -> Message:
@@ -286,6 +299,6 @@ def _text(content: Any) -> str:
 def _entry(message: Message) -> ConversationEntry:
     for part in message.parts:
         if part.type == EXACT:
-            found = ModelMessagesTypeAdapter.validate_python([part.data])[0]
+            found = ModelMessagesTypeAdapter.validate_python([json_of(part)])[0]
             return ConversationEntry(id=message.id, parent_id=message.parent, message=found)
     raise InvalidInput("entry_id", f"{message.id!r} is a message of another door")

@@ -10,19 +10,11 @@ from typing import Any
 import msgspec
 
 from daram.model import Part
+from daram.text.clean import clean_text
 
-_BAD = re.compile("[\x00\ud800-\udfff]")
 _BAD_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_REPLACEMENT = "\ufffd"
 _MAX_DEPTH = 30
 _MAX_COUNT = 1 << 53
-
-
-def clean_text(text: str) -> str:
-    """The text with NUL and lone surrogates replaced by U+FFFD, halves of a pair that stand together joined."""
-    if not _BAD.search(text):
-        return text
-    return text.replace("\x00", _REPLACEMENT).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class TextStream:

@@ -35,6 +35,7 @@ NOTHING_RULE: Final = (
 _HANGUL: Final = re.compile("[가-힣ㄱ-ㅎㅏ-ㅣ]")
 _PATIENCE: Final = 30.0  # for what was uploaded a moment ago
 _LEAST_OF_THRESHOLD: Final = 0.5
+_ASTRAY: Final = 1_000  # characters
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -79,7 +80,7 @@ class Grounding:
         if binding.uploads:
             scopes.append(await self._uploads(Scope(owner, of_conversation(conversation))))
         sources: list[Source] = []
-        titles: dict[Scope, Title] = {}
+        titles: dict[Scope, _Whole] = {}
         if (title := binding.reference) is not None:
             asked.check_read(title.owner, "title", f"{title.category}/{title.title_no}")
             reference = await documents.references.get(title.owner, title.category, title.title_no)
@@ -89,7 +90,7 @@ class Grounding:
                 sources.append(whole)
             else:
                 scopes.append(await documents.references.readable(reference))
-                titles[reference.scope] = title
+                titles[reference.scope] = _Whole(title, text)
         if not scopes or not question.text.strip():
             return Ground(sources)
         how = _narrowed(documents.retrieval, binding)
@@ -104,6 +105,8 @@ class Grounding:
             return Ground([*sources, *(_source(passage, titles) for passage in good)])
         if sources:
             return Ground(sources)
+        for scope in binding.collections:  # one that was deleted does not say nothing: it is missing
+            await documents.collections.get(*scope)
         if binding.only and asks(question.text):
             return Ground(instead=NOT_SAID["ko" if _HANGUL.search(question.text) else "en"])
         return Ground(rule=NOTHING_RULE)
@@ -129,11 +132,25 @@ def _narrowed(how: Retrieval, binding: Binding) -> Retrieval:
     return msgspec.structs.replace(how, **changed)
 
 
-def _source(found: Found, titles: dict[Scope, Title]) -> Source:
-    title = titles.get(found.scope)
+class _Whole(msgspec.Struct, frozen=True):
+    """A reference that is searched, and its text."""
+
+    title: Title
+    text: str
+
+    def place(self, found: Found) -> tuple[int, int]:
+        """Where a passage stands in the text: its loader counts with blank lines of its own between the sections."""
+        start = self.text.find(found.text, max(0, found.start - _ASTRAY))
+        start = self.text.find(found.text) if start < 0 else start
+        return (found.start, found.end) if start < 0 else (start, start + len(found.text))
+
+
+def _source(found: Found, titles: dict[Scope, _Whole]) -> Source:
+    whole = titles.get(found.scope)
+    start, end = (found.start, found.end) if whole is None else whole.place(found)
     place: dict[str, Any] = {
-        "start": found.start,
-        "end": found.end,
+        "start": start,
+        "end": end,
         "seq": found.first,
         "last_seq": found.last,
         "revision": found.revision,
@@ -141,8 +158,8 @@ def _source(found: Found, titles: dict[Scope, Title]) -> Source:
         "heading": list(found.heading),
         "score": round(found.score, 4),
     }
-    if title is not None:
-        data = _of_title(title, found.title or found.name, 0) | place
+    if whole is not None:
+        data = _of_title(whole.title, found.title or found.name, 0) | place
     else:
         data = {
             "kind": "document",

@@ -8,11 +8,11 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Final
 
-from daram.chat.clean import clean_text
 from daram.errors import DaramError, ModelError, NotFound
 from daram.llm.base import ChatModel, Options
 from daram.model import Message, assistant, system, user
 from daram.store.base import Store
+from daram.text.clean import clean_text
 
 log = logging.getLogger(__name__)
 

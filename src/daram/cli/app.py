@@ -94,7 +94,7 @@ def cli() -> None:
 
 _CONVERSATIONS = (chat, list_, show, search, rename, delete)
 _STORE = (copy, export, import_, check, migrate, backup, restore, purge, erase)
-OF_A_STORE: Final = (*_CONVERSATIONS[1:], *_STORE, doctor, config)
+OF_A_STORE: Final = (*_CONVERSATIONS[1:], docs, *_STORE, doctor, config)
 """What somebody else's command line can offer for a store of theirs (Django's manage.py)."""
 for command in (serve, user, key, *_CONVERSATIONS, docs, *_STORE, model, doctor, config):
     cli.add_command(command)

@@ -13,14 +13,13 @@ if TYPE_CHECKING:
 
 def notes(message: Message) -> list[str]:
     """The notes below an answer, as ``[1] leave.md, page 3, Leave``."""
+    from daram.context.sources import cited
+
     found = []
-    for part in message.parts:
-        if part.type != "citation":
-            continue
-        cited = part.data
-        place = place_words(cited.get("page"), cited.get("heading") or ())
-        name = one_line(cited.get("title") or cited.get("name"))
-        found.append(f"[{cited.get('n')}] {name}" + (f", {place}" if place else ""))
+    for data in cited(message):
+        place = place_words(data.get("page"), data.get("heading") or ())
+        name = one_line(data.get("title") or data.get("name"))
+        found.append(f"[{data['n']}] {name}" + (f", {place}" if place else ""))
     return found
 
 

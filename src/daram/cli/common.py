@@ -14,7 +14,7 @@ import click
 
 from daram.config import open_documents, open_memory
 from daram.errors import InvalidInput, NotFound, Unsupported
-from daram.settings import Settings, mask, variables
+from daram.settings import Settings, variables
 
 if TYPE_CHECKING:
     from daram.knowledge.collections import Collection
@@ -104,9 +104,11 @@ class StatusLine:
 @asynccontextmanager
 async def opened_documents(settings: Settings, *, reading: bool = False) -> AsyncIterator[Documents]:
     """The documents of the store; with ``reading`` what waits is read meanwhile. Raises ``Unsupported``."""
+    from daram.knowledge.base import NO_DOCUMENTS
+
     async with await open_memory(settings) as memory, open_documents(settings, memory, reading=reading) as documents:
         if documents is None:
-            raise Unsupported(f"the store {mask(settings.store)} keeps no documents; SQLite and PostgreSQL do")
+            raise Unsupported(NO_DOCUMENTS)
         yield documents
 
 

@@ -96,7 +96,7 @@ docs.add_command(reference)
 
 
 @docs.command()
-@click.argument("sources", metavar="FILE", nargs=-1, required=True)
+@click.argument("sources", metavar="FILE...", nargs=-1, required=True)
 @_place
 @click.option("--title", metavar="T", help="What the document is called; with --title-no, what that title is called.")
 @click.option("--keep", is_flag=True, help="Keep the original too, not only its text.")
@@ -333,7 +333,7 @@ async def _collections(settings: Settings, place: Place) -> list[Collection]:
 
 
 @docs.command()
-@click.argument("names", metavar="NAME", nargs=-1)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
 @_place
 @click.option("--all", "everything", is_flag=True, help="Remove the collection with all its documents.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -19,8 +19,10 @@ import msgspec
 
 from daram.cli.common import STORE_FLAGS, with_settings
 from daram.config import make_model, open_memory
-from daram.errors import DaramError
+from daram.errors import DaramError, Unsupported
+from daram.knowledge.base import library
 from daram.llm.base import Options
+from daram.memory import Memory
 from daram.model import user
 from daram.settings import OPENAI_URL, Settings, mask, unknown_variables
 
@@ -81,6 +83,7 @@ async def _store(settings: Settings) -> list[Finding]:
         return [Finding("missing", "store", f"{where}: {error}")]
     findings = [Finding("ok", "store", where)]
     findings += [Finding("ok", name, text) for name, text in described.items()]
+    findings.append(_documents(memory, settings))
     if settings.store.startswith("sqlite:"):
         file = Path(described.get("location", settings.data))
         folder = file.parent if file.parent.is_dir() else settings.data
@@ -90,6 +93,16 @@ async def _store(settings: Settings) -> list[Finding]:
         except OSError as error:  # a store that is only read may lie where nothing can be written
             findings.append(Finding("note", "fsync", f"cannot be measured in {folder}: {error.strerror}"))
     return findings
+
+
+def _documents(memory: Memory, settings: Settings) -> Finding:
+    if settings.documents is not None:
+        return Finding("ok", "documents", mask(settings.documents))
+    try:
+        library(memory)
+    except Unsupported as error:
+        return Finding("note", "documents", str(error))
+    return Finding("ok", "documents", "in the store")
 
 
 def _fsync_cost(folder: Path) -> float:

@@ -105,6 +105,8 @@ def list_(settings: Settings, category: str | None, own: bool, as_json: bool) ->
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
+    if not found and sys.stdout.isatty():
+        click.echo("None here yet: daram docs reference add puts one in.", err=True)
     for one in found:
         if sys.stdout.isatty():
             changed = moment(one.updated_at)

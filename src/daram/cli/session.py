@@ -132,10 +132,11 @@ class Session:
 
     async def _bound_to(self, names: tuple[str, ...]) -> None:
         from daram.knowledge.access import Reader
+        from daram.knowledge.base import NO_DOCUMENTS
 
         documents = self.chatbot.documents
         if documents is None:
-            raise Unsupported("the store keeps no documents; SQLite and PostgreSQL do")
+            raise Unsupported(NO_DOCUMENTS)
         who = Reader(self.owner)
         readable = await documents.list_collections(who)
         scopes = [collection_named(readable, name) for name in names]

@@ -40,6 +40,12 @@ _TEMPLATE: Final = re.compile(
 _OPENING: Final = re.compile("[<＜﹤〈⟨]")
 _NUMBERED: Final = re.compile(r"\[\s*(\d{1,3}(?:\s*,\s*\d{1,3})*)\s*\]")
 _LOOKED_AT: Final = 40
+# As ``SOURCES_RULE`` asks for, in the words of small models: an answer that cites nothing, for there is nothing.
+_NOT_SAID: Final = re.compile(
+    r"\b(?:documents?|passages?|text)\b[^.]{0,40}\b(?:do|does)(?:\s+not|n['’]t)\s+(?:say|state|specify|mention|contain)"
+    r"|(?:문서|자료|구절)[^.]{0,60}(?:없습니다|않습니다|않았습니다|없어요|않아요)",
+    re.IGNORECASE,
+)
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +88,7 @@ def with_sources(question: Message, sources: Sequence[Source]) -> Message:
 
 def without_numbers(message: Message) -> Message:
     """An earlier answer without the numbers of its passages, which stood for others than those of today."""
-    if message.role != "assistant" or not any(part.type == "citation" for part in message.parts):
+    if message.role != "assistant" or not cited(message):
         return message
     return msgspec.structs.replace(message, text=re.sub(r"\s*" + _NUMBERED.pattern, "", message.text))
 
@@ -112,16 +118,25 @@ def sources_tokens(question: Message, sources: Sequence[Source], count: TokenCou
 
 
 def citations(sources: Sequence[Source], answer: str) -> list[Part]:
-    """The passages that an answer cites, by their numbers in it; all that were given where it names none."""
-    named = {int(number) for found in _NUMBERED.findall(answer) for number in found.split(",")}
-    cited = named & set(range(1, len(sources) + 1)) or set(range(1, len(sources) + 1))
+    """The passages that an answer cites, by their numbers in it; where it names none, all that were given, unless it
+    says that they do not say."""
+    there = set(range(1, len(sources) + 1))
+    named = {int(number) for found in _NUMBERED.findall(answer) for number in found.split(",")} & there
+    if not named and not _NOT_SAID.search(answer):
+        named = there
     return [
         Part(type="citation", data={"n": number, **source.data, "quote": source.text[:QUOTE_CHARS]})
         for number, source in enumerate(sources, 1)
-        if number in cited
+        if number in named
     ]
+
+
+def cited(message: Message) -> list[dict[str, Any]]:
+    """What the citations of an answer say, of those that are made here: others may keep parts of that type too."""
+    found = (part.data for part in message.parts if part.type == "citation")
+    return [data for data in found if type(data.get("n")) is int and data.get("kind") in ("document", "reference")]
 
 
 def _label(text: str) -> str:
     line = " ".join(harmless(text).split())[:_LABEL_CHARS]
-    return line.translate({ord("<"): "‹", ord(">"): "›", ord('"'): "'"})
+    return _OPENING.sub("‹", line).translate({ord(">"): "›", ord('"'): "'"})

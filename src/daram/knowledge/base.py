@@ -25,16 +25,33 @@ HOUSE: Final = "daram:documents"
 """The owner of what belongs to no user: the list of uploads under way, the leases of work for all."""
 
 
+NO_DOCUMENTS: Final = (
+    "this store keeps no documents: SQLite and PostgreSQL do; set DARAM_DOCUMENTS to the URL of one, to have it beside"
+)
+
+
 @runtime_checkable
 class Library(SupportsDocuments, SupportsRecords, Protocol):
     """A store that keeps documents, and records beside them."""
 
 
+@runtime_checkable
+class HasLibrary(Protocol):
+    """A store of conversations whose documents may be in another one."""
+
+    @property
+    def library(self) -> Store | None:
+        """The other one; None where they are in this."""
+        ...
+
+
 def library(store: object) -> Library:
-    """The store as one that keeps documents. Raises ``Unsupported``."""
+    """The store as one that keeps documents, or the one beside it that does. Raises ``Unsupported``."""
+    if isinstance(store, HasLibrary) and store.library is not None:
+        store = store.library
     engine = engine_of(store) if isinstance(store, Store) else store
     if not isinstance(store, Library) or not isinstance(engine, SupportsDocuments):
-        raise Unsupported(f"{type(engine).__name__} keeps no documents; SQLite, PostgreSQL and the memory engine do")
+        raise Unsupported(NO_DOCUMENTS)
     return store
 
 

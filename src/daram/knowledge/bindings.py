@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from hashlib import blake2b
 
 import msgspec
 
-from daram.errors import NotFound
+from daram.errors import Conflict, NotFound
 from daram.knowledge.base import BINDINGS, HOUSE, Library, decode, encode
 from daram.knowledge.collections import of_conversation
 from daram.knowledge.files import Files
@@ -50,6 +51,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
 class _Bound(msgspec.Struct):
     owner: str
     conversation: str
+    made: datetime | None = None
 
 
 class Bindings:
@@ -72,15 +74,27 @@ class Bindings:
             return None
         return found if found.made == there.created_at else None
 
-    async def put(self, conversation: Conversation, binding: Binding) -> Binding:
-        """Bind a conversation, in place of what it was bound to."""
-        made = msgspec.structs.replace(binding, made=conversation.created_at)
-        if made.uploads:
-            # Noted for the house, which has to find what is left when the conversation has expired.
-            bound = encode(_Bound(conversation.owner, conversation.id))
-            await self._store.put_record(HOUSE, _BOUND, _house_key(conversation.owner, conversation.id), bound)
-        await self._store.put_record(conversation.owner, BINDINGS, conversation.id, encode(made))
-        return made
+    async def change(self, conversation: Conversation, change: Callable[[Binding | None], Binding]) -> Binding:
+        """Bind a conversation to what ``change`` makes of its present binding; of two at once both are heeded."""
+        owner, id = conversation.owner, conversation.id
+        while True:
+            record = await self._store.get_record(owner, BINDINGS, id)
+            found = None if record is None else decode(record.value, Binding, f"binding of {id!r}")
+            if found is not None and found.made != conversation.created_at:
+                await self.end_uploads(owner, id)  # of an earlier conversation of that name, which has expired
+                found = None
+            made = msgspec.structs.replace(change(found), made=conversation.created_at)
+            if made.uploads:
+                # Noted for the house, which has to find what is left when the conversation has expired.
+                bound = encode(_Bound(owner, id, made.made))
+                await self._store.put_record(HOUSE, _BOUND, _house_key(owner, id), bound)
+            try:
+                await self._store.put_record(
+                    owner, BINDINGS, id, encode(made), expect=None if record is None else record.etag
+                )
+            except Conflict:  # bound by somebody else at the same moment
+                continue
+            return made
 
     async def end(self, owner: str, conversation: str) -> None:
         """Delete a conversation's binding and what was uploaded into it. Harmless where there is nothing."""
@@ -103,14 +117,19 @@ class Bindings:
             page = await self._store.scan_records(HOUSE, _BOUND, limit=100, cursor=cursor)
             for record in page.items:
                 bound = decode(record.value, _Bound, f"binding {record.key!r}")
-                try:
-                    await self._conversations.get(bound.owner, bound.conversation)
-                except NotFound:
+                if not await self._is_there(bound):
                     await self.end(bound.owner, bound.conversation)
                     ended += 1
             cursor = page.next_cursor
             if cursor is None:
                 return ended
+
+    async def _is_there(self, bound: _Bound) -> bool:
+        try:
+            there = await self._conversations.get(bound.owner, bound.conversation)
+        except NotFound:
+            return False
+        return bound.made in (None, there.created_at)
 
 
 async def delete_documents(store: Library, files: Files, scope: Scope) -> int:

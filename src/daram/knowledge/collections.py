@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from daram import ids
-from daram.errors import InvalidInput, NotFound
-from daram.knowledge.access import OFFICIAL
+from daram.errors import Conflict, InvalidInput, NotFound
+from daram.knowledge.access import GROUP, OFFICIAL
 from daram.knowledge.base import COLLECTIONS, Library, decode, encode
 from daram.model import UNSET, Page, Record, Unset
 from daram.store import validate
@@ -73,7 +73,12 @@ class Collections:
         if id.startswith((CONVERSATION, SHADOW)):
             return Collection(id=id, owner=owner, name=id, created_at=datetime.now(UTC))
         found = await self.find(owner, id)
-        return await self.create(owner, id=id) if found is None else found
+        if found is not None:
+            return found
+        try:
+            return await self.create(owner, id=id)
+        except Conflict:  # somebody made it meanwhile
+            return await self.get(owner, id)
 
     async def find(self, owner: str, id: str) -> Collection | None:
         """The collection, or None."""
@@ -138,6 +143,8 @@ def _checked_id(id: str) -> str:
     validate.name(id, "collection", ID_CHARS)
     if id.startswith((CONVERSATION, SHADOW)):
         raise InvalidInput("collection", f"{id!r}: this beginning is kept for conversations and references")
+    if id.startswith((OFFICIAL + ":", GROUP)):
+        raise InvalidInput("collection", f"{id!r}: what is shared is called so over HTTP; say whose it is as owner")
     return id
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from daram.errors import InvalidInput, NotFound
 from daram.knowledge.access import Reader, reader
 from daram.knowledge.base import library
 from daram.knowledge.bindings import Binding, Bindings, Title, delete_documents
-from daram.knowledge.collections import SHADOW, Collection, Collections, of_conversation
+from daram.knowledge.collections import CONVERSATION, SHADOW, Collection, Collections, of_conversation
 from daram.knowledge.files import Bytes, Files, StoredFile, Until
 from daram.knowledge.ingest import Ingester
 from daram.knowledge.leases import Work
@@ -93,9 +94,23 @@ class Documents:
         same bytes again change nothing. ``until``: how long the original stays. Raises ``UnsupportedDocument``,
         ``DocumentTooLarge``, ``NotAllowed``, ``InvalidInput``; what is wrong inside it is said in ``Document.error``.
         """
+        scope = self._fillable(who, where)
+        return await self._take(scope, data, name, title, media_type, id, metadata, until, wait)
+
+    async def _take(
+        self,
+        scope: Scope,
+        data: Bytes,
+        name: str | None,
+        title: str | None = None,
+        media_type: str | None = None,
+        id: str | None = None,
+        metadata: Mapping[str, Attribute] | None = None,
+        until: Until = "document",
+        wait: bool = False,
+    ) -> Document:
         name = self._name(data, name)
         kind_of(name, media_type)
-        scope = self._writable(who, where)
         collection = await self.collections.ensure(*scope)
         id = document_id(name) if id is None else id
         file = await self.files.put(
@@ -123,7 +138,7 @@ class Documents:
 
         Raises ``NotFound``, ``NotAllowed``, ``UnsupportedDocument``.
         """
-        scope = self._writable(who, where)
+        scope = self._fillable(who, where)
         file = await self.files.get(reader(who).owner, file_id)
         kind_of(file.name, file.media_type)
         if file.owner != scope.owner:
@@ -150,10 +165,11 @@ class Documents:
         there = await self._memory.get(owner, conversation)
         bound = await self.bindings.get(owner, conversation)
         if bound is None or not bound.uploads:
-            binding = Binding(only=only) if bound is None else bound
-            await self.bindings.put(there, msgspec.structs.replace(binding, uploads=True))
-        where = Scope(owner, of_conversation(conversation))
-        document = await self.add(who, where, data, name=name, media_type=media_type, wait=wait)
+            await self.bindings.change(
+                there, lambda found: msgspec.structs.replace(found or Binding(only=only), uploads=True)
+            )
+        scope = Scope(owner, of_conversation(conversation))
+        document = await self._take(scope, data, name, media_type=media_type, wait=wait)
         try:
             await self._memory.get(owner, conversation)
         except NotFound:  # deleted meanwhile: what goes with it must not stay behind
@@ -232,7 +248,8 @@ class Documents:
         await self.collections.get(*scope)
         count = await delete_documents(self._store, self.files, scope)
         await self.collections.forget(*scope)
-        return count
+        # What was being added meanwhile sees that the collection is gone, or is seen here.
+        return count + await delete_documents(self._store, self.files, scope)
 
     # --- search ---
 
@@ -286,16 +303,13 @@ class Documents:
             if not create:
                 raise
             there = await self._memory.create(asked.owner, id=conversation)
-        before = await self.bindings.get(asked.owner, conversation)
         binding = Binding(
-            collections=tuple(scopes),
-            reference=title,
-            uploads=before is not None and before.uploads,
-            only=only,
-            three_ways=three_ways,
-            groups=asked.groups,
+            collections=tuple(scopes), reference=title, only=only, three_ways=three_ways, groups=asked.groups
         )
-        return await self.bindings.put(there, binding)
+        return await self.bindings.change(
+            there,
+            lambda found: msgspec.structs.replace(binding, uploads=found is not None and found.uploads),
+        )
 
     async def binding(self, who: Reader | str, conversation: str) -> Binding | None:
         """What a conversation of the reader's is bound to."""
@@ -385,6 +399,11 @@ class Documents:
             metadata=dict(metadata or {}),
         )
         stored = await self.ingester.add(document, file, collection.chunking)
+        if collection.etag and await self.collections.find(*scope) is None:
+            # Deleted while this was on its way: what nobody would find again must not stay.
+            with suppress(NotFound):
+                await self.ingester.delete(*scope, id)
+            raise NotFound("collection", scope.collection)
         return await self.ingester.wait(stored) if wait else stored
 
     def _name(self, data: Any, name: str | None) -> str:
@@ -398,6 +417,12 @@ class Documents:
         asked = reader(who)
         scope = where if isinstance(where, Scope) else Scope(asked.owner, where)
         asked.check_read(scope.owner, "collection", scope.collection)
+        return scope
+
+    def _fillable(self, who: Reader | str, where: Where) -> Scope:
+        scope = self._writable(who, where)
+        if scope.collection.startswith(CONVERSATION):
+            raise InvalidInput("collection", f"{scope.collection!r} takes what is attached to its conversation only")
         return scope
 
     def _writable(self, who: Reader | str, where: Where) -> Scope:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -23,7 +23,7 @@ PIECE: Final = 512 << 10
 MAX_BYTES: Final = 1 << 30
 Until = Literal["deleted", "document", "read"]
 """How long a file stays: until it is deleted, as long as the document made from it, until that was read."""
-Bytes = bytes | Path | AsyncIterable[bytes]
+Bytes = bytes | Path | AsyncIterable[bytes] | Iterable[bytes]
 
 _UPLOAD_SECONDS: Final = 24 * 3600
 _NAME_CHARS: Final = 512
@@ -217,13 +217,20 @@ async def _pieces(data: Bytes) -> AsyncGenerator[bytes, None]:
             yield data[start : start + PIECE]
         return
     waiting = bytearray()
-    async for some in data:
+    async for some in data if isinstance(data, AsyncIterable) else _from_thread(data):
         waiting += some
         while len(waiting) >= PIECE:
             yield bytes(waiting[:PIECE])
             del waiting[:PIECE]
     if waiting:
         yield bytes(waiting)
+
+
+async def _from_thread(data: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """What is read while it is asked for (``UploadedFile.chunks()``) keeps a thread waiting, not the loop."""
+    pieces = iter(data)
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece
 
 
 def _blob(id: str, number: int) -> str:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from daram.store.documents import PassageHit, Scope
-from daram.text.analyzer import index_terms, loose_terms, parse_query
-from daram.text.telling import telling
 
 Place = tuple[Scope, str, int]
 """A passage: the collection, the document, its ``seq``."""
@@ -20,12 +15,13 @@ Place = tuple[Scope, str, int]
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A passage that bears on a question: one of a document, or several that stand side by side.
 
-    ``score``: from 0 to 1, how surely it does (see ``confidence``), comparable from search to search. ``start`` and
-    ``end`` are characters of the document's text, ``first`` and ``last`` the ``seq`` of its passages.
+    ``score``: from 0 to 1, how surely it does (see ``daram.knowledge.relevance``), comparable from search to search.
+    ``start`` and ``end`` are characters of the document's text, ``first`` and ``last`` the ``seq`` of its passages.
     """
 
     scope: Scope
     document: str
+    revision: str
     name: str
     title: str | None
     text: str
@@ -36,7 +32,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     page: int | None = None
     heading: tuple[str, ...] = ()
     score: float = 0.0
-    revision: str | None = None
 
 
 def place_of(hit: PassageHit) -> Place:
@@ -64,79 +59,6 @@ def fused(rankings: Iterable[tuple[Sequence[tuple[Place, float]], float]], k: in
     return dict(sorted(points.items(), key=lambda item: (-item[1], item[0])))
 
 
-# --- how surely a passage bears on a question ---
-
-
-def term_weights(question: str, texts: Sequence[str]) -> dict[str, float]:
-    """How much each term of a question tells: the rarer among what was found, the more. ``texts``: ``terms_of`` them.
-
-    A term is written as it stands in ``terms_of`` a text: between blanks, a beginning without the second one.
-    """
-    weights: dict[str, float] = {}
-    for term, is_beginning in loose_terms(parse_query(question)):
-        written = f" {term}" if is_beginning else f" {term} "
-        frequency = sum(written in text for text in texts)
-        weights[written] = math.log(1 + (len(texts) + 1) / (frequency + 0.5)) * telling(term)
-    return weights
-
-
-def coverage(text: str, weights: Mapping[str, float]) -> float:
-    """What part of the question, by weight, a text speaks of (0 to 1). ``text``: ``terms_of`` it."""
-    whole = math.fsum(weights.values())
-    if not whole:
-        return 0.0
-    return math.fsum(weight for written, weight in weights.items() if written in text) / whole
-
-
-def terms_of(text: str) -> str:
-    """The terms of a passage, each between blanks."""
-    return f" {index_terms(text)} "
-
-
-class Calibration(msgspec.Struct, frozen=True):
-    """A logistic regression of "this passage answers this question" on what a search measures.
-
-    Fitted by ``python -m bench.grounding`` on the questions of ``bench/data/grounding.json``, English and Korean; see
-    docs/explanation/retrieval.md.
-    """
-
-    covered: float
-    cosine: float
-    constant: float
-
-
-WORDS_ONLY: Final = Calibration(covered=12.06, cosine=0.0, constant=-3.87)
-WITH_VECTORS: Final = Calibration(covered=10.72, cosine=2.97, constant=-4.66)
-ACROSS: Final = Calibration(covered=10.72, cosine=14.09, constant=-3.03)
-"""For a question in one script about a passage in another: they share few words, if any. The constant stands a little
-lower than the fit says: what is refused rightly counts for more than what is found."""
-
-
-def confidence(covered: float, cosine: float | None, *, across: bool = False) -> float:
-    """How surely a passage bears on a question, from 0 to 1.
-
-    ``covered``: as ``coverage`` says; ``cosine``: of their vectors, None where there are none; ``across``: whether they
-    are of different scripts.
-    """
-    by = WORDS_ONLY if cosine is None else ACROSS if across else WITH_VECTORS
-    return 1 / (1 + math.exp(-(by.covered * covered + by.cosine * (cosine or 0.0) + by.constant)))
-
-
-_WIDE: Final = re.compile("[\u1100-\u11ff\u3041-\u30ff\u3131-\u318e\u3400-\u9fff\uac00-\ud7a3]")
-_NARROW: Final = re.compile("[A-Za-z\u00c0-\u052f]")
-_LETTERS_OF_A_SYLLABLE: Final = 2.5
-
-
-def across(question: str, text: str) -> bool:
-    """Whether two texts are of different scripts, for the most part: Hangul, Han or Kana, and letters."""
-    return _is_wide(question) != _is_wide(text)
-
-
-def _is_wide(text: str) -> bool:
-    text = text[:2000]
-    return len(_WIDE.findall(text)) * _LETTERS_OF_A_SYLLABLE > len(_NARROW.findall(text))
-
-
 # --- hits into passages ---
 
 
@@ -162,9 +84,10 @@ def merged(hits: Sequence[tuple[PassageHit, float]]) -> list[Found]:
 
 def _beside(group: list[tuple[PassageHit, float]], hit: PassageHit) -> bool:
     first = group[0][0]
-    if (first.scope, first.document, first.passage.page, first.passage.heading) != (
+    if (first.scope, first.document, first.revision, first.passage.page, first.passage.heading) != (
         hit.scope,
         hit.document,
+        hit.revision,
         hit.passage.page,
         hit.passage.heading,
     ):
@@ -188,6 +111,7 @@ def _joined(group: list[tuple[PassageHit, float]]) -> Found:
     return Found(
         scope=hit.scope,
         document=hit.document,
+        revision=hit.revision,
         name=hit.name,
         title=hit.title,
         text=text,

@@ -69,12 +69,21 @@ class Ingester:
     async def add(self, document: Document, file: StoredFile, how: Chunking) -> Document:
         """Have a stored file read as ``document``, in place of what that was made from before.
 
-        Where the same bytes were read already, or are being read, cut in the same way, nothing changes.
+        Where the same bytes were read already, or are being read, cut in the same way, nothing is read; another title
+        and other metadata are taken.
         """
         digest = f"sha256:{file.digest}/{how.size}.{how.overlap}.{how.unit}"
         while True:
             former = await self._find(document)
             if former is not None and former.digest == digest and former.state != "failed":
+                told = msgspec.structs.replace(
+                    former, title=document.title or former.title, metadata=document.metadata or former.metadata
+                )
+                if told != former:
+                    try:
+                        former = await self._store.put_document(told, expect=former.etag)
+                    except Conflict:
+                        continue
                 if former.source != file.id:
                     await self._drop(file.owner, file.id)
                 return former

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import chain
 from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
-from daram.errors import DaramError, InvalidInput, NotFound, Unsupported
+from daram.errors import DaramError, InvalidInput, Unsupported
 from daram.knowledge.base import Library
 from daram.knowledge.embedding import name_of
 from daram.knowledge.fuse import (
     Found,
     Place,
-    across,
-    confidence,
-    coverage,
     fused,
     merged,
     place_of,
     ranked,
-    term_weights,
-    terms_of,
 )
+from daram.knowledge.relevance import across, confidence, coverages, sought, terms_of
 from daram.llm.base import Embedder
-from daram.store.documents import PassageHit, Scope
+from daram.store.documents import MOST_SCOPES, PassageHit, Scope
 from daram.text.analyzer import parse_query
 
 log = logging.getLogger(__name__)
@@ -139,14 +136,15 @@ class Retriever:
         order = list(fused(rankings, how.k))
         has_vectors = bool(cosines)
         least = min(cosines.values(), default=0.0)
-        texts = {place: terms_of(_whole(hit)) for place, hit in hits.items()}
-        weights = [term_weights(query.text, list(texts.values())) for query in asked if query.judged]
+        texts = [terms_of(_whole(hit)) for hit in hits.values()]
+        judged = [coverages(sought(query.text), texts) for query in asked if query.judged]
+        covered = {place: max(shares) for place, shares in zip(hits, zip(*judged, strict=True), strict=True)}
         order = order[: how.candidates]
         question = asked[0].text
         other = {place: across(question, hits[place].passage.text) for place in order}
         scores = {
             place: confidence(
-                max((coverage(texts[place], one) for one in weights), default=0.0),
+                covered.get(place, 0.0),
                 # A hit of the words alone is farther than the farthest of those by meaning.
                 cosines.get(place, least) if has_vectors else None,
                 across=other[place],
@@ -158,12 +156,16 @@ class Retriever:
             order = await self._reranked(self._reranker, question, order, hits)
         best = max((scores[place] for place in order), default=0.0)
         chosen = merged([(hits[place], scores[place]) for place in order[: how.passages * _BESIDE]])[: how.passages]
-        return Result(await self._with_revisions(chosen), best, best >= how.threshold)
+        return Result(chosen, best, best >= how.threshold)
 
     async def _by_words(self, scopes: Sequence[Scope], query: Query, how: Retrieval) -> list[PassageHit]:
         if not how.words:
             return []
-        return await self._store.search_passages(scopes, query.text, limit=how.candidates)
+
+        def ask(some: Sequence[Scope]) -> Awaitable[list[PassageHit]]:
+            return self._store.search_passages(some, query.text, limit=how.candidates)
+
+        return await _in_parts(scopes, ask, how.candidates)
 
     async def _by_meaning(
         self, scopes: Sequence[Scope], queries: Sequence[Query], how: Retrieval
@@ -174,8 +176,15 @@ class Retriever:
         try:
             made = await self._embedder.embed([query.text for query in queries])
             name = name_of(self._embedder)
-            near = [self._store.nearest_passages(scopes, vector, name, limit=how.candidates) for vector in made]
-            return list(await asyncio.gather(*near))
+
+            def ask(vector: Sequence[float]) -> Awaitable[list[PassageHit]]:
+                return _in_parts(
+                    scopes,
+                    lambda some: self._store.nearest_passages(some, vector, name, limit=how.candidates),
+                    how.candidates,
+                )
+
+            return list(await asyncio.gather(*map(ask, made)))
         except Unsupported as error:
             log.debug("no search by meaning: %s", error)
         except DaramError as error:
@@ -196,22 +205,14 @@ class Retriever:
         best_first = sorted(range(len(order)), key=lambda place: -points[place])  # stable: ties keep their order
         return [order[place] for place in best_first]
 
-    async def _with_revisions(self, found: list[Found]) -> list[Found]:
-        """The passages with the revision of their documents; of a document that went meanwhile nothing is given."""
-        revisions: dict[tuple[Scope, str], str | None] = {}
-        for passage in found:
-            key = passage.scope, passage.document
-            if key not in revisions:
-                try:
-                    document = await self._store.get_document(*passage.scope, passage.document)
-                    revisions[key] = document.revision
-                except NotFound:
-                    revisions[key] = None
-        return [
-            msgspec.structs.replace(passage, revision=revision)
-            for passage in found
-            if (revision := revisions[passage.scope, passage.document]) is not None
-        ]
+
+async def _in_parts(
+    scopes: Sequence[Scope], ask: Callable[[Sequence[Scope]], Awaitable[list[PassageHit]]], limit: int
+) -> list[PassageHit]:
+    """The best hits in any number of collections: an engine takes so many at a time."""
+    parts = [scopes[start : start + MOST_SCOPES] for start in range(0, len(scopes), MOST_SCOPES)]
+    found = await asyncio.gather(*map(ask, parts))
+    return found[0] if len(found) == 1 else sorted(chain(*found), key=lambda hit: -hit.score)[:limit]
 
 
 def _whole(hit: PassageHit) -> str:

@@ -11,6 +11,8 @@ from langchain_core import messages as lc
 from daram.errors import InvalidInput
 from daram.ids import message_id
 from daram.model import Message, Part, Role
+from daram.store.jsonpart import json_of, json_part
+from daram.text.clean import clean_text
 
 EXACT: Final = "langchain"
 """The type of the part that holds what text and tool parts do not say of a LangChain message."""
@@ -46,6 +48,8 @@ _TYPES: Final[dict[str, type[lc.BaseMessage]]] = {
     )
 }
 _BYTES: Final = "$bytes"
+_DICT: Final = "$dict"
+_SHOWN_CHARS: Final = 200_000
 
 
 def to_message(item: lc.BaseMessage, *, id: str | None = None, exact: bool = False) -> Message:
@@ -53,20 +57,17 @@ def to_message(item: lc.BaseMessage, *, id: str | None = None, exact: bool = Fal
 
     Raises ``InvalidInput`` (exact only) for what is not JSON, bytes aside.
     """
-    text = _clean(item.text if isinstance(item.content, str) or item.content else "")
+    text = clean_text(str(item.text)) if item.content else ""
     parts = [_exact(item, text)] if exact else _shown(item)
     usage = getattr(item, "usage_metadata", None) or None
     counts = {k: v for k in ("input_tokens", "output_tokens") if usage and isinstance(v := usage.get(k), int)}
     if isinstance(item, lc.AIMessage):
         parts += [
-            Part(
-                type="tool_call",
-                data={"call_id": call.get("id") or "", "name": call["name"], "arguments": _json(call["args"])},
-            )
+            _tool_part("tool_call", call_id=call.get("id") or "", name=call["name"], arguments=_json(call["args"]))
             for call in item.tool_calls
         ]
     if isinstance(item, lc.ToolMessage):
-        parts.append(Part(type="tool_result", data={"call_id": item.tool_call_id, "output": text}))
+        parts.append(_tool_part("tool_result", call_id=item.tool_call_id, output=text))
     model = item.response_metadata.get("model_name")
     return Message(
         id=message_id() if id is None else id,
@@ -82,7 +83,7 @@ def from_message(message: Message) -> lc.BaseMessage:
     """The LangChain message: exactly what it was if LangChain wrote it, else what another door's message says."""
     for part in message.parts:
         if part.type == EXACT:
-            return _again(part.data, message.text)
+            return _again(json_of(part), message.text)
     if message.role == "user":
         return lc.HumanMessage(_content(message), id=message.id)
     if message.role == "system":
@@ -111,6 +112,10 @@ def from_message(message: Message) -> lc.BaseMessage:
     return lc.AIMessage(message.text, id=message.id, tool_calls=calls, invalid_tool_calls=invalid)
 
 
+def _tool_part(kind: str, **said: str) -> Part:
+    return Part(type=kind, data={name: clean_text(text) for name, text in said.items()})
+
+
 def _role(item: lc.BaseMessage) -> Role:
     if isinstance(item, lc.ChatMessage):
         return _GENERIC.get(item.role, "user")
@@ -125,12 +130,19 @@ def _shown(item: lc.BaseMessage) -> list[Part]:
     for block in blocks:
         kind = str(block.get("type", ""))
         if "image" in kind:
-            parts.append(Part(type="image", data=json.loads(_json(block))))
+            parts.append(_shown_part("image", block))
         elif kind in ("file", "input_file", "audio", "video", "document"):
-            parts.append(Part(type="file", data=json.loads(_json(block))))
+            parts.append(_shown_part("file", block))
         elif kind in ("reasoning", "thinking"):
-            parts.append(Part(type="reasoning", data=json.loads(_json(block))))
+            parts.append(_shown_part("reasoning", block))
     return parts
+
+
+def _shown_part(kind: str, block: dict[Any, Any]) -> Part:
+    text = _json(block)
+    if len(text) > _SHOWN_CHARS:  # a photo in base64: the message that it is in must not be missing for it
+        return Part(type=kind, data={"omitted": len(text)})
+    return Part(type=kind, data=json.loads(text))
 
 
 def _content(message: Message) -> Any:
@@ -149,10 +161,7 @@ def _exact(item: lc.BaseMessage, text: str) -> Part:
     data: dict[str, Any] = {"fields": fields}
     if item.__pydantic_extra__:
         data["extra"] = item.__pydantic_extra__
-    try:
-        return Part(type=EXACT, data=json.loads(json.dumps(data, default=_default, allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise InvalidInput("message", f"has what JSON cannot say: {error}") from None
+    return json_part(EXACT, _escaped(data), "message", default=_default)
 
 
 _EMPTY: Final = frozenset({"additional_kwargs", "response_metadata", "tool_calls", "invalid_tool_calls"})
@@ -170,11 +179,22 @@ def _default(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
+def _escaped(value: Any) -> Any:
+    """With what looks like our bytes in it, but is not, wrapped: anything may be said in a message."""
+    if isinstance(value, dict):
+        inner = {name: _escaped(item) for name, item in value.items()}
+        return {_DICT: inner} if value.keys() & {_BYTES, _DICT} else inner
+    if isinstance(value, list | tuple):
+        return [_escaped(item) for item in value]
+    return value
+
+
 def _revived(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {_BYTES}:
             return base64.b64decode(value[_BYTES])
-        return {name: _revived(item) for name, item in value.items()}
+        inner = value[_DICT] if value.keys() == {_DICT} else value
+        return {name: _revived(item) for name, item in inner.items()}
     if isinstance(value, list):
         return [_revived(item) for item in value]
     return value
@@ -187,8 +207,3 @@ def _json(value: object) -> str:
 def _as_text(results: list[dict[str, Any]]) -> str:
     output = results[0].get("output", "") if results else ""
     return output if isinstance(output, str) else _json(output)
-
-
-def _clean(text: str) -> str:
-    # Daram's texts hold neither NUL nor lone surrogates; the exact part says what was there.
-    return str(text).replace("\x00", "").encode(errors="replace").decode() if text else ""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -25,6 +25,9 @@ DocumentState = Literal["waiting", "reading", "ready", "failed"]
 """``waiting``: stored, not read yet; ``reading``: being made into passages; ``failed``: see ``Document.error``. A
 document that was ready before goes on to be found while its next revision is read."""
 
+
+MOST_SCOPES: Final = 100
+"""So many collections one search may name."""
 
 Attribute = str | int | float | bool
 """What a document's metadata may say of it under one name."""
@@ -89,10 +92,11 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
 
 class PassageHit(msgspec.Struct, frozen=True, kw_only=True):
     """A passage that a search found, and where. ``score``: higher is better; comparable within one search only for
-    words, the cosine for vectors."""
+    words, the cosine for vectors. ``revision``: the document's, of which the passage is."""
 
     scope: Scope
     document: str
+    revision: str
     name: str
     title: str | None
     passage: Passage

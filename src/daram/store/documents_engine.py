@@ -21,6 +21,7 @@ from daram.errors import InvalidInput, TooLarge
 from daram.model import UNSET, Page, Unset
 from daram.store import validate
 from daram.store.documents import (
+    MOST_SCOPES,
     Document,
     DocumentState,
     Only,
@@ -39,7 +40,6 @@ STAGED_SECONDS = 24 * 3600
 _STATES = get_args(DocumentState)
 _DIMENSIONS = 4096
 _HEADINGS = 16
-_SCOPES = 100
 _BATCH = 500
 
 
@@ -306,8 +306,8 @@ class DocumentsEngine(Engine):
     def _scopes(self, scopes: Sequence[Scope]) -> builtins.list[Scope]:
         """Each once."""
         found = list(dict.fromkeys(self._scope(*scope) for scope in scopes))
-        if len(found) > _SCOPES:
-            raise TooLarge("scopes", len(found), _SCOPES, "collections")
+        if len(found) > MOST_SCOPES:
+            raise TooLarge("scopes", len(found), MOST_SCOPES, "collections")
         return found
 
     def _only(self, only: Only | None) -> dict[Scope, frozenset[str]] | None:

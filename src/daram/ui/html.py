@@ -13,6 +13,8 @@ _FOREIGN = re.compile(r"""(?:href|src)\s*=\s*["']?\s*(?:https?:)?//""", re.IGNOR
 # Where Chainlit's script forgets that it may live below a path: it would not show a conversation's address, or leave.
 _AT_THE_TOP = re.compile(r"""(\.pathname===")/("(?:&&|\?)\w+\(`/thread/)|(window\.location\.href=`)(/thread/)""")
 _TIMES_AT_THE_TOP = 3
+# Where it opens all that the conversation has to show beside the page, whenever an answer brings more of it.
+_OPENS_ITSELF = re.compile(r"""(\w+)\(\{title:(\w+)\[\2\.length-1\]\.name,elements:\2\}\)""")
 _SCRIPT = re.compile(r"<script(?![^>]*\bsrc\s*=)[^>]*>(.*?)</script>", re.DOTALL)
 
 
@@ -44,13 +46,17 @@ def main_script(html: str) -> str:
 
 
 def below(root: str, script: str) -> str:
-    """Chainlit's script, which shows the addresses of conversations below ``root`` too.
+    """Chainlit's script, which shows the addresses of conversations below ``root`` too, and opens beside the page what
+    was clicked, as long as that is there, and nothing by itself.
 
     Raises ``ConfigError`` for a Chainlit that Daram does not know.
     """
     moved, times = _AT_THE_TOP.subn(
         lambda found: f"{found[1]}{root}/{found[2]}" if found[1] else f"{found[3]}{root}{found[4]}", script
     )
-    if times != _TIMES_AT_THE_TOP:
+    moved, opens = _OPENS_ITSELF.subn(
+        r"\1(view=>view&&view.elements.every(shown=>\2.some(there=>there.id===shown.id))?view:void 0)", moved
+    )
+    if (times, opens) != (_TIMES_AT_THE_TOP, 1):
         raise ConfigError("this Chainlit's page is another one than Daram knows; install Chainlit 2.12")
     return moved

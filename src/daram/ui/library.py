@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from daram.context.sources import cited
 from daram.errors import Conflict, NotFound, Unsupported
 from daram.knowledge.access import GROUP, OFFICIAL, Reader
-from daram.knowledge.collections import Collection
+from daram.knowledge.base import NO_DOCUMENTS
+from daram.knowledge.collections import Collection, of_conversation
 from daram.knowledge.documents import Documents
-from daram.model import Message, Part
+from daram.model import Message
 from daram.store.base import Store
 from daram.store.documents import Document, Scope
 from daram.ui.strings import Words, plain
@@ -25,6 +27,7 @@ ROOT: Final = "/chat"
 CHOICE: Final = "documents"
 """The setting of the page that says which collections a conversation is answered from."""
 _LONGEST: Final = 20_000  # characters of a passage that is opened
+_NAMED: Final = 20  # files of a conversation that are named
 
 
 class Library:
@@ -61,6 +64,14 @@ class Library:
             await asyncio.to_thread(path.unlink, missing_ok=True)
             taken.append(attached)
         return taken
+
+    async def files(self, owner: str, conversation: str) -> list[str]:
+        """The names of what was uploaded into a conversation and could be read, or still may, the newest first."""
+        bound = None if self.documents is None else await self.documents.binding(owner, conversation)
+        if self.documents is None or bound is None or not bound.uploads:
+            return []
+        found = await self.documents.list(owner, of_conversation(conversation), limit=_NAMED)
+        return [document.name for document in found.items if document.state != "failed"]
 
     # --- collections to answer from ---
 
@@ -104,38 +115,40 @@ class Library:
     async def passage(self, owner: str, conversation: str, message_id: str, number: int, words: Words) -> str:
         """What a citation opens, as Markdown: where it stands, and its words. Raises ``NotFound``."""
         message = await self._memory.message(owner, conversation, message_id)
-        cited = next((part.data for part in citations(message) if part.data.get("n") == number), None)
-        if cited is None:
+        found = next((data for data in cited(message) if data["n"] == number), None)
+        if found is None:
             raise NotFound("citation", str(number))
-        remark = "" if await self._is_current(owner, cited) else f"\n\n*{words.changed_since}*"
-        text = "\n\n".join(plain(line) for line in str(cited.get("quote", ""))[:_LONGEST].split("\n") if line.strip())
-        return f"**{plain(words.place(cited))}**{remark}\n\n{text}"
+        quoted = str(found.get("quote", ""))
+        now = await self._now(owner, found)
+        remark = "" if now is not None else f"\n\n*{words.changed_since}*"
+        lines = (now or quoted)[:_LONGEST].split("\n")
+        text = "\n\n".join(plain(line) for line in lines if line.strip())
+        return f"**{plain(words.place(found))}**{remark}\n\n{text}"
 
-    async def _is_current(self, owner: str, cited: Mapping[str, Any]) -> bool:
-        """Whether the document still says it as it was cited; a reference is looked at by its text alone."""
+    async def _now(self, owner: str, found: Mapping[str, Any]) -> str | None:
+        """What was cited as it stands today: of a reference that was given whole all of it, else the words that were
+        cited. None where they are not there any more, or not for this reader."""
         if self.documents is None:
-            return False
+            return None
         who = await self.reader(owner)
+        where, quoted = str(found["collection_owner"]), str(found.get("quote", ""))
         try:
-            if cited.get("kind") == "reference":
-                reference = await self.documents.reference(who, cited["category"], cited["title_no"])
-                _, text = await self.documents.references.text(reference)
-                return str(cited.get("quote", "")) in text
-            where = Scope(cited["collection_owner"], cited["collection"])
-            document = await self.documents.get(who, where, cited["document"])
-            return document.revision == cited.get("revision")
+            if found["kind"] == "document":
+                document = await self.documents.get(who, Scope(where, found["collection"]), found["document"])
+                return quoted if document.revision == found.get("revision") else None
+            who.check_read(where, "title", f"{found['category']}/{found['title_no']}")
+            reference = await self.documents.references.get(where, found["category"], found["title_no"])
+            _, text = await self.documents.references.text(reference)
         except NotFound:
-            return False
+            return None
+        if " ".join(quoted.split()) not in " ".join(text.split()):
+            return None
+        return quoted if "seq" in found else text
 
     def _kept(self) -> Documents:
         if self.documents is None:
-            raise Unsupported("this store keeps no documents; SQLite and PostgreSQL do")
+            raise Unsupported(NO_DOCUMENTS)
         return self.documents
-
-
-def citations(message: Message) -> list[Part]:
-    """The citations of a message."""
-    return [part for part in message.parts if part.type == "citation"]
 
 
 def elements(conversation: str, message: Message) -> list[ElementDict]:
@@ -143,16 +156,16 @@ def elements(conversation: str, message: Message) -> list[ElementDict]:
     at = f"{ROOT}/citation/{quote(conversation, safe='')}/{quote(message.id, safe='')}"
     return [
         {
-            "id": f"{message.id}-{part.data['n']}",
+            "id": f"{message.id}-{data['n']}",
             "threadId": conversation,
             "type": "text",
-            "name": f"[{part.data['n']}]",
+            "name": f"[{data['n']}]",
             "display": "side",
-            "url": f"{at}/{part.data['n']}",
+            "url": f"{at}/{data['n']}",
             "forId": message.id,
             "mime": "text/markdown",
         }
-        for part in citations(message)
+        for data in cited(message)
     ]
 
 

@@ -31,10 +31,11 @@ from daram.model import Message
 from daram.store.base import Store
 from daram.store.documents import Document
 from daram.ui import gate
-from daram.ui.follow import Emit, follow, now, offer_retry
+from daram.ui.follow import follow, offer_retry
 from daram.ui.gate import Logins
 from daram.ui.library import CHOICE, Library, elements
-from daram.ui.strings import Words, plain, words
+from daram.ui.strings import plain, words
+from daram.ui.tab import Tab, open_tabs, watch
 
 if TYPE_CHECKING:
     from chainlit.step import StepDict
@@ -45,36 +46,6 @@ HISTORY = 200  # messages that are shown of a conversation, the last ones
 _FIRST_LOOK = 0.5  # seconds between two looks at a model that is not ready
 _SLOWEST_LOOK = 5.0
 _SESSIONS_SEEN = 15.0  # seconds between two looks at whose session has ended
-
-
-class Tab:
-    """One open tab: where to send, which conversation it shows, in which language it speaks."""
-
-    def __init__(self, session: WebsocketSession) -> None:
-        self.session = session
-        self.conversation: str = session.thread_id
-        self.owner: str = session.user.identifier if session.user else ""  # the gate lets nobody in without one
-        self.words: Words = words(session.language)
-        # Bound to the connection of this moment: after a reconnect an old watcher must not speak into the new one.
-        self.emit = cast("Emit", session.emit)  # Chainlit's own type says that it returns nothing to wait for
-        self._sid = session.socket_id
-
-    def is_open(self) -> bool:
-        """Whether somebody is still looking."""
-        return bool(sio.manager.is_connected(self._sid, "/"))
-
-    async def say(self, id: str, text: str, **fields: Any) -> None:
-        """Show something that the page says and nobody stores."""
-        await self.emit("new_message", self.remark(id, text) | fields)
-
-    def remark(self, id: str, text: str) -> dict[str, Any]:
-        """Such a thing as a step."""
-        step = steps.from_message(self.conversation, Message(id=id, role="assistant", text=text))
-        return {**step, "createdAt": now()}
-
-    async def reread_list(self, why: str) -> None:
-        """Have the list of conversations read again: the page does so whenever this value is another one."""
-        await self.emit("first_interaction", {"interaction": why, "thread_id": self.conversation})
 
 
 class Page:
@@ -116,9 +87,9 @@ class Page:
 
     def left(self, session: str) -> None:
         """That session has ended: its tabs hear no more, and have to log in again."""
-        self._spawn(self._close_tabs(session))
+        self._spawn(self._closeopen_tabs(session))
 
-    async def _close_tabs(self, session: str) -> None:
+    async def _closeopen_tabs(self, session: str) -> None:
         for sid, open_session in list(ws_sessions_sid.items()):
             if gate.session_of(open_session.environ) == session:
                 await sio.emit("reload", {}, to=sid)
@@ -131,7 +102,7 @@ class Page:
             for session in {gate.session_of(tab.environ) for tab in ws_sessions_sid.values()}:
                 try:
                     if await self._logins.visitor(session) is None:
-                        await self._close_tabs(session)
+                        await self._closeopen_tabs(session)
                 except Exception:
                     log.exception("whether a session has ended could not be seen")
 
@@ -235,7 +206,7 @@ class Page:
 
     async def titled(self, owner: str, _conversation: str, title: str) -> None:
         """A conversation got its title: the lists of all its owner's tabs are to be read again."""
-        for tab in _tabs(owner):
+        for tab in open_tabs(owner):
             await tab.reread_list(f"title {title}")
 
     # --- a turn ---
@@ -306,13 +277,13 @@ class Page:
 
     async def _watch_all(self, tab: Tab, running: Running, *, new_message: bool) -> None:
         """Show an answer in the tab where it was asked for, and in all others that show the conversation."""
-        self._spawn(_watch(tab, running))
-        for other in _tabs(tab.owner):
+        self._spawn(watch(tab, running))
+        for other in open_tabs(tab.owner):
             if other.session is tab.session or other.conversation != tab.conversation:
                 continue
             if new_message:
                 await other.emit("new_message", steps.from_message(other.conversation, running.question))
-                self._spawn(_watch(other, running))
+                self._spawn(watch(other, running))
             else:  # another branch is in use now
                 await self._show(other)
 
@@ -342,6 +313,9 @@ class Page:
         if len(shown) >= HISTORY:
             remark = tab.remark("earlier", f"*{tab.words.earlier.format(shown=HISTORY)}*")
             thread["steps"].insert(0, cast("StepDict", remark))
+        if names := await self.library.files(tab.owner, tab.conversation):
+            files = tab.remark("document-files", tab.words.files.format(names=", ".join(map(plain, names))))
+            thread["steps"].insert(0, cast("StepDict", {**files, "metadata": {"icon": "file-text"}}))
         await tab.emit("resume_thread", thread)
         for answer in answers:
             events = self.chatbot.resume(tab.owner, tab.conversation, answer.id)
@@ -389,17 +363,6 @@ class Page:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("showing an answer failed", exc_info=error)
-
-
-def _tabs(owner: str) -> list[Tab]:
-    """The tabs of that owner that show a conversation and are looked at."""
-    tabs = [Tab(session) for session in ws_sessions_sid.values() if session.has_first_interaction]
-    return [tab for tab in tabs if tab.owner == owner and tab.is_open()]
-
-
-async def _watch(tab: Tab, running: Running) -> None:
-    question, events = running.question.id, running.events()
-    await follow(tab.emit, tab.conversation, running.answer_id, question, events, tab.words)
 
 
 def _note(message: Message) -> str:

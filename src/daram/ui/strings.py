@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from daram.context.sources import cited
 from daram.model import Message
 
 
@@ -29,6 +30,7 @@ class Words:
     reading: str
     read: str
     passages: str
+    files: str
     answer_from: str
     answer_from_about: str
     official: str
@@ -56,10 +58,8 @@ class Words:
         return ", ".join([*found, *map(str, (cited.get("heading") or ())[-1:])])
 
     def _sources(self, message: Message) -> str:
-        cited = [part.data for part in message.parts if part.type == "citation"]
-        if not cited:
-            return ""
-        return f"{self.sources}: " + " · ".join(f"[{data['n']}] {plain(self.place(data))}" for data in cited)
+        found = [f"[{data['n']}] {plain(self.place(data))}" for data in cited(message)]
+        return f"{self.sources}: {' · '.join(found)}" if found else ""
 
     def explain(self, code: str, detail: str) -> str:
         """An error as Markdown: a sentence in this language, and below it Daram's own words, which say what to do."""
@@ -82,6 +82,7 @@ ENGLISH: Final = Words(
     reading="Reading {name} …",
     read="{name} has been read.",
     passages="{count} passages",
+    files="Files of this conversation: {names}",
     answer_from="Answer from these documents",
     answer_from_about="Answers of this conversation then come from these documents, with their sources.",
     official="for everybody",
@@ -129,6 +130,7 @@ KOREAN: Final = Words(
     reading="{name} 파일을 읽는 중…",
     read="{name} 파일을 다 읽었습니다.",
     passages="단락 {count}개",
+    files="이 대화의 파일: {names}",
     answer_from="이 문서에서 답하기",
     answer_from_about="이 대화의 답변을 고른 문서에서 찾고 출처를 함께 보여 줍니다.",
     official="모두에게 공개",

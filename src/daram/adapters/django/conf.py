@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from django.conf import settings as django_settings
@@ -11,20 +11,24 @@ from django.utils.module_loading import import_string
 
 from daram.adapters.django.databases import store_url
 from daram.errors import ConfigError
+from daram.knowledge.access import Reader
 from daram.llm.base import ChatModel
 from daram.settings import Settings, variables
 
 _OF_A_PROJECT: Final = """
     store cache cache_key model openai_model base_url api_key local_model threads data system window context_tokens
     max_tokens temperature titles connect_timeout read_timeout wait lease redis drain
+    documents embedder embedder_url embedder_key embedder_dimensions
+    document_passages document_weights document_threshold chat_delayed chat_failed
 """.split()  # noqa: SIM905  # shorter to read than as a list
 NAMES: Final = {variables()[field].name.removeprefix("DARAM_"): variables()[field] for field in _OF_A_PROJECT}
 """What may stand in ``DARAM``, as Daram's own settings: ``STORE``, ``CACHE``, ``WINDOW``, ``OPENAI_API_KEY``, …"""
 
 OWNER_PREFIX: Final = "user:"
 
-OWN: Final = ("DATABASE", "OWNER")
-"""What may stand there beside them: an alias of ``DATABASES``, and whose a user's conversations are."""
+OWN: Final = ("DATABASE", "OWNER", "GROUPS")
+"""What may stand there beside them: an alias of ``DATABASES``, whose a user's conversations are, and what groups the
+owner of conversations is in."""
 
 
 def given() -> Mapping[str, Any]:
@@ -87,3 +91,23 @@ def owner_of(user: Any) -> str:
         raise PermissionDenied("Daram keeps conversations by owner, and nobody is logged in")
     said = given().get("OWNER")
     return f"{OWNER_PREFIX}{user.pk}" if said is None else str(imported("OWNER", said)(user))
+
+
+def reader_of(user: Any) -> Reader:
+    """A user as one who asks for documents: those of ``owner_of(user)``, of their groups, and the official ones, which
+    staff may change. Raises ``PermissionDenied`` for somebody who is not logged in.
+    """
+    owner = owner_of(user)
+    tell = groups_teller()
+    if tell is not None:
+        groups = tell(owner)
+    else:
+        found = getattr(user, "groups", None)  # a user model need not have any
+        groups = [] if found is None else found.order_by("name").values_list("name", flat=True)
+    return Reader(owner, tuple(groups), bool(getattr(user, "is_staff", False)))
+
+
+def groups_teller() -> Callable[[str], Sequence[str]] | None:
+    """``DARAM["GROUPS"]``: what tells the names of an owner's groups anew at each turn. Raises ``ConfigError``."""
+    said = given().get("GROUPS")
+    return None if said is None else imported("GROUPS", said)

@@ -48,7 +48,7 @@ def _sqlite(alias: str, connection: Any) -> str:
 
 def postgres_url(said: dict[str, Any]) -> str:
     """The URL of an entry of ``DATABASES``, for libpq. Raises ``MissingExtra``."""
-    if find_spec("psycopg") is None or find_spec("psycopg_pool") is None:
+    if find_spec("psycopg") is None:
         raise MissingExtra("a store on PostgreSQL", "postgres")
     from psycopg.pq import Conninfo
 

@@ -20,11 +20,25 @@ from daram.adapters.django.signals import conversation_deleted, owner_deleted
 from daram.chat.events import Event
 from daram.store.wrapper import StoreWrapper
 
-__all__ = ["AsyncChatbot", "AsyncMemory", "AsyncRunning", "SyncChatbot", "SyncMemory", "SyncRunning", "hop"]
+__all__ = [
+    "AsyncChatbot",
+    "AsyncMemory",
+    "AsyncRunning",
+    "SyncChatbot",
+    "SyncMemory",
+    "SyncRunning",
+    "afollow",
+    "blocking",
+    "follow",
+    "hop",
+    "hopping",
+    "same",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
+E = TypeVar("E")
 
 
 class _Face(Protocol):
@@ -40,7 +54,7 @@ async def _awaited(work: Awaitable[R]) -> R:
     return await work
 
 
-def _blocking(
+def blocking(
     method: Callable[Concatenate[Any, P], Awaitable[R]], then: Callable[[R], S]
 ) -> Callable[Concatenate[_Face, P], S]:
     """A method that calls that of ``inner`` and waits for it."""
@@ -52,7 +66,7 @@ def _blocking(
     return call
 
 
-def _hopping(
+def hopping(
     method: Callable[Concatenate[Any, P], Awaitable[R]], then: Callable[[R], S]
 ) -> Callable[Concatenate[_Face, P], Coroutine[Any, Any, S]]:
     """A method that calls that of ``inner`` on the portal's loop."""
@@ -64,7 +78,8 @@ def _hopping(
     return call
 
 
-def _same(value: R) -> R:
+def same(value: R) -> R:
+    """The value, as it is."""
     return value
 
 
@@ -95,7 +110,7 @@ class _OnPortal(StoreWrapper):
 
 for _name, _operation in list(vars(StoreWrapper).items()):
     if inspect.iscoroutinefunction(_operation):
-        setattr(_OnPortal, _name, _hopping(_operation, _same))
+        setattr(_OnPortal, _name, hopping(_operation, same))
 
 
 class AsyncMemory(_OnPortal):
@@ -118,12 +133,12 @@ class AsyncMemory(_OnPortal):
 
 # --- an answer ------------------------------------------------------------------------------------------------------
 
-News = Event | BaseException | None  # an event, what went wrong, the end
 
-
-async def _pump(events: AsyncGenerator[Event, None], put: Callable[[News], None]) -> None:
-    """Hand the events on: in one task, since what an asynchronous generator does belongs to the task that asks it."""
-    end: News = None
+async def _pump(events: AsyncGenerator[E, None], put: Callable[[E | BaseException | None], None]) -> None:
+    """Hand on the events, what went wrong, the end: in one task, since what an asynchronous generator does belongs to
+    the task that asks it.
+    """
+    end: BaseException | None = None
     try:
         async with aclosing(events) as found:
             async for event in found:
@@ -133,12 +148,13 @@ async def _pump(events: AsyncGenerator[Event, None], put: Callable[[News], None]
     put(end)
 
 
-def _start_pump(events: AsyncGenerator[Event, None], put: Callable[[News], None]) -> Future[None]:
+def _start_pump(events: AsyncGenerator[E, None], put: Callable[[E | BaseException | None], None]) -> Future[None]:
     return asyncio.run_coroutine_threadsafe(_pump(events, put), sync.portal().loop)
 
 
-def _events(events: AsyncGenerator[Event, None]) -> Iterator[Event]:
-    news: SimpleQueue[News] = SimpleQueue()
+def follow(events: AsyncGenerator[E, None]) -> Iterator[E]:
+    """What a generator on the portal's loop yields, for synchronous code. Leaving it closes the generator."""
+    news: SimpleQueue[E | BaseException | None] = SimpleQueue()
     pump = _start_pump(events, news.put)
     try:
         while (item := news.get()) is not None:
@@ -149,8 +165,9 @@ def _events(events: AsyncGenerator[Event, None]) -> Iterator[Event]:
         pump.cancel()
 
 
-async def _aevents(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    news: asyncio.Queue[News] = asyncio.Queue()
+async def afollow(events: AsyncGenerator[E, None]) -> AsyncGenerator[E, None]:
+    """What a generator on the portal's loop yields, on this loop. Leaving it closes the generator."""
+    news: asyncio.Queue[E | BaseException | None] = asyncio.Queue()
     here = asyncio.get_running_loop()
     pump = _start_pump(events, lambda item: _put(here, news, item))
     try:
@@ -162,7 +179,7 @@ async def _aevents(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event,
         pump.cancel()
 
 
-def _put(loop: asyncio.AbstractEventLoop, news: asyncio.Queue[News], item: News) -> None:
+def _put(loop: asyncio.AbstractEventLoop, news: asyncio.Queue[E], item: E) -> None:
     with suppress(RuntimeError):  # whoever read them has gone with their loop
         loop.call_soon_threadsafe(news.put_nowait, item)
 
@@ -176,9 +193,9 @@ class SyncRunning:
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """The events of the answer with ``seq > after``; the last one is terminal. Leaving them does not stop it."""
-        return _events(self.inner.events(after))
+        return follow(self.inner.events(after))
 
-    message = _blocking(chat.Running.message, _same)
+    message = blocking(chat.Running.message, same)
 
 
 class AsyncRunning:
@@ -190,9 +207,9 @@ class AsyncRunning:
 
     def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
         """The events of the answer with ``seq > after``; the last one is terminal. Leaving them does not stop it."""
-        return _aevents(self.inner.events(after))
+        return afollow(self.inner.events(after))
 
-    message = _hopping(chat.Running.message, _same)
+    message = hopping(chat.Running.message, same)
 
 
 # --- the chatbot ----------------------------------------------------------------------------------------------------
@@ -204,14 +221,14 @@ class SyncChatbot:
     def __init__(self, inner: chat.Chatbot) -> None:
         self.inner = inner
 
-    start = _blocking(chat.Chatbot.start, SyncRunning)
-    regenerate = _blocking(chat.Chatbot.regenerate, SyncRunning)
-    ask = _blocking(chat.Chatbot.ask, _same)
-    cancel = _blocking(chat.Chatbot.cancel, _same)
+    start = blocking(chat.Chatbot.start, SyncRunning)
+    regenerate = blocking(chat.Chatbot.regenerate, SyncRunning)
+    ask = blocking(chat.Chatbot.ask, same)
+    cancel = blocking(chat.Chatbot.cancel, same)
 
     def resume(self, owner: str, conversation: str, answer_id: str, *, after: int = 0) -> Iterator[Event]:
         """See ``daram.Chatbot.resume``."""
-        return _events(self.inner.resume(owner, conversation, answer_id, after=after))
+        return follow(self.inner.resume(owner, conversation, answer_id, after=after))
 
 
 class AsyncChatbot:
@@ -220,11 +237,11 @@ class AsyncChatbot:
     def __init__(self, inner: chat.Chatbot) -> None:
         self.inner = inner
 
-    start = _hopping(chat.Chatbot.start, AsyncRunning)
-    regenerate = _hopping(chat.Chatbot.regenerate, AsyncRunning)
-    ask = _hopping(chat.Chatbot.ask, _same)
-    cancel = _hopping(chat.Chatbot.cancel, _same)
+    start = hopping(chat.Chatbot.start, AsyncRunning)
+    regenerate = hopping(chat.Chatbot.regenerate, AsyncRunning)
+    ask = hopping(chat.Chatbot.ask, same)
+    cancel = hopping(chat.Chatbot.cancel, same)
 
     def resume(self, owner: str, conversation: str, answer_id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """See ``daram.Chatbot.resume``."""
-        return _aevents(self.inner.resume(owner, conversation, answer_id, after=after))
+        return afollow(self.inner.resume(owner, conversation, answer_id, after=after))

@@ -6,22 +6,27 @@ A forked child (gunicorn's ``--preload``, a worker of Celery) opens its own; wha
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager
 from typing import Final
 
+from django.db import close_old_connections
+
 from daram import config, memory, sync
 from daram.adapters.django import conf
 from daram.adapters.django.faces import AsyncChatbot, AsyncMemory, SyncChatbot, SyncMemory, hop
+from daram.adapters.django.library import AsyncDocuments, AsyncTitledChats, SyncDocuments, SyncTitledChats
 from daram.adapters.django.telling import TellingMemory
 from daram.chat import Chatbot
 from daram.chat.recover import purge_forever
-from daram.errors import SyncInAsync
+from daram.chat.titled import TitledChats
+from daram.errors import SyncInAsync, Unsupported
+from daram.knowledge.base import NO_DOCUMENTS
+from daram.knowledge.documents import Documents
 from daram.llm.base import ChatModel
 from daram.settings import Settings
 
@@ -31,17 +36,24 @@ _AT_EXIT: Final = 30.0
 """How long the end of a process waits for its store to close, beside ``DRAIN``, in seconds."""
 
 MakeModel = Callable[[], ChatModel]
+Groups = Callable[[str], Sequence[str]]
 
 
 class Life:
-    """A store, and a chatbot on it as soon as one is asked for. All of it is used on the portal's loop alone."""
+    """A store, and documents and a chatbot on it as soon as they are asked for. All of it is used on the portal's loop
+    alone.
+    """
 
     def __init__(self, settings: Settings, memory: memory.Memory, make_model: MakeModel | None) -> None:
         self.settings = settings
         self.memory = memory
         self.pid = os.getpid()
         self._make_model = make_model
+        self._documents: Documents | None = None
         self._chatbot: Chatbot | None = None
+        self._making = asyncio.Lock()
+        self._groups = conf.groups_teller()
+        self._tried = False
         self._stack = AsyncExitStack()
 
     @classmethod
@@ -51,19 +63,44 @@ class Life:
 
     async def chatbot(self) -> Chatbot:
         """The chatbot. Answers of dead processes are closed, and what has expired is deleted, from now on."""
-        if self._chatbot is None:  # nothing is awaited until it is there: no two are made
-            make = self._make_model or (lambda: config.make_model(self.settings))
-            model = make()
-            self._stack.push_async_callback(model.close)
-            events = config.make_events(self.settings)
-            self._stack.push_async_callback(events.close)
-            telling = TellingMemory(self.memory)
-            self._stack.push_async_callback(telling.close)
-            self._chatbot = chatbot = config.make_chatbot(self.settings, telling, model, events=events)
-            self._stack.push_async_callback(chatbot.close, self.settings.drain)
-            for work in (chatbot.sweep_forever(), purge_forever(self.memory)):
-                self._stack.push_async_callback(_cancelled, asyncio.ensure_future(work))
-        return self._chatbot
+        async with self._making:
+            if self._chatbot is None:
+                await self._open_documents()
+                make = self._make_model or (lambda: config.make_model(self.settings))
+                model = make()
+                self._stack.push_async_callback(model.close)
+                events = config.make_events(self.settings)
+                self._stack.push_async_callback(events.close)
+                telling = TellingMemory(self.memory)
+                self._stack.push_async_callback(telling.close)
+                self._chatbot = chatbot = config.make_chatbot(
+                    self.settings, telling, model, documents=self._documents, events=events
+                )
+                self._stack.push_async_callback(chatbot.close, self.settings.drain)
+                for work in (chatbot.sweep_forever(), purge_forever(self.memory)):
+                    self._stack.push_async_callback(_cancelled, asyncio.ensure_future(work))
+            return self._chatbot
+
+    async def documents(self) -> Documents:
+        """The documents, read in the background from now on. Raises ``Unsupported`` where the store keeps none."""
+        async with self._making:
+            await self._open_documents()
+        if self._documents is None:
+            raise Unsupported(NO_DOCUMENTS)
+        return self._documents
+
+    async def titled_chats(self) -> TitledChats:
+        """Chats about titles, on the chatbot."""
+        settings = self.settings
+        return TitledChats(await self.chatbot(), delayed=settings.chat_delayed, failed=settings.chat_failed)
+
+    async def _open_documents(self) -> None:
+        if not self._tried:
+            tell = self._groups
+            groups = None if tell is None else lambda owner: asyncio.to_thread(_told, tell, owner)
+            opened = config.open_documents(self.settings, self.memory, groups=groups)
+            self._documents = await self._stack.enter_async_context(opened)
+            self._tried = True
 
     async def end(self) -> None:
         """Wait ``DRAIN`` seconds at most for running answers, keep the others as incomplete, close everything."""
@@ -71,6 +108,13 @@ class Life:
             await self._stack.aclose()
         finally:
             await self.memory.close()
+
+
+def _told(groups: Groups, owner: str) -> Sequence[str]:
+    try:
+        return groups(owner)
+    finally:
+        close_old_connections()  # what it opened on this thread, as at the end of a request
 
 
 async def _cancelled(task: asyncio.Future[None]) -> None:
@@ -117,6 +161,28 @@ def _here() -> Life:
 async def _ahere() -> Life:
     # Shielded: whoever is cancelled must not take the store from all others that wait for it.
     return await asyncio.shield(asyncio.wrap_future(await asyncio.to_thread(_current)))
+
+
+def get_documents() -> SyncDocuments:
+    """The documents of this process, for synchronous code. Raises as ``get_memory``, and ``Unsupported`` where the
+    store keeps none.
+    """
+    return SyncDocuments(sync.portal().run(_here().documents()))
+
+
+async def aget_documents() -> AsyncDocuments:
+    """The documents of this process, for asynchronous code, on any event loop."""
+    return AsyncDocuments(await hop((await _ahere()).documents()))
+
+
+def get_titled_chats() -> SyncTitledChats:
+    """Chats about titles, for synchronous code: see ``daram.chat.titled``. Raises as ``get_memory``."""
+    return SyncTitledChats(sync.portal().run(_here().titled_chats()))
+
+
+async def aget_titled_chats() -> AsyncTitledChats:
+    """Chats about titles, for asynchronous code, on any event loop."""
+    return AsyncTitledChats(await hop((await _ahere()).titled_chats()))
 
 
 def get_memory() -> SyncMemory:
@@ -184,8 +250,6 @@ def _forget() -> None:
     _lock = threading.Lock()
 
 
-# Before the executors that closing needs are shut down, which is earlier than what ``atexit`` runs.
-_register: Callable[[Callable[[], None]], object] = getattr(threading, "_register_atexit", atexit.register)
-_register(_close_at_exit)
+sync.at_exit(_close_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)

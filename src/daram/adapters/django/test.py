@@ -67,9 +67,11 @@ def fresh_store(*, model: ChatModel | None = None, store: str = "memory://", **s
     of synchronous functions.
 
     ``model``: what answers (by default a ``ScriptedModel``); ``settings``: fields of Daram's settings to change, as
-    ``window=5``. Titles are not made, unless ``titles=True`` says so.
+    ``window=5``. Titles are not made, unless ``titles=True`` says so; documents are searched by words, unless
+    ``embedder="local"`` does.
     """
-    found = replace(conf.settings(), store=store, **{"cache": None, "redis": None, "titles": False, **settings})
+    usual = {"documents": None, "cache": None, "redis": None, "titles": False, "embedder": "off"}
+    found = replace(conf.settings(), store=store, **{**usual, **settings})
     chosen = ScriptedModel() if model is None else model
     with life.instead(found, lambda: chosen) as memory:
         yield memory

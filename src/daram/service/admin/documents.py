@@ -19,6 +19,7 @@ from django.views.decorators.http import require_POST, require_safe
 from daram.adapters.django.stored import PAGE, OwnPages, store_errors
 from daram.errors import DocumentError, InvalidInput, NotFound, Unsupported
 from daram.knowledge.access import GROUP, OFFICIAL, Reader
+from daram.knowledge.base import NO_DOCUMENTS
 from daram.knowledge.documents import Documents
 from daram.service import runtime
 from daram.service.admin.models import StoredCollection, StoredReference
@@ -226,7 +227,7 @@ class ReferenceAdmin(Shelf):
 def _documents() -> Documents:
     documents = runtime.current().documents
     if documents is None:
-        raise Unsupported("this store keeps no documents; SQLite and PostgreSQL do")
+        raise Unsupported(NO_DOCUMENTS)
     return documents
 
 

@@ -59,7 +59,8 @@ class Progress(Schema):
 
 
 class DocumentOut(Schema):
-    """A document; ``error``: why it could not be read; ``progress``: while somebody reads it. Times in seconds."""
+    """A document; ``error``: why it could not be read; ``revision``: of its passages; ``progress``: while somebody
+    reads it. Times in seconds."""
 
     id: str
     collection: str
@@ -69,6 +70,7 @@ class DocumentOut(Schema):
     bytes: int
     state: str
     error: str | None
+    revision: str | None
     passages: int
     progress: Progress | None
     created_at: int

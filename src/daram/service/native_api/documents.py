@@ -187,12 +187,15 @@ async def list_passages(
     document_id: str,
     limit: Limit,
     after: Annotated[int, Query(-1, ge=-1)],
+    revision: str | None = None,
 ) -> HttpResponse:
-    """The passages behind number ``after``, in order: what a citation opens."""
+    """The passages behind number ``after``, in order: what a citation opens, if they are of its ``revision`` still."""
     documents, who = await library_of(request)
     where = await _readable(documents, who, collection_id)
-    document = await documents.get(who, where, document_id)
     found = await documents.passages(who, where, document_id, after=after, limit=limit + 1)
+    document = await documents.get(who, where, document_id)
+    if revision is not None and document.revision != revision:
+        raise Conflict(f"document {document_id!r} has been replaced since: its passages are others now")
     data = [
         {
             "seq": passage.seq,
@@ -297,6 +300,7 @@ async def document_object(documents: Documents, who: Reader, document: Document)
         "bytes": document.bytes,
         "state": document.state,
         "error": document.error,
+        "revision": document.revision,
         "passages": document.passages,
         "progress": None if work is None else {"passages": work.passages, "page": work.page},
         "created_at": 0 if document.created_at is None else int(document.created_at.timestamp()),

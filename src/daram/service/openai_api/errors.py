@@ -89,6 +89,7 @@ _TABLE: Final[tuple[_Row, ...]] = (
     ),
     (errors.ModelRefused, 502, SERVER, "model_refused", "The model's endpoint refused this server's request."),
     (errors.ModelRateLimited, 429, "rate_limit_error", "rate_limit_exceeded", "The model's endpoint asks to wait."),
+    (errors.AnswerLate, 504, SERVER, "answer_failed", None),
     (errors.ModelTimeout, 504, SERVER, "model_timeout", "The model did not answer in time."),
     (errors.ContextOverflow, 400, INVALID, "context_length_exceeded", "This is too long for the model's context."),
     (

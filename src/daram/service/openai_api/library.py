@@ -6,6 +6,7 @@ from django.http import HttpRequest
 
 from daram.errors import NotFound, Unsupported
 from daram.knowledge.access import GROUP, OFFICIAL, Reader
+from daram.knowledge.base import NO_DOCUMENTS
 from daram.knowledge.collections import Collection
 from daram.knowledge.documents import Documents
 from daram.service import runtime
@@ -19,7 +20,7 @@ def documents_here() -> Documents:
     """The documents of this server. Raises ``Unsupported`` where its store keeps none."""
     documents = runtime.current().documents
     if documents is None:
-        raise Unsupported("the store of this server keeps no documents; SQLite and PostgreSQL do")
+        raise Unsupported(NO_DOCUMENTS)
     return documents
 
 

@@ -288,6 +288,7 @@ def _hit(ref: DocumentRef, document: Document, passage: Passage, score: float) -
     return PassageHit(
         scope=Scope(*ref[:2]),
         document=ref.id,
+        revision=document.revision or "",
         name=document.name,
         title=document.title,
         passage=passage,

@@ -187,7 +187,7 @@ class PostgresDocuments(DocumentsEngine):
         return found
 
     async def _statistics(self, scopes: Sequence[Scope], wanted: Sequence[tuple[str, bool]], row: Row) -> Statistics:
-        terms, counts, average = row[11:]
+        terms, counts, average = row[12:]
         passages = float((await self._read("collection_size", *_columns_of(scopes)))[0][0])
         having = dict(zip(terms, counts, strict=True))
         # Those that were not counted to the end are taken for what is in a third of all.
@@ -203,7 +203,7 @@ class PostgresDocuments(DocumentsEngine):
         else:
             among = await self._chosen(scopes, only)
             rows = await self._read("near_passages_of", among, _signs(vector), embedder, count)
-        hits = [_hit(row[:11], sum(map(mul, vector, floats(bytes(row[11]))))) for row in rows]
+        hits = [_hit(row, sum(map(mul, vector, floats(bytes(row[12]))))) for row in rows]
         return sorted(hits, key=_best_first)[:limit]
 
     async def _unembedded(self, embedder: str, limit: int) -> builtins.list[Unembedded]:
@@ -315,7 +315,13 @@ def _passage(row: Sequence[Any]) -> Passage:
 
 def _hit(row: Row, score: float) -> PassageHit:
     return PassageHit(
-        scope=Scope(*row[:2]), document=row[2], name=row[3], title=row[4], passage=_passage(row[5:11]), score=score
+        scope=Scope(*row[:2]),
+        document=row[2],
+        revision=row[11],
+        name=row[3],
+        title=row[4],
+        passage=_passage(row[5:11]),
+        score=score,
     )
 
 

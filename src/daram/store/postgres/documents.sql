@@ -70,7 +70,7 @@ WHERE owner = $1 AND collection = $2 AND live IS NOT NULL AND ($3::text[] IS NUL
 
 -- name: passages_with_all_of
 -- As passages_with_all, in the passages of these revisions.
-SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading
+SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading, d.revision
 FROM unnest($1::text[]::tsquery[]) AS q (query)
 CROSS JOIN LATERAL (
     SELECT p.* FROM {schema}.passage p WHERE p.terms @@ q.query AND p.revision = ANY ($2::bigint[]) LIMIT $3) p
@@ -99,7 +99,7 @@ WITH hit AS MATERIALIZED (
     ORDER BY score DESC, h.revision, h.seq LIMIT $5
 )
 SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
-       f.terms, f.having_term, w.length
+       d.revision, f.terms, f.having_term, w.length
 FROM best b
 JOIN {schema}.passage p ON p.revision = b.revision AND p.seq = b.seq
 JOIN {schema}.revision r ON r.id = p.revision
@@ -109,7 +109,8 @@ CROSS JOIN (SELECT array_agg(term) AS terms, array_agg(df) AS having_term FROM f
 
 -- name: near_passages_of
 -- As near_passages, in the passages of these revisions.
-SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading, v.value
+SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
+       d.revision, v.value
 FROM (
     SELECT v.revision, v.seq
     FROM unnest($1::bigint[]) AS q (live)

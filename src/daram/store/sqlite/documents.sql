@@ -122,7 +122,7 @@ SELECT EXISTS (SELECT 1 FROM revision INDEXED BY revision_dead WHERE state = 2),
 SELECT id, text, begins, ends, page, heading FROM passage WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?;
 
 -- name: hit
-SELECT d.owner, d.collection, d.id, d.name, d.title, p.id, p.text, p.begins, p.ends, p.page, p.heading
+SELECT d.owner, d.collection, d.id, d.name, d.title, p.id, p.text, p.begins, p.ends, p.page, p.heading, d.revision
 FROM passage p CROSS JOIN revision r ON r.id = p.id >> 24
                CROSS JOIN document d ON (d.owner, d.collection, d.id) = (r.owner, r.collection, r.document)
                                         AND d.live = r.id

@@ -84,9 +84,10 @@ def to_hit(row: tuple[Any, ...], score: float) -> PassageHit:
     return PassageHit(
         scope=Scope(owner, collection),
         document=id,
+        revision=row[11],
         name=name,
         title=title,
-        passage=to_passage(row[5:]),
+        passage=to_passage(row[5:11]),
         score=score,
     )
 

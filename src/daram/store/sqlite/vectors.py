@@ -1,7 +1,8 @@
 """Vectors of passages: their exact values, and one bit of each number by which the nearest are looked for.
 
 The sign of each number says nearly as much of a vector as the number: the Hamming distance of the bits finds a few
-hundred candidates, and the exact values of these decide (Yamada, Asai, Hajishirzi 2021; measured in docs/explanation/retrieval.md).
+hundred candidates, and the exact values of these decide (Yamada, Asai, Hajishirzi 2021; measured in
+docs/explanation/retrieval.md).
 """
 
 from __future__ import annotations

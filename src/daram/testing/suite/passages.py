@@ -25,6 +25,7 @@ class PassageTests(Suite):
         await docs.publish_document(stored, "r", expect=stored.etag)
         (hit,) = await docs.search_passages([SCOPE], "acorns")
         assert (hit.scope, hit.document, hit.name, hit.title) == (SCOPE, "d", "d.txt", "On squirrels")
+        assert hit.revision == "r"
         assert hit.passage == there
         assert hit.score > 0
 

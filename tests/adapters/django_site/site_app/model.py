@@ -5,10 +5,12 @@ import asyncio
 from daram.adapters.django.test import ScriptedModel
 from daram.llm.base import Delta, Options
 
+WORD = "so far"
+
 
 def recall(messages):
     said = [message.text for message in messages if message.role == "user"]
-    return f"{len(said)} so far: {' | '.join(said)}"
+    return f"{len(said)} {WORD}: {' | '.join(said)}"
 
 
 def make():

@@ -9,24 +9,41 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from asgiref.sync import async_to_sync
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.cache import cache
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
 from django.test import AsyncClient, Client, SimpleTestCase, TestCase
 
 import daram
 from daram.adapters.django import (
     aget_chatbot,
+    aget_documents,
     aget_memory,
+    aget_titled_chats,
     conversation_deleted,
     get_chatbot,
+    get_documents,
     get_memory,
+    get_titled_chats,
+    json_errors,
     owner_deleted,
     owner_of,
+    reader_of,
     turn_finished,
 )
 from daram.adapters.django.test import DaramTestMixin, ScriptedModel, fresh_store
-from daram.errors import InvalidInput, ModelRefused, StoreUnavailable, SyncInAsync
+from daram.errors import (
+    DocumentError,
+    DocumentTooLarge,
+    InvalidInput,
+    ModelRefused,
+    NotAllowed,
+    StoreUnavailable,
+    SyncInAsync,
+    Unsupported,
+    UnsupportedDocument,
+)
 from site_app.model import recall
 
 STORE = os.environ["SITE_STORE"]
@@ -254,6 +271,127 @@ class Administration(DaramTestMixin, TestCase):
         self.assertEqual(self.client.get(self.house).status_code, 403)
 
 
+LESSON = "Red squirrels hide acorns under oak trees before the winter."
+ADMIN = daram.Reader("root", admin=True)
+
+
+class WithDocuments(DaramTestMixin):
+    daram_store = STORE
+
+    def setUp(self):
+        super().setUp()
+        self.model.prefers_notes = True  # questions are searched for as they were asked
+        self.ann = User.objects.create_user("ann")
+        self.owner = owner_of(self.ann)
+        self.client.force_login(self.ann)
+        self.addCleanup(self.memory.delete_owner, self.owner)
+
+    def test_an_upload_is_searched_and_cited(self):
+        documents = get_documents()
+        upload = SimpleUploadedFile("squirrels.txt", LESSON.encode())
+        added = documents.add(reader_of(self.ann), "animals", upload.chunks(), name=upload.name, wait=True)
+        self.assertEqual((added.state, added.bytes), ("ready", len(LESSON)))
+        self.assertEqual(documents.search(self.owner, "Where are acorns hidden?").passages[0].text, LESSON)
+        documents.bind(self.owner, "c", ["animals"])
+        answer = get_chatbot().ask(self.owner, "c", "Where do squirrels hide acorns?")
+        self.assertEqual([part.data["name"] for part in answer.parts], ["squirrels.txt"])
+        asked = len(self.model.asked)
+        answer = get_chatbot().ask(self.owner, "c", "What is the capital of Mongolia?")
+        self.assertEqual((answer.metadata["documents"], len(self.model.asked)), ("none", asked))
+        documents.remove(self.owner, "animals", added.id)
+        self.assertEqual(documents.list(self.owner, "animals").items, [])
+
+    async def test_the_same_from_asynchronous_code(self):
+        documents = await aget_documents()
+        added = await documents.add(self.owner, "animals", LESSON.encode(), name="squirrels.txt")
+        self.assertEqual((await documents.wait(added)).state, "ready")
+        self.assertEqual((await documents.search(self.owner, "acorns")).passages[0].text, LESSON)
+        with self.assertRaises(SyncInAsync):
+            get_documents()
+        await documents.put_reference(self.owner, "books", 1, "Squirrels", LESSON)
+        chats = await aget_titled_chats()
+        turn = await chats.begin(self.owner, "books", 1, "What do squirrels hide?")
+        self.assertEqual((await turn.reply())["sources"][0]["title"], "Squirrels")
+        client = AsyncClient()
+        await client.aforce_login(self.ann)
+        body = json.dumps({"user_input": "And then?"})
+        path = f"/atitled/{turn.chat}/"
+        whole = (await client.post(path, body, content_type="application/json")).json()
+        self.assertEqual((whole["id"], whole["AI"]), (turn.chat, "All right."))
+        stream = await client.post(path, body, content_type="application/json", headers={"Accept": "text/event-stream"})
+        told = b"".join([part async for part in stream.streaming_content]).decode()
+        self.assertTrue(told.startswith("event: created\n") and "event: done\n" in told, told)
+        heard = []
+        receiver = lambda conversation, **_: heard.append(conversation)  # noqa: E731
+        conversation_deleted.connect(receiver)
+        await chats.delete(self.owner, turn.chat)
+        self.assertEqual(heard, [turn.chat])
+        missing = await client.post(path, body, content_type="application/json")
+        self.assertEqual(missing.status_code, 404)
+        self.assertEqual((await chats.list(self.owner))["chats"], [])
+
+    def test_who_may_read_what(self):
+        documents = get_documents()
+        self.ann.groups.add(Group.objects.create(name="editors"))
+        who = reader_of(self.ann)
+        self.assertEqual((who.owner, who.groups, who.admin), (self.owner, ("editors",), False))
+        self.ann.is_staff = True
+        self.assertTrue(reader_of(self.ann).admin)
+        with self.assertRaises(NotAllowed):
+            documents.put_reference(who, "books", 1, "Squirrels", LESSON, owner="official")
+        drafts = daram.Scope("group:editors", "drafts")
+        documents.add(who, drafts, LESSON.encode(), name="draft.txt", wait=True)
+        self.addCleanup(documents.delete_collection, who, drafts)
+        documents.bind(who, "c", [drafts])
+        ask = lambda: get_chatbot().ask(self.owner, "c", "Where do squirrels hide acorns?").status  # noqa: E731
+        self.assertEqual(ask(), "complete")
+
+    def test_groups_that_the_project_tells_anew_at_each_turn(self):
+        told = []
+        with (
+            self.settings(
+                DARAM={"MODEL": "site_app.model.make", "GROUPS": lambda owner: told.append(owner) or ["all"]}
+            ),
+            fresh_store(model=self.model),
+        ):
+            who = reader_of(self.ann)
+            self.assertEqual(who.groups, ("all",))
+            get_documents().add(who, daram.Scope("group:all", "d"), LESSON.encode(), name="d.txt", wait=True)
+            get_documents().bind(who, "c", [daram.Scope("group:all", "d")])
+            told.clear()
+            get_chatbot().ask(self.owner, "c", "Where do squirrels hide acorns?")
+            self.assertEqual(told, [self.owner])
+
+    def test_refusals_by_their_kind(self):
+        for error, status in (
+            (NotAllowed("official"), 403),
+            (UnsupportedDocument("a.exe", "no loader"), 415),
+            (DocumentTooLarge("a.txt", "too long"), 413),
+            (DocumentError("a.pdf", "is broken"), 422),
+        ):
+
+            @json_errors
+            def view(request, error=error):
+                raise error
+
+            self.assertEqual(view(None).status_code, status)
+
+
+class WithoutDocuments(DaramTestMixin):
+    daram_store = STORE
+
+    def test_it_is_said_who_keeps_documents(self):
+        with self.assertRaisesRegex(Unsupported, "SQLite and PostgreSQL"):
+            get_documents()
+        with self.assertRaisesRegex(Unsupported, "SQLite and PostgreSQL"):
+            get_titled_chats().begin("ann", "books", 1, "What do squirrels hide?")
+        self.assertEqual(get_titled_chats().list("ann")["chats"], [])
+
+
+class DocumentTests(WithoutDocuments if STORE.startswith("redis") else WithDocuments, TestCase):
+    pass
+
+
 class Fresh(SimpleTestCase):
     def test_each_block_has_a_store_of_its_own(self):
         with fresh_store() as memory:
@@ -291,6 +429,10 @@ class Commands(SimpleTestCase):
                 call_command("daram", "check", "--json")
                 call_command("daram", "export", f"{folder}/all.jsonl")
                 self.assertTrue(Path(folder, "all.jsonl").exists())
+                lesson = Path(folder) / "lesson.md"
+                lesson.write_text("# Squirrels\n\nThey hide acorns.\n")
+                call_command("daram", "docs", "add", str(lesson), "--official", "--title-no", "1")
+                call_command("daram", "docs", "search", "--official", "--title-no", "1", "acorns")
                 with self.assertRaisesRegex(CommandError, "No such command"):
                     call_command("daram", "fly")
             store["STORE"] = f"sqlite:///{folder}/none.db"

@@ -7,12 +7,19 @@ from django.http import HttpResponse, JsonResponse
 from daram.adapters.django import (
     aget_chatbot,
     aget_memory,
+    aget_titled_chats,
+    atitled_reply,
     event_stream,
     get_chatbot,
     get_memory,
     json_errors,
     owner_of,
 )
+from site_app import model
+
+
+def word(request):
+    return HttpResponse(model.WORD)
 
 
 @json_errors
@@ -59,3 +66,9 @@ async def astream(request, id):
     owner, bot = owner_of(await request.auser()), await aget_chatbot()
     running = await bot.start(owner, id, request.GET["text"])
     return event_stream(running.events())
+
+
+@json_errors
+async def atitled(request, id):
+    owner, chats = owner_of(await request.auser()), await aget_titled_chats()
+    return await atitled_reply(request, await chats.go_on(owner, id, json.loads(request.body)["user_input"]))

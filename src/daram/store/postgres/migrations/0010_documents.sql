@@ -255,11 +255,11 @@ $$;
 -- Passages of published revisions that have all of a query; which, the caller's analyzer looks at again.
 CREATE FUNCTION passages_with_all(p_owners text[], p_collections text[], p_queries tsquery[], p_limit bigint)
 RETURNS TABLE (owner text, collection text, document text, name text, title text, seq bigint, text text, begins bigint,
-               ends bigint, page bigint, heading bytea)
+               ends bigint, page bigint, heading bytea, revision text)
 LANGUAGE sql STABLE
 SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS
 $$
-SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading
+SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading, d.revision
 FROM unnest(p_owners, p_collections, p_queries) AS q (owner, collection, query)
 CROSS JOIN LATERAL (
     SELECT p.* FROM passage p
@@ -276,7 +276,7 @@ CREATE FUNCTION passages_with_any(
     p_owners text[], p_collections text[], p_queries tsquery[], p_terms bigint[], p_common bigint, p_limit bigint
 )
 RETURNS TABLE (owner text, collection text, document text, name text, title text, seq bigint, text text, begins bigint,
-               ends bigint, page bigint, heading bytea, terms bigint[], having_term bigint[], average double precision)
+               ends bigint, page bigint, heading bytea, revision text, terms bigint[], having_term bigint[], average double precision)
 LANGUAGE sql STABLE
 SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS
 $$
@@ -304,7 +304,7 @@ WITH hit AS MATERIALIZED (
     ORDER BY score DESC, h.revision, h.seq LIMIT p_limit
 )
 SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
-       f.terms, f.having_term, w.length
+       d.revision, f.terms, f.having_term, w.length
 FROM best b
 JOIN passage p ON p.revision = b.revision AND p.seq = b.seq
 JOIN revision r ON r.id = p.revision
@@ -317,11 +317,12 @@ $$;
 -- document by document, and of each one its vectors by their key, whatever the planner believes of how many there are.
 CREATE FUNCTION near_passages(p_owners text[], p_collections text[], p_bits varbit, p_embedder text, p_limit bigint)
 RETURNS TABLE (owner text, collection text, document text, name text, title text, seq bigint, text text, begins bigint,
-               ends bigint, page bigint, heading bytea, value bytea)
+               ends bigint, page bigint, heading bytea, revision text, value bytea)
 LANGUAGE sql STABLE
 SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS
 $$
-SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading, v.value
+SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
+       d.revision, v.value
 FROM (
     SELECT d.live, v.seq
     FROM unnest(p_owners, p_collections) AS q (owner, collection)
@@ -339,7 +340,7 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT p.* FROM passage p WHERE p.revision = n.live AND p.seq = n.seq OFFSET 0) p
 CROSS JOIN LATERAL (
-    SELECT d.owner, d.collection, d.id, d.name, d.title FROM revision r
+    SELECT d.owner, d.collection, d.id, d.name, d.title, d.revision FROM revision r
     JOIN document d ON d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = r.id
     WHERE r.id = n.live OFFSET 0) d
 $$;

@@ -74,6 +74,41 @@ def completions(client: OpenAI, model: str) -> None:
     say("chat.completions.create(stream=True)", "".join(c.choices[0].delta.content or "" for c in chunks if c.choices))
 
 
+def files(client: OpenAI, model: str) -> None:
+    """Files, a vector store with attributes and filters, a batch, and answers from them."""
+    uploaded = client.files.create(
+        file=("leave.txt", b"Employees earn two days of paid leave each month."), purpose="assistants"
+    )
+    say("files.create", client.files.wait_for_processing(uploaded.id).status)
+    say("files.list", [file.filename for file in client.files.list(purpose="assistants")])
+    say("files.content", client.files.content(uploaded.id).read().decode())
+    store = client.vector_stores.create(name="handbook", expires_after={"anchor": "last_active_at", "days": 7})
+    say("vector_stores.create", store.status)
+    given = client.vector_stores.files.create_and_poll(
+        uploaded.id, vector_store_id=store.id, attributes={"year": 2026}, poll_interval_ms=100
+    )
+    say("vector_stores.files.create_and_poll", given.status)
+    batch = client.vector_stores.file_batches.upload_and_poll(
+        store.id,
+        files=[("menu.txt", b"Lunch is at noon."), ("bus.txt", b"The bus leaves at six.")],
+        poll_interval_ms=100,
+    )
+    say("vector_stores.file_batches.upload_and_poll", batch.file_counts.completed)
+    recent = {"type": "gte", "key": "year", "value": 2026}
+    found = client.vector_stores.search(store.id, query="How much paid leave?", filters=recent, max_num_results=1)
+    say("vector_stores.search(filters=)", [(one.filename, one.attributes) for one in found])
+    tool = {"type": "file_search", "vector_store_ids": [store.id], "filters": recent}
+    asked = "How many days of paid leave do employees earn each month?"
+    answer = client.responses.create(
+        model=model, input=asked, tools=[tool], include=["file_search_call.results"], store=False
+    )
+    say("responses.create(tools=[file_search])", [result.filename for result in answer.output[0].results])
+    say("its citations", [note.filename for note in answer.output[-1].content[0].annotations])
+    kept = [file.id for file in client.vector_stores.files.list(store.id)]
+    say("vector_stores.delete", client.vector_stores.delete(store.id).deleted)
+    say("files.delete", [client.files.delete(file).deleted for file in kept])
+
+
 async def agents(client: AsyncOpenAI, model: str) -> None:
     """The asynchronous SDK, and a session of the Agents SDK that Daram keeps."""
     async with client.responses.stream(model=model, input="Hello.", store=False) as stream:
@@ -102,6 +137,7 @@ def main() -> None:
     conversation = conversations(client)
     responses(client, model, conversation)
     completions(client, model)
+    files(client, model)
     say("conversations.delete", client.conversations.delete(conversation).deleted)
     asyncio.run(agents(AsyncOpenAI(), model))
 

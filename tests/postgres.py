@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from psycopg import sql
 from daram import ids, sync
 from daram.testing.servers import PostgresServer
 from daram.testing.suite.base import RawMessage
+from daram.text.analyzer import index_terms
 
 TEMPLATE = "daram_template"
 DOCUMENTS = ("document", "revision", "passage", "passage_vector")
@@ -63,6 +65,30 @@ def postgres_template(postgres_server: PostgresServer) -> Databases:
 def databases(postgres_template: Databases) -> Iterator[Databases]:
     yield postgres_template
     postgres_template.empty()
+
+
+def check_passages(databases: Databases, key: object) -> None:
+    """Raise AssertionError unless passages, their terms and their vectors say the same, and all belong to something."""
+    with databases.server.connect(databases.name(key)) as connection:
+
+        def rows(query: str) -> list[tuple[object, ...]]:
+            return connection.execute(query.encode()).fetchall()
+
+        published = "SELECT owner, collection, document, id, name FROM daram.revision WHERE NOT staged"
+        live = "SELECT owner, collection, id, live, revision FROM daram.document WHERE live IS NOT NULL"
+        assert set(rows(published)) == set(rows(live))
+        counts = "SELECT live, passages FROM daram.document WHERE passages > 0"
+        have = "SELECT revision, count(*) FROM daram.passage JOIN daram.revision ON id = revision WHERE NOT staged"
+        assert set(rows(counts)) == set(rows(have + " GROUP BY revision"))
+        staged = {id for (id,) in rows("SELECT id FROM daram.revision")}
+        assert {id for (id,) in rows("SELECT revision FROM daram.passage")} <= staged
+        vectors = set(rows("SELECT revision, seq FROM daram.passage_vector"))
+        assert vectors <= set(rows("SELECT revision, seq FROM daram.passage"))
+        stored = "SELECT owner, collection, p.text, tsvector_to_array(terms) FROM daram.passage p"
+        for owner, collection, text, terms in rows(stored + " JOIN daram.revision ON id = revision"):
+            fence = urlsafe_b64encode(ids.conversation_key(str(owner), str(collection))[:3]).decode()
+            assert isinstance(terms, list)
+            assert set(terms) == {fence + term for term in index_terms(str(text)).split()}
 
 
 def stored_messages(databases: Databases, key: object, owner: str, id: str) -> list[RawMessage]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from daram.chat import Chatbot
     from daram.chat.events import EventLog
     from daram.chat.title import OnTitle
-    from daram.knowledge.documents import Documents, GroupsOf
+    from daram.knowledge.bound import GroupsOf
+    from daram.knowledge.documents import Documents
     from daram.llm.base import ChatModel, Embedder
     from daram.memory import Memory
     from daram.store.base import Store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import suppress
 from types import TracebackType
 
 from daram.cache.cached import CachedStore
@@ -10,6 +11,7 @@ from daram.cache.url import cache_from_url
 from daram.errors import ConfigError, Unsupported
 from daram.knowledge.base import library
 from daram.knowledge.bindings import Bindings
+from daram.knowledge.erase import forget_owner
 from daram.knowledge.files import Files
 from daram.store.base import Store
 from daram.store.documents import SupportsDocuments
@@ -44,7 +46,10 @@ class Memory(StoreWrapper):
         # Documents first, for the same reason.
         if self.library is not None:
             await self.library.delete_owner(owner)
-        return await super().delete_owner(owner)
+        count = await super().delete_owner(owner)
+        with suppress(Unsupported):
+            await forget_owner(library(self), owner)
+        return count
 
     async def purge(self, *, limit: int = 1000) -> int:
         count = await super().purge(limit=limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from daram.text.load import LoadLimits, Section, load
 
 @pytest.fixture(params=["memory"])
 async def memory(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Memory]:
-    """In memory, or in SQLite where a module asks for both."""
-    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/daram.db"
+    """In memory, or in the engines that a test asks for."""
+    url = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/daram.db"}.get(request.param)
+    if url is None:
+        url = await asyncio.to_thread(request.getfixturevalue("databases").url, tmp_path)
     async with daram.open(url) as memory:
         yield memory
 

@@ -227,10 +227,17 @@ async def test_the_background_reads_what_is_added_and_what_was_left(memory: Memo
         assert len(await found(running, "squirrel tuna")) == 2
 
 
+def everywhere(test):
+    """In memory and in the engines that keep documents."""
+    test = pytest.mark.parametrize("memory", ["memory", "sqlite", "postgres"], indirect=True)(test)
+    return pytest.mark.usefixtures("postgres_template")(test)  # started outside of the test's event loop
+
+
 class Killed(BaseException):
     """The end of a process, as far as the store can tell."""
 
 
+@everywhere
 @pytest.mark.parametrize("where", ["stage_passages", "publish_document", "put_document"])
 async def test_wherever_a_process_ends_the_next_one_goes_on(
     memory: Memory, documents: Documents, monkeypatch: pytest.MonkeyPatch, where: str
@@ -286,6 +293,7 @@ async def test_what_uploads_left_behind_is_swept_away(memory: Memory, documents:
     assert base.UPLOADS not in await left(memory, ANN)
 
 
+@everywhere
 async def test_a_document_changed_or_deleted_while_it_is_read_does_not_come_back(
     memory: Memory, documents: Documents, monkeypatch: pytest.MonkeyPatch
 ):
@@ -316,6 +324,7 @@ async def test_a_document_changed_or_deleted_while_it_is_read_does_not_come_back
     assert await left(memory, ANN) == {base.COLLECTIONS}
 
 
+@everywhere
 async def test_one_at_a_time_reads_a_document(documents: Documents, memory: Memory):
     added = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt")
     others = [Documents(memory) for _ in range(3)]

@@ -286,6 +286,33 @@ async def test_a_question_finds_what_is_said_in_another_language_behind_words_sh
     assert (result.answers, result.passages[0].name) == (True, "en.txt")
 
 
+RULES = (
+    "사무실은 오전 8시에 열고 오후 7시에 닫는다. 집중 근무시간은 오전 10시부터 오후 4시까지이다.",
+    "직원은 한 달을 일할 때마다 유급 휴가를 이틀 받는다. 쓰지 않은 휴가는 다음 해 3월 31일에 없어진다.",
+    "기차로 출장을 갈 때에는 일반실을 예약한다. 숙박비는 하룻밤에 십이만 원까지 인정한다.",
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("휴가는 한 달에 며칠 받나요?", True),
+        ("쓰지 않은 휴가는 언제 없어지나요?", True),
+        ("사무실은 언제 여나요?", True),
+        ("숙박비는 얼마까지 되나요?", True),
+        ("대표이사는 누구인가요?", False),
+        ("점심은 어디서 먹나요?", False),
+        ("주차는 몇 시까지 할 수 있나요?", False),
+    ],
+)
+async def test_how_a_korean_question_is_put_is_nothing_that_documents_lack(
+    documents: Documents, question: str, said: bool
+):
+    for number, text in enumerate(RULES):
+        await documents.add(ANN, "rules", text.encode(), name=f"{number}.txt", wait=True)
+    assert (await documents.search(ANN, question, "rules")).answers is said
+
+
 async def test_the_threshold_tells_what_the_documents_say_from_what_they_do_not(documents: Documents):
     """By words alone, without a model; ``python -m bench.grounding`` measures all modes."""
     articles = json.loads(DATA.read_text("utf-8"))["data"]

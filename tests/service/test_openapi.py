@@ -34,6 +34,8 @@ class Place:
         form = {"files": {"file": ("a.txt", b"hello")}, "data": {"purpose": "assistants"}}
         file = self.client.post("/v1/files", **form).json()
         store = self.client.post("/v1/vector_stores", json={"file_ids": [file["id"]]}).json()
+        batches = f"/v1/vector_stores/{store['id']}/file_batches"
+        batch = self.client.post(batches, json={"file_ids": [file["id"]]}).json()
         self.ids = {
             "conversation_id": made["id"],
             "item_id": item["id"],
@@ -41,6 +43,7 @@ class Place:
             "model": "echo",
             "file_id": file["id"],
             "vector_store_id": store["id"],
+            "batch_id": batch["id"],
         }
 
 

@@ -162,7 +162,10 @@ def test_an_answer_from_files(client: OpenAI) -> None:
     assert annotation.type == "file_citation"
     assert (annotation.file_id, annotation.filename) == (search.results[0].file_id, "leave.md")
     assert response.output_text[: annotation.index].endswith("[1]")
-    assert client.responses.retrieve(response.id).output == response.output
+    assert client.responses.retrieve(response.id, include=["file_search_call.results"]).output == response.output
+    bare = client.responses.retrieve(response.id).output[0]
+    assert isinstance(bare, ResponseFileSearchToolCall)
+    assert bare.results is None  # they are shown to who asks for them
     # The next turn has no such tool: it is not answered from the documents.
     plain = client.responses.create(input="How many days of leave?", previous_response_id=response.id)
     assert [item.type for item in plain.output] == ["message"]
@@ -193,10 +196,12 @@ def test_an_answer_from_files_as_a_stream(client: OpenAI) -> None:
         ({}, "tools[0].vector_store_ids"),
         ({"vector_store_ids": []}, "tools[0].vector_store_ids"),
         ({"vector_store_ids": ["{store}"], "max_num_results": 51}, "tools[0].max_num_results"),
-        ({"vector_store_ids": ["{store}"], "filters": {"type": "eq"}}, "tools[0].filters"),
+        ({"vector_store_ids": ["{store}"], "filters": {"type": "eq"}}, "tools[0].filters.key"),
+        ({"vector_store_ids": ["{store}"], "filters": {"type": "and", "filters": []}}, "tools[0].filters.filters"),
+        ({"vector_store_ids": ["{store}"], "other": 1}, "tools[0].other"),
         (
             {"vector_store_ids": ["{store}"], "ranking_options": {"score_threshold": 2}},
-            "ranking_options.score_threshold",
+            f"tools[0].{_THRESHOLD}",
         ),
     ],
 )

@@ -25,6 +25,7 @@ MISSING = {
     "model": "no-such-model",
     "file_id": "file-" + "0" * 32,
     "vector_store_id": "vs_" + "0" * 32,
+    "batch_id": "vsfb_" + "0" * 32,
     "chat_id": "conv_" + "0" * 32,
     "collection_id": "vs_" + "0" * 32,
     "document_id": "file-" + "0" * 32,
@@ -48,6 +49,8 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "POST /v1/vector_stores/{vector_store_id}": {"name": "taken"},
     "POST /v1/vector_stores/{vector_store_id}/files": {"file_id": "{file_id}"},
+    "POST /v1/vector_stores/{vector_store_id}/files/{file_id}": {"attributes": {"taken": True}},
+    "POST /v1/vector_stores/{vector_store_id}/file_batches": {"file_ids": ["{file_id}"]},
     "POST /v1/vector_stores/{vector_store_id}/search": {"query": "taken"},
     "POST /v1/chats/": {"category": "{category}", "title_no": "{title_no}", "user_input": "taken"},
     "POST /v1/chats/{chat_id}/": {"user_input": "taken"},
@@ -160,12 +163,15 @@ def things(house: House) -> dict[str, str]:
         items = client.get(f"/v1/conversations/{conversation}/items").json()["data"]
         file = client.post("/v1/files", files={"file": ("a.txt", b"hello")}, data={"purpose": "assistants"}).json()
         store = client.post("/v1/vector_stores", json={"file_ids": [file["id"]]}).json()
+        batches = f"/v1/vector_stores/{store['id']}/file_batches"
+        batch = client.post(batches, json={"file_ids": [file["id"]]}).json()
         category = "category-" + ids.uuid7()
         put = client.put(f"/api/references/{category}/title-111", json={"title": "One", "text": "hello"})
         assert put.status_code == 200, put.text
     return {
         "file_id": file["id"],
         "vector_store_id": store["id"],
+        "batch_id": batch["id"],
         "chat_id": conversation,
         "collection_id": store["id"],
         "document_id": file["id"],

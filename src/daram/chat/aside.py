@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from daram.chat.clean import TextStream, clean_name, clean_parts, clean_usage
 from daram.chat.events import Event, terminal_type
 from daram.chat.verdict import verdict
+from daram.context.sources import Source, citations
 from daram.errors import DaramError, ModelError
 from daram.llm.base import ChatModel, Finish, Options
 from daram.model import Message, Part
@@ -17,11 +18,18 @@ log = logging.getLogger(__name__)
 
 
 async def aside(
-    model: ChatModel, messages: Sequence[Message], options: Options, answer_id: str, *, limit: int = 1 << 20
+    model: ChatModel,
+    messages: Sequence[Message],
+    options: Options,
+    answer_id: str,
+    *,
+    sources: Sequence[Source] = (),
+    limit: int = 1 << 20,
 ) -> AsyncGenerator[Event, None]:
     """Ask the model for the next message and tell what it says; the last event has the message.
 
-    Nothing is stored, and nobody else can follow it: closing the iterator stops the model. ``limit`` in bytes.
+    Nothing is stored, and nobody else can follow it: closing the iterator stops the model. ``sources``: the passages of
+    documents among the messages, that the answer may cite; ``limit`` in bytes.
     """
     cleaner = TextStream(limit)
     pieces: list[str] = []
@@ -61,10 +69,13 @@ async def aside(
         yield Event(seq=seq, type="delta", answer=answer_id, text=rest)
     said = bool(pieces or parts)
     status, failed, metadata = verdict(name or model.name, failed, finish, cut=cleaner.full, said=said)
+    told = "".join(pieces)
+    if told and status != "failed":
+        parts += citations(sources, told)
     message = Message(
         id=answer_id,
         role="assistant",
-        text="".join(pieces),
+        text=told,
         parts=clean_parts(parts, limit)[0],
         status=status,
         model=name,

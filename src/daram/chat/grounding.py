@@ -16,12 +16,13 @@ from daram.errors import DaramError
 from daram.knowledge.bindings import Binding, Title
 from daram.knowledge.collections import of_conversation
 from daram.knowledge.documents import Documents
+from daram.knowledge.filters import compiled
 from daram.knowledge.fuse import Found
 from daram.knowledge.retrieve import Retrieval
 from daram.knowledge.rewrite import queries
 from daram.llm.base import ChatModel
 from daram.model import Message
-from daram.store.documents import Scope
+from daram.store.documents import Attribute, Scope
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +99,15 @@ class Grounding:
         model = None if self._model.prefers_notes else self._model
         three_ways = binding.three_ways or how.three_ways
         wordings = await queries(question.text, earlier, model, three_ways=three_ways)
-        result = await documents.retriever.search(scopes, wordings, how)
+        passes = None if binding.filters is None else compiled(binding.filters)
+        result = await documents.retriever.search(scopes, wordings, how, passes=passes)
         if result.answers:
             least = how.threshold * _LEAST_OF_THRESHOLD
             good = [passage for passage in result.passages if passage.score >= least]
-            return Ground([*sources, *(_source(passage, titles) for passage in good)])
+            # A turn with documents of its own (a tool's) is shown what is said of each.
+            said = {} if self._binding is None else await documents.said_of(good)
+            found = (_source(one, titles, said.get((one.scope, one.document), {})) for one in good)
+            return Ground([*sources, *found])
         if sources:
             return Ground(sources)
         for scope in binding.collections:  # one that was deleted does not say nothing: it is missing
@@ -125,7 +130,7 @@ class Grounding:
 
 
 def _narrowed(how: Retrieval, binding: Binding) -> Retrieval:
-    given = {"passages": binding.passages, "threshold": binding.threshold}
+    given = {name: getattr(binding, name) for name in ("passages", "threshold", "words", "vectors", "rerank")}
     changed = {name: value for name, value in given.items() if value is not None}
     if binding.passages is not None:
         changed["candidates"] = max(how.candidates, binding.passages)
@@ -145,7 +150,7 @@ class _Whole(msgspec.Struct, frozen=True):
         return (found.start, found.end) if start < 0 else (start, start + len(found.text))
 
 
-def _source(found: Found, titles: dict[Scope, _Whole]) -> Source:
+def _source(found: Found, titles: dict[Scope, _Whole], attributes: dict[str, Attribute]) -> Source:
     whole = titles.get(found.scope)
     start, end = (found.start, found.end) if whole is None else whole.place(found)
     place: dict[str, Any] = {
@@ -170,6 +175,8 @@ def _source(found: Found, titles: dict[Scope, _Whole]) -> Source:
             "title": found.title,
             **place,
         }
+        if attributes:
+            data["attributes"] = attributes
     words = [found.title or found.name, *found.heading]
     label = " > ".join(words) + (f", page {found.page}" if found.page is not None else "")
     return Source(text=found.text, label=label, data=data)

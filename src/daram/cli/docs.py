@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from daram.cli.citations import place_words
 from daram.cli.common import STORE_FLAGS, StatusLine, one_line, opened_documents, printable, with_settings
+from daram.cli.places import Place, place_flags
 from daram.cli.references import reference
 from daram.errors import DaramError, InvalidInput, NotFound
 from daram.settings import Settings
@@ -26,62 +27,8 @@ if TYPE_CHECKING:
     from daram.knowledge.retrieve import Result
     from daram.store.documents import Document, Scope
 
-F = TypeVar("F", bound=Callable[..., object])
-DEFAULT = "documents"
 PAGE = 100
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Which collection the flags name."""
-
-    collection: str | None
-    official: bool
-    title_no: str | None
-    group: str | None
-
-    def check(self) -> None:
-        """Raises ``click.UsageError``."""
-        if self.title_no is not None and not self.official:
-            raise click.UsageError("--title-no is the number of an official title; say --official too")
-        if self.title_no is not None and self.collection is not None:
-            raise click.UsageError("--title-no and --collection name two collections; say one of them")
-        if self.official and self.group is not None:
-            raise click.UsageError("a collection is official or a group's, not both")
-
-    @property
-    def named(self) -> bool:
-        """Whether any flag was given."""
-        return self.official or self.collection is not None or self.group is not None
-
-    def scope(self, owner: str) -> Scope:
-        """The collection, for this owner."""
-        from daram.knowledge.access import GROUP, OFFICIAL
-        from daram.knowledge.collections import official_title
-        from daram.store.documents import Scope
-
-        if self.title_no is not None:
-            return official_title(self.title_no)
-        whose = OFFICIAL if self.official else owner if self.group is None else GROUP + self.group
-        return Scope(whose, self.collection or DEFAULT)
-
-    def reader(self, owner: str) -> Reader:
-        """Who asks: whoever can open the store may change what is official."""
-        from daram.knowledge.access import Reader
-
-        return Reader(owner, () if self.group is None else (self.group,), admin=True)
-
-
-def _place(function: F) -> F:
-    """The flags that name a collection."""
-    for option in (
-        click.option("--group", metavar="NAME", help="The collection belongs to this group."),
-        click.option("--title-no", metavar="N", help="The official collection that is this title."),
-        click.option("--official", is_flag=True, help="The collection is for everybody."),
-        click.option("--collection", metavar="NAME", help=f'The collection, "{DEFAULT}" where none is named.'),
-    ):
-        function = option(function)
-    return function
 
 
 @click.group()
@@ -97,7 +44,7 @@ docs.add_command(reference)
 
 @docs.command()
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True)
-@_place
+@place_flags
 @click.option("--title", metavar="T", help="What the document is called; with --title-no, what that title is called.")
 @click.option("--keep", is_flag=True, help="Keep the original too, not only its text.")
 @click.option("--sitemap", is_flag=True, help="The URLs are sitemaps: add all pages that they name.")
@@ -278,7 +225,7 @@ def _row(document: Document) -> str:
 
 
 @docs.command("list")
-@_place
+@place_flags
 @_as_json
 @with_settings(*STORE_FLAGS)
 def list_(settings: Settings, as_json: bool, **place: object) -> None:
@@ -334,7 +281,7 @@ async def _collections(settings: Settings, place: Place) -> list[Collection]:
 
 @docs.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@_place
+@place_flags
 @click.option("--all", "everything", is_flag=True, help="Remove the collection with all its documents.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_settings(*STORE_FLAGS)
@@ -377,7 +324,7 @@ async def _find(documents: Documents, who: Reader, scope: Scope, name: str) -> D
 
 @docs.command()
 @click.argument("words", nargs=-1, required=True)
-@_place
+@place_flags
 @click.option(
     "--limit", type=click.IntRange(1, 100), metavar="N", default=5, show_default=True, help="How many, the best first."
 )

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from daram.model import Message
+from daram.text.tokens import UNSENT
 
 Group = tuple[Message, ...]
 """Messages that go to the model together or not at all: one message, or tool calls with all their results."""
@@ -93,7 +94,10 @@ def window(messages: Sequence[Message], limit: int) -> list[Message]:
 
 
 def _says_nothing(message: Message) -> bool:
-    return message.status == "failed" or not (message.text.strip() or message.parts)
+    """Whether a model would be told nothing by it: a search of files, say, whose findings stand in the answer to it."""
+    if message.status == "failed":
+        return True
+    return not message.text.strip() and all(part.type in UNSENT for part in message.parts)
 
 
 def _open_calls(message: Message) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -16,7 +17,7 @@ from daram.model import Conversation
 from daram.store.base import Store
 from daram.store.documents import Scope
 
-_BOUND = "documents.bound"
+BOUND = "documents.bound"
 
 
 class Title(msgspec.Struct, frozen=True):
@@ -33,7 +34,8 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
 
     ``only``: answers come from there alone, and where nothing there bears on a question, they say so. ``three_ways``:
     each question is also asked for its concept, its usage and its code. ``groups``: those of its owner when it was
-    bound. ``passages``, ``threshold``: as in ``Retrieval``, for this alone. ``made``: when the conversation was, so
+    bound. ``passages``, ``threshold``, ``words``, ``vectors``, ``rerank``: as in ``Retrieval``, for this alone;
+    ``filters``: as in ``daram.knowledge.filters``. ``made``: when the conversation was, so
     that one of the same name made later does not take it over.
     """
 
@@ -45,6 +47,10 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     passages: int | None = None
     threshold: float | None = None
+    words: float | None = None
+    vectors: float | None = None
+    rerank: bool | None = None
+    filters: dict[str, Any] | None = None
     made: datetime | None = None
 
 
@@ -87,7 +93,7 @@ class Bindings:
             if made.uploads:
                 # Noted for the house, which has to find what is left when the conversation has expired.
                 bound = encode(_Bound(owner, id, made.made))
-                await self._store.put_record(HOUSE, _BOUND, _house_key(owner, id), bound)
+                await self._store.put_record(HOUSE, BOUND, _house_key(owner, id), bound)
             try:
                 await self._store.put_record(
                     owner, BINDINGS, id, encode(made), expect=None if record is None else record.etag
@@ -99,12 +105,12 @@ class Bindings:
     async def end(self, owner: str, conversation: str) -> None:
         """Delete a conversation's binding and what was uploaded into it. Harmless where there is nothing."""
         record = await self._store.get_record(owner, BINDINGS, conversation)
-        noted = await self._store.get_record(HOUSE, _BOUND, _house_key(owner, conversation))
+        noted = await self._store.get_record(HOUSE, BOUND, _house_key(owner, conversation))
         if record is None and noted is None:
             return
         await self.end_uploads(owner, conversation)
         await self._store.delete_record(owner, BINDINGS, conversation)
-        await self._store.delete_record(HOUSE, _BOUND, _house_key(owner, conversation))
+        await self._store.delete_record(HOUSE, BOUND, _house_key(owner, conversation))
 
     async def end_uploads(self, owner: str, conversation: str) -> None:
         """Delete what was uploaded into a conversation."""
@@ -114,7 +120,7 @@ class Bindings:
         """End what belonged to conversations that are gone (they expire without anybody's doing); returns how many."""
         ended, cursor = 0, None
         while True:
-            page = await self._store.scan_records(HOUSE, _BOUND, limit=100, cursor=cursor)
+            page = await self._store.scan_records(HOUSE, BOUND, limit=100, cursor=cursor)
             for record in page.items:
                 bound = decode(record.value, _Bound, f"binding {record.key!r}")
                 if not await self._is_there(bound):

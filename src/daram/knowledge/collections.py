@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Final
 
@@ -27,7 +27,11 @@ _ABOUT_CHARS: Final = 2_000
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
-    """A collection of documents. ``name``: what people call it; ``chunking``: how its documents are cut from now on."""
+    """A collection of documents. ``name``: what people call it; ``chunking``: how its documents are cut from now on.
+
+    ``expires_days``: after so many days without use its documents are deleted (None: never); ``active_at``: when it was
+    used last, as far as that matters.
+    """
 
     id: str
     owner: str
@@ -36,7 +40,21 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     chunking: Chunking = Chunking()
     metadata: dict[str, str] = {}
     created_at: datetime
+    expires_days: int | None = None
+    active_at: datetime | None = None
     etag: str = ""
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it ends unless it is used before."""
+        if self.expires_days is None:
+            return None
+        return (self.active_at or self.created_at) + timedelta(days=self.expires_days)
+
+    @property
+    def expired(self) -> bool:
+        """Whether it has ended."""
+        return self.expires_at is not None and self.expires_at <= datetime.now(UTC)
 
 
 class Collections:
@@ -54,6 +72,7 @@ class Collections:
         description: str = "",
         chunking: Chunking = Chunking(),
         metadata: dict[str, str] | None = None,
+        expires_days: int | None = None,
     ) -> Collection:
         """Make one; without ``id`` one is drawn. Raises ``Conflict`` if it exists, ``InvalidInput``."""
         id = "col_" + ids.uuid7() if id is None else _checked_id(id)
@@ -65,6 +84,7 @@ class Collections:
             chunking=chunking,
             metadata=metadata or {},
             created_at=datetime.now(UTC),
+            expires_days=expires_days,
         )
         return await self._put(made, None)
 
@@ -107,10 +127,19 @@ class Collections:
         description: str | Unset = UNSET,
         chunking: Chunking | Unset = UNSET,
         metadata: dict[str, str] | Unset = UNSET,
+        expires_days: int | Unset | None = UNSET,
+        active_at: datetime | Unset = UNSET,
     ) -> Collection:
         """Change what is given. Another chunking holds for what is added from now on. Raises ``NotFound``."""
         found = await self.get(owner, id)
-        given = {"name": name, "description": description, "chunking": chunking, "metadata": metadata}
+        given = {
+            "name": name,
+            "description": description,
+            "chunking": chunking,
+            "metadata": metadata,
+            "expires_days": expires_days,
+            "active_at": active_at,
+        }
         fields = {key: value for key, value in given.items() if not isinstance(value, Unset)}
         return await self._put(msgspec.structs.replace(found, **fields), found.etag)
 
@@ -123,6 +152,8 @@ class Collections:
         validate.text(collection.description, "description", _ABOUT_CHARS, "characters")
         validate.metadata(collection.metadata, "metadata", validate.Limits())
         collection.chunking.check()
+        if collection.expires_days is not None:
+            validate.whole(collection.expires_days, "expires_days", 1, 365)
         value = encode(msgspec.structs.replace(collection, etag=""))
         record = await self._store.put_record(collection.owner, COLLECTIONS, collection.id, value, expect=expect)
         return msgspec.structs.replace(collection, etag=record.etag)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -13,15 +13,20 @@ from typing import Any, Self
 
 import msgspec
 
-from daram.errors import InvalidInput, NotFound
+from daram.errors import Conflict, InvalidInput, NotFound, UnsupportedDocument
+from daram.knowledge import expiry
 from daram.knowledge.access import Reader, reader
 from daram.knowledge.base import library
-from daram.knowledge.bindings import Binding, Bindings, Title, delete_documents
+from daram.knowledge.batches import Batches
+from daram.knowledge.bindings import Binding, Bindings, delete_documents
+from daram.knowledge.bound import BoundDocuments, GroupsOf, Where
 from daram.knowledge.collections import CONVERSATION, SHADOW, Collection, Collections, of_conversation
 from daram.knowledge.files import Bytes, Files, StoredFile, Until
+from daram.knowledge.filters import compiled
+from daram.knowledge.fuse import Found
 from daram.knowledge.ingest import Ingester
 from daram.knowledge.leases import Work
-from daram.knowledge.references import Reference, References
+from daram.knowledge.references import References
 from daram.knowledge.retrieve import Query, Reranker, Result, Retrieval, Retriever
 from daram.llm.base import Embedder
 from daram.model import Page
@@ -30,12 +35,8 @@ from daram.store.documents import Attribute, Document, Passage, Scope
 from daram.text.chunk import Chunking
 from daram.text.load import LoadLimits, kind_of
 
-Where = str | Scope
-"""A collection: by its id where it is the reader's own, else as ``Scope(owner, collection)``."""
-GroupsOf = Callable[[str], Awaitable[Sequence[str]]]
 
-
-class Documents:
+class Documents(BoundDocuments):
     """The documents beside the conversations of ``memory`` (any ``Store`` that keeps documents).
 
     ``embedder``: for the search by meaning (None: by words alone); ``retrieval``: how to search where nothing else is
@@ -70,6 +71,7 @@ class Documents:
         self.retriever = Retriever(store, embedder, reranker=reranker)
         self.references = References(store, self.files, self.ingester)
         self.bindings = Bindings(store, memory, self.files)
+        self.batches = Batches(store)
 
     # --- documents ---
 
@@ -132,19 +134,55 @@ class Documents:
         *,
         title: str | None = None,
         metadata: Mapping[str, Attribute] | None = None,
+        chunking: Chunking | None = None,
+        refuse: bool = True,
         wait: bool = False,
     ) -> Document:
         """Put a file of the reader's (see ``files``) into a collection; the document has the file's id.
 
-        Raises ``NotFound``, ``NotAllowed``, ``UnsupportedDocument``.
+        ``chunking``: in place of the collection's; ``refuse``: else a file that nothing here reads becomes a document
+        that has failed. Raises ``NotFound``, ``NotAllowed``, ``UnsupportedDocument``.
         """
         scope = self._fillable(who, where)
         file = await self.files.get(reader(who).owner, file_id)
-        kind_of(file.name, file.media_type)
+        unread: UnsupportedDocument | None = None
+        try:
+            kind_of(file.name, file.media_type)
+        except UnsupportedDocument as error:
+            if refuse:
+                raise
+            unread = error
         if file.owner != scope.owner:
             raise InvalidInput("file_id", "a file goes into collections of its own owner; upload it to this one")
         collection = await self.collections.ensure(*scope)
-        return await self._add(scope, collection, file, file.id, title, metadata, wait)
+        if unread is not None:
+            failed = self._document(scope, file, file.id, title, metadata)
+            failed = msgspec.structs.replace(
+                failed, source=file.id, bytes=file.bytes, state="failed", error=str(unread)
+            )
+            return await self._store.put_document(failed)
+        if chunking is not None:
+            collection = msgspec.structs.replace(collection, chunking=chunking)
+        stored = await self._add(scope, collection, file, file.id, title, metadata, wait)
+        if metadata is not None and stored.metadata != metadata:  # it was there already
+            return await self.describe(who, scope, file.id, metadata)
+        return stored
+
+    async def describe(self, who: Reader | str, where: Where, id: str, metadata: Mapping[str, Attribute]) -> Document:
+        """Change what is said of a document: its metadata as a whole. Raises ``NotFound``, ``NotAllowed``."""
+        scope = self._writable(who, where)
+        while True:
+            found = await self._store.get_document(*scope, id)
+            changed = msgspec.structs.replace(found, metadata=dict(metadata))
+            try:
+                return await self._store.put_document(changed, expect=found.etag)
+            except Conflict:  # it was read or replaced at the same moment
+                continue
+
+    async def cancel(self, who: Reader | str, where: Where, id: str) -> Document:
+        """Have a document not be read that still waits. Raises ``NotFound``, ``NotAllowed``."""
+        scope = self._writable(who, where)
+        return await self.ingester.cancel(await self._store.get_document(*scope, id))
 
     async def attach(
         self,
@@ -217,6 +255,7 @@ class Documents:
         description: str = "",
         chunking: Chunking = Chunking(),
         metadata: dict[str, str] | None = None,
+        expires_days: int | None = None,
     ) -> Collection:
         """Make a collection, of the reader's own or of another ``owner``: ``group:NAME``, ``official``.
 
@@ -225,9 +264,17 @@ class Documents:
         asked = reader(who)
         owner = asked.owner if owner is None else owner
         asked.check_write(owner, "collection", id or owner)
-        return await self.collections.create(
-            owner, id=id, name=name, description=description, chunking=chunking, metadata=metadata
+        made = await self.collections.create(
+            owner,
+            id=id,
+            name=name,
+            description=description,
+            chunking=chunking,
+            metadata=metadata,
+            expires_days=expires_days,
         )
+        await expiry.note(self._store, made)
+        return made
 
     async def list_collections(self, who: Reader | str) -> builtins.list[Collection]:
         """All collections that the reader may read: his own, those of his groups, the official ones."""
@@ -247,6 +294,7 @@ class Documents:
         scope = self._writable(who, where)
         await self.collections.get(*scope)
         count = await delete_documents(self._store, self.files, scope)
+        await self.batches.forget(scope)
         await self.collections.forget(*scope)
         # What was being added meanwhile sees that the collection is gone, or is seen here.
         return count + await delete_documents(self._store, self.files, scope)
@@ -260,99 +308,30 @@ class Documents:
         where: Sequence[Where] | Where | None = None,
         *,
         how: Retrieval | None = None,
+        filters: Mapping[str, Any] | None = None,
     ) -> Result:
-        """The passages that bear on a question, in some collections or (None) in all that the reader may read."""
+        """The passages that bear on a question, in some collections or (None) in all that the reader may read.
+
+        ``filters``: only in documents whose metadata fulfils them (see ``daram.knowledge.filters``), of which the best
+        are found as if there were no others. Raises ``InvalidInput``.
+        """
+        passes = None if filters is None else compiled(filters)
         if where is None:
             scopes = [Scope(c.owner, c.id) for c in await self.list_collections(who)]
         else:
             named = [where] if isinstance(where, str | Scope) else where
             scopes = [self._readable(who, one) for one in named]
-        return await self.retriever.search(scopes, query, how or self.retrieval)
+        return await self.retriever.search(scopes, query, how or self.retrieval, passes=passes)
 
-    # --- conversations ---
-
-    async def bind(
-        self,
-        who: Reader | str,
-        conversation: str,
-        collections: Sequence[Where] = (),
-        *,
-        reference: tuple[str, str | int] | Reference | None = None,
-        only: bool = True,
-        three_ways: bool = False,
-        create: bool = True,
-    ) -> Binding:
-        """Have a conversation answered from documents from now on, through whatever door it goes on.
-
-        ``reference``: a (category, title_no), the reader's own or an official one. ``only``: where nothing there bears
-        on a question, the answer says so and the model is not asked. What was uploaded into it stays in use. Nothing at
-        all unbinds it. Raises ``NotFound`` for what is not there to the reader.
-        """
-        asked = reader(who)
-        scopes = [self._readable(who, where) for where in collections]
-        for scope in scopes:
-            await self.collections.get(*scope)
-        title = None
-        if reference is not None:
-            found = await self.reference(who, *reference) if isinstance(reference, tuple) else reference
-            asked.check_read(found.owner, "title", f"{found.category}/{found.title_no}")
-            title = Title(found.owner, found.category, found.title_no)
-        try:
-            there = await self._memory.get(asked.owner, conversation)
-        except NotFound:
-            if not create:
-                raise
-            there = await self._memory.create(asked.owner, id=conversation)
-        binding = Binding(
-            collections=tuple(scopes), reference=title, only=only, three_ways=three_ways, groups=asked.groups
-        )
-        return await self.bindings.change(
-            there,
-            lambda found: msgspec.structs.replace(binding, uploads=found is not None and found.uploads),
-        )
-
-    async def binding(self, who: Reader | str, conversation: str) -> Binding | None:
-        """What a conversation of the reader's is bound to."""
-        return await self.bindings.get(reader(who).owner, conversation)
-
-    async def reader_of(self, owner: str, binding: Binding) -> Reader:
-        """The owner of a conversation as he may read today."""
-        groups = binding.groups if self.groups is None else await self.groups(owner)
-        return Reader(owner, tuple(groups))
-
-    # --- references ---
-
-    async def reference(self, who: Reader | str, category: str, title_no: str | int) -> Reference:
-        """The reference under (category, title_no): the reader's own, his groups', or the official one.
-
-        Raises ``NotFound``, which names the title, or the category where there is none of it.
-        """
-        missing: builtins.list[NotFound] = []
-        for owner in reader(who).owners():
+    async def said_of(self, passages: Sequence[Found]) -> dict[tuple[Scope, str], dict[str, Attribute]]:
+        """The metadata of the documents that these passages are of."""
+        found: dict[tuple[Scope, str], dict[str, Attribute]] = {}
+        for scope, id in dict.fromkeys((passage.scope, passage.document) for passage in passages):
             try:
-                return await self.references.get(owner, category, title_no)
-            except NotFound as error:
-                missing.append(error)
-        raise next((error for error in missing if error.what == "title"), missing[0])
-
-    async def put_reference(
-        self, who: Reader | str, category: str, title_no: str | int, title: str, text: str, *, owner: str | None = None
-    ) -> Reference:
-        """Store or correct a reference of the reader's own, or of another ``owner``; old chats read it at their next
-        turn. Raises ``NotAllowed``, ``InvalidInput``."""
-        asked = reader(who)
-        owner = asked.owner if owner is None else owner
-        asked.check_write(owner, "title", f"{category}/{title_no}")
-        return await self.references.put(owner, category, title_no, title, text)
-
-    async def remove_reference(
-        self, who: Reader | str, category: str, title_no: str | int, *, owner: str | None = None
-    ) -> None:
-        """Delete a reference. Raises ``NotFound``, ``NotAllowed``."""
-        asked = reader(who)
-        owner = asked.owner if owner is None else owner
-        asked.check_write(owner, "title", f"{category}/{title_no}")
-        await self.references.delete(owner, category, title_no)
+                found[scope, id] = (await self._store.get_document(*scope, id)).metadata
+            except NotFound:  # deleted since
+                found[scope, id] = {}
+        return found
 
     # --- life ---
 
@@ -389,7 +368,19 @@ class Documents:
         metadata: Mapping[str, Attribute] | None,
         wait: bool,
     ) -> Document:
-        document = Document(
+        document = self._document(scope, file, id, title, metadata)
+        stored = await self.ingester.add(document, file, collection.chunking)
+        if collection.etag and await self.collections.find(*scope) is None:
+            # Deleted while this was on its way: what nobody would find again must not stay.
+            with suppress(NotFound):
+                await self.ingester.delete(*scope, id)
+            raise NotFound("collection", scope.collection)
+        return await self.ingester.wait(stored) if wait else stored
+
+    def _document(
+        self, scope: Scope, file: StoredFile, id: str, title: str | None, metadata: Mapping[str, Attribute] | None
+    ) -> Document:
+        return Document(
             id=id,
             owner=scope.owner,
             collection=scope.collection,
@@ -398,13 +389,6 @@ class Documents:
             media_type=file.media_type,
             metadata=dict(metadata or {}),
         )
-        stored = await self.ingester.add(document, file, collection.chunking)
-        if collection.etag and await self.collections.find(*scope) is None:
-            # Deleted while this was on its way: what nobody would find again must not stay.
-            with suppress(NotFound):
-                await self.ingester.delete(*scope, id)
-            raise NotFound("collection", scope.collection)
-        return await self.ingester.wait(stored) if wait else stored
 
     def _name(self, data: Any, name: str | None) -> str:
         if name is None and isinstance(data, Path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +15,7 @@ import msgspec
 
 from daram import ids
 from daram.errors import DocumentTooLarge, NotFound, StoreCorrupt
-from daram.knowledge.base import BLOBS, FILES, HOUSE, UPLOADS, Library, decode, encode
+from daram.knowledge.base import BLOBS, COLLECTIONS, FILES, HOUSE, UPLOADS, Library, decode, encode
 from daram.model import Page, Record
 from daram.store import validate
 
@@ -31,7 +31,7 @@ _NAME_CHARS: Final = 512
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file. ``digest``: SHA-256 in hexadecimal; ``pieces``: in how many records its bytes stand; ``document``: the
-    collection and id of the document that it is the original of."""
+    collection and id of the document that it is the original of; ``expires_at``: when it goes by itself."""
 
     id: str
     owner: str
@@ -44,11 +44,13 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     document: tuple[str, str] | None = None
     metadata: dict[str, str] = {}
     created_at: datetime
+    expires_at: datetime | None = None
 
 
 class _Upload(msgspec.Struct):
     owner: str
     due: float
+    expires: bool = False
 
 
 class Files:
@@ -73,10 +75,12 @@ class Files:
         metadata: dict[str, str] | None = None,
         limit: int = MAX_BYTES,
         id: str | None = None,
+        expires_at: datetime | None = None,
     ) -> StoredFile:
         """Keep a file; ``limit`` in bytes; without ``id`` one is drawn. Raises ``DocumentTooLarge``, ``InvalidInput``.
 
-        One that stays with its document is under way until ``settle``.
+        One that stays with its document is under way until ``settle``. One that ``expires_at`` some time is gone from
+        then on; what was made of it in its owner's collections goes with the next ``sweep``.
         """
         validate.text(name, "name", _NAME_CHARS, "characters")
         meant = validate.metadata(metadata or {}, "metadata", validate.Limits())
@@ -89,6 +93,7 @@ class Files:
             document=document,
             metadata=meant,
             created_at=datetime.now(UTC),
+            expires_at=expires_at,
         )
         await self.note(file, _UPLOAD_SECONDS)
         digest, size, pieces = sha256(), 0, 0
@@ -99,14 +104,17 @@ class Files:
                     if size > limit:
                         raise DocumentTooLarge(name, f"more than {limit:,} bytes")
                     digest.update(piece)
-                    await self._store.put_record(owner, BLOBS, _blob(file.id, pieces), piece)
+                    await self._store.put_record(owner, BLOBS, _blob(file.id, pieces), piece, expires_at=expires_at)
                     pieces += 1
         except BaseException:
             await asyncio.shield(self._remove(file))
             raise
         file = msgspec.structs.replace(file, bytes=size, digest=digest.hexdigest(), pieces=pieces)
-        await self._store.put_record(owner, FILES, file.id, encode(file), expect=None)
-        if until == "deleted":
+        await self._store.put_record(owner, FILES, file.id, encode(file), expect=None, expires_at=expires_at)
+        if expires_at is not None:
+            ends = encode(_Upload(owner, expires_at.timestamp(), expires=True))
+            await self._store.put_record(HOUSE, UPLOADS, file.id, ends)
+        elif until == "deleted":
             await self.settle(file)
         return file
 
@@ -170,7 +178,12 @@ class Files:
                 if upload.due > time.time():
                     continue
                 file = await self.find(upload.owner, record.key)
-                if file is None:
+                if upload.expires:
+                    if file is None:  # else the engine's clock is behind: the next time
+                        await self.forget_documents(upload.owner, record.key)
+                        await self._store.delete_record(HOUSE, UPLOADS, record.key)
+                        removed += 1
+                elif file is None:
                     # Pieces without a file: their number is not known.
                     file = StoredFile(id=record.key, owner=upload.owner, name="", created_at=datetime.now(UTC))
                     await self._remove(file)
@@ -184,6 +197,18 @@ class Files:
             cursor = page.next_cursor
             if cursor is None:
                 return removed
+
+    async def forget_documents(self, owner: str, id: str) -> None:
+        """Delete what was made of a file in the collections of its owner."""
+        cursor = None
+        while True:
+            page = await self._store.scan_records(owner, COLLECTIONS, limit=100, cursor=cursor)
+            for record in page.items:
+                with suppress(NotFound):
+                    await self._store.delete_document(owner, record.key, id)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
     async def _is_wanted(self, file: StoredFile) -> bool:
         if file.until == "deleted" or file.document is None:

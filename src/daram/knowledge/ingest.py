@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
 from daram import ids
 from daram.errors import Conflict, DaramError, DocumentError, InvalidInput, MissingExtra, ModelError, NotFound
-from daram.knowledge import extract
+from daram.knowledge import expiry, extract
 from daram.knowledge.base import Library
 from daram.knowledge.collections import Collections
 from daram.knowledge.embedding import embed_missing, name_of, vectors
@@ -27,7 +28,7 @@ from daram.knowledge.files import Files, StoredFile
 from daram.knowledge.leases import Lease, Work, progress
 from daram.llm.base import Embedder
 from daram.store.documents import Document, Passage
-from daram.text.chunk import Chunk, Chunker, Chunking
+from daram.text.chunk import Chunk, Chunker, Chunking, Unit
 from daram.text.load import LoadLimits
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ _EMBEDDED: Final = 1000  # passages in one sweep, about
 _LEASE: Final = 60.0
 _ATTEMPTS: Final = 3
 _ERROR_CHARS: Final = 1_000
+_CUT: Final = re.compile(r"/(\d+)\.(\d+)\.(characters|tokens)$")
+CANCELLED: Final = "cancelled before it was read"
+"""The error of a document that is not to be read any more."""
 _FIRST_POLL: Final = 0.02
 _SLOWEST_POLL: Final = 1.0
 
@@ -72,7 +76,7 @@ class Ingester:
         Where the same bytes were read already, or are being read, cut in the same way, nothing is read; another title
         and other metadata are taken.
         """
-        digest = f"sha256:{file.digest}/{how.size}.{how.overlap}.{how.unit}"
+        digest = digest_of(file, how)
         while True:
             former = await self._find(document)
             if former is not None and former.digest == digest and former.state != "failed":
@@ -149,6 +153,18 @@ class Ingester:
         if original is not None:
             await self._drop(original.owner, original.id)
 
+    async def cancel(self, document: Document) -> Document:
+        """Have a document that is not read yet not be read; one that is stays as it is. Raises ``NotFound``."""
+        while True:
+            found = await self._store.get_document(document.owner, document.collection, document.id)
+            if found.state not in ("waiting", "reading"):
+                return found
+            cancelled = msgspec.structs.replace(found, state="failed", error=CANCELLED)
+            try:  # whoever reads it meets a conflict, and gives up what he has staged
+                return await self._store.put_document(cancelled, expect=found.etag)
+            except Conflict:
+                continue
+
     # --- all ---
 
     async def run(self, interval: float = 30.0) -> None:
@@ -188,6 +204,7 @@ class Ingester:
             if cursor is None:
                 break
         await self._files.sweep()
+        await expiry.sweep(self._store, self._files, self._collections)
         embedder = self._embedder
         # In parts: what was added meanwhile is not to wait until all is embedded.
         if embedder is not None and await embed_missing(self._store, embedder, at_most=_EMBEDDED) >= _EMBEDDED:
@@ -234,8 +251,7 @@ class Ingester:
 
     async def _stage(self, document: Document, revision: str, lease: Lease) -> None:
         original = await self._files.get(document.owner, document.source or "")
-        found = await self._collections.find(document.owner, document.collection)
-        how = Chunking() if found is None else found.chunking
+        how = chunking_of(document) or Chunking()
         staged = 0
         batch: list[Chunk] = []
         with tempfile.TemporaryDirectory(prefix="daram-") as directory:
@@ -307,6 +323,19 @@ class Ingester:
     async def _discard(self, document: Document, revision: str) -> None:
         if revision:
             await self._store.discard_revision(document.owner, document.collection, document.id, revision)
+
+
+def digest_of(file: StoredFile, how: Chunking) -> str:
+    """What tells whether a document has to be read again: its bytes, and how they are cut."""
+    return f"sha256:{file.digest}/{how.size}.{how.overlap}.{how.unit}"
+
+
+def chunking_of(document: Document) -> Chunking | None:
+    """How a document is cut, as its digest says; None where it does not."""
+    found = _CUT.search(document.digest)
+    if found is None:
+        return None
+    return Chunking(size=int(found[1]), overlap=int(found[2]), unit=cast(Unit, found[3]))
 
 
 def lease_key(document: Document) -> str:

@@ -13,6 +13,7 @@ import msgspec
 from daram.errors import DaramError, InvalidInput, Unsupported
 from daram.knowledge.base import Library
 from daram.knowledge.embedding import name_of
+from daram.knowledge.filters import Passes, matching
 from daram.knowledge.fuse import (
     Found,
     Place,
@@ -23,7 +24,7 @@ from daram.knowledge.fuse import (
 )
 from daram.knowledge.relevance import across, confidence, coverages, sought, terms_of
 from daram.llm.base import Embedder
-from daram.store.documents import MOST_SCOPES, PassageHit, Scope
+from daram.store.documents import MOST_SCOPES, Only, PassageHit, Scope
 from daram.text.analyzer import parse_query
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
 
     ``candidates``: how many hits are taken of each ranking; ``passages``: how many passages are given at most;
     ``threshold``: the score from which a passage counts as bearing on the question; ``three_ways``: whether the
-    question is also asked for its concept, its usage and its code.
+    question is also asked for its concept, its usage and its code; ``rerank``: whether the re-ranker, where there is
+    one, has its say.
     """
 
     words: float = 0.7
@@ -47,6 +49,7 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
     passages: int = 5
     threshold: float = 0.5
     three_ways: bool = False
+    rerank: bool = True
 
     def check(self) -> None:
         """Raises ``InvalidInput``."""
@@ -100,9 +103,16 @@ class Retriever:
         self._reranker = reranker
 
     async def search(
-        self, scopes: Sequence[Scope], queries: Sequence[Query] | str, how: Retrieval = Retrieval()
+        self,
+        scopes: Sequence[Scope],
+        queries: Sequence[Query] | str,
+        how: Retrieval = Retrieval(),
+        *,
+        passes: Passes | None = None,
     ) -> Result:
         """The passages of these collections that bear on a question, in one wording or several.
+
+        ``passes``: only of the documents whose metadata it is true of (see ``daram.knowledge.filters``).
 
         Raises ``InvalidInput``, and what the store raises.
         """
@@ -114,9 +124,10 @@ class Retriever:
         ]
         if not asked or not scopes:
             return Result([], 0.0, False)
-        worded_task = asyncio.gather(*(self._by_words(scopes, query, how) for query in asked))
+        only = None if passes is None else await matching(self._store, scopes, passes)
+        worded_task = asyncio.gather(*(self._by_words(scopes, query, how, only) for query in asked))
         try:
-            near = await self._by_meaning(scopes, asked, how)
+            near = await self._by_meaning(scopes, asked, how, only)
             worded = await worded_task
         except BaseException:
             worded_task.cancel()
@@ -152,23 +163,25 @@ class Retriever:
             for place in order
         }
         order = _with_other_scripts(order, other, {place for place in order if scores[place] >= how.threshold})
-        if self._reranker is not None and order:
+        if self._reranker is not None and how.rerank and order:
             order = await self._reranked(self._reranker, question, order, hits)
         best = max((scores[place] for place in order), default=0.0)
         chosen = merged([(hits[place], scores[place]) for place in order[: how.passages * _BESIDE]])[: how.passages]
         return Result(chosen, best, best >= how.threshold)
 
-    async def _by_words(self, scopes: Sequence[Scope], query: Query, how: Retrieval) -> list[PassageHit]:
+    async def _by_words(
+        self, scopes: Sequence[Scope], query: Query, how: Retrieval, only: Only | None
+    ) -> list[PassageHit]:
         if not how.words:
             return []
 
         def ask(some: Sequence[Scope]) -> Awaitable[list[PassageHit]]:
-            return self._store.search_passages(some, query.text, limit=how.candidates)
+            return self._store.search_passages(some, query.text, limit=how.candidates, only=only)
 
         return await _in_parts(scopes, ask, how.candidates)
 
     async def _by_meaning(
-        self, scopes: Sequence[Scope], queries: Sequence[Query], how: Retrieval
+        self, scopes: Sequence[Scope], queries: Sequence[Query], how: Retrieval, only: Only | None
     ) -> list[list[PassageHit]]:
         """For each query; nothing where that cannot be had: search goes on by words."""
         if self._embedder is None or not how.vectors:
@@ -180,7 +193,7 @@ class Retriever:
             def ask(vector: Sequence[float]) -> Awaitable[list[PassageHit]]:
                 return _in_parts(
                     scopes,
-                    lambda some: self._store.nearest_passages(some, vector, name, limit=how.candidates),
+                    lambda some: self._store.nearest_passages(some, vector, name, limit=how.candidates, only=only),
                     how.candidates,
                 )
 

@@ -10,7 +10,8 @@ from daram.chat import Chatbot
 from daram.chat.events import EventLog
 from daram.chat.recover import purge_forever
 from daram.config import make_chatbot, make_events, make_model, open_documents, open_memory, prepare_data
-from daram.knowledge.documents import Documents, GroupsOf
+from daram.knowledge.bound import GroupsOf
+from daram.knowledge.documents import Documents
 from daram.llm.absent import NoModel
 from daram.llm.base import ChatModel
 from daram.memory import Memory

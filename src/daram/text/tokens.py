@@ -13,7 +13,8 @@ REPLY_OVERHEAD: Final = 4
 IMAGE_TOKENS: Final = 1_100
 """What an image of ordinary size costs at the common endpoints; its bytes say nothing about it."""
 
-_UNSENT: Final = frozenset({"citation", "reasoning", "request", "span", "item"})
+UNSENT: Final = frozenset({"citation", "reasoning", "request", "span", "item"})
+"""Types of parts of which no model is told."""
 
 
 class PartLike(Protocol):
@@ -73,7 +74,7 @@ class TokenCounter:
     def _part(self, part: PartLike, message: MessageLike) -> int:
         if part.type == "image":
             return IMAGE_TOKENS
-        if part.type in _UNSENT:
+        if part.type in UNSENT:
             return 0
         if part.type == "tool_result" and part.data.get("output") == message.text:
             return MESSAGE_OVERHEAD  # the text says it already, and goes to the model once

@@ -23,6 +23,7 @@ from daram.service.openai_api import (
     models,
     responses,
     responses_compact,
+    vector_batches,
     vector_stores,
 )
 from daram.service.openai_api.docs import Plain
@@ -92,5 +93,14 @@ api = OpenAIApi(
     docs=Plain(),
 )
 handle_errors(api)
-for part in (conversations, responses_compact, responses, chat_completions, files, vector_stores, models):
+for part in (
+    conversations,
+    responses_compact,
+    responses,
+    chat_completions,
+    files,
+    vector_stores,
+    vector_batches,
+    models,
+):
     api.add_router("", part.router)

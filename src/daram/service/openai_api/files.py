@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal
 
@@ -25,6 +26,9 @@ router = Router(tags=["files"])
 _READ: Final = require("read")
 _WRITE: Final = require("write")
 _PURPOSE: Final = "purpose"
+# Seconds that a file may be asked to stay: an hour to 30 days.
+_LEAST: Final = 3_600
+_MOST: Final = 2_592_000
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 Limit = Annotated[int, Query(10_000, ge=1, le=10_000)]
@@ -59,11 +63,10 @@ class FileDeleted(Schema):
 
 @router.post("/files", auth=_WRITE, response={200: FileOut, **schemas.REFUSALS})
 async def create_file(request: HttpRequest, file: File[UploadedFile], purpose: Form[Purpose]) -> HttpResponse:
-    """Upload a file. It stays until it is deleted."""
+    """Upload a file. It stays until it is deleted, or until ``expires_after[seconds]`` have passed since its upload."""
     memory, owner = memory_of(request)
     documents = documents_here()
-    if unknown := request.POST.keys() - {"purpose"}:
-        raise InvalidInput(min(unknown), "is not available here: a file stays until it is deleted")
+    seconds = _lifetime(request)
     name = file.name or ""
 
     async def work(draw: Draw) -> HttpResponse:
@@ -78,12 +81,13 @@ async def create_file(request: HttpRequest, file: File[UploadedFile], purpose: F
                 media_type=file.content_type,
                 metadata={_PURPOSE: purpose},
                 id=id,
+                expires_at=None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds),
             )
         except Conflict:  # an earlier try of this request has stored it meanwhile
             stored = await documents.files.get(owner, id)
         return reply(_object(stored))
 
-    told = b"" if "Idempotency-Key" not in request.headers else await _digest(file, name, purpose)
+    told = b"" if "Idempotency-Key" not in request.headers else await _digest(file, name, f"{purpose} {seconds}")
     return await once(memory, owner, request, work, work, body=told)
 
 
@@ -109,10 +113,7 @@ async def delete_file(request: HttpRequest, file_id: str) -> HttpResponse:
     """Delete a file, and what was made of it in the caller's vector stores."""
     documents, owner = documents_here(), caller_of(request).owner
     await _find(documents, owner, file_id)
-    for collection in await documents.list_collections(owner):
-        if collection.owner == owner:
-            with suppress(NotFound):
-                await documents.remove(owner, collection.id, file_id)
+    await documents.files.forget_documents(owner, file_id)
     with suppress(NotFound):  # somebody else deleted it meanwhile
         await documents.files.delete(owner, file_id)
     return reply({"id": file_id, "object": "file", "deleted": True})
@@ -134,6 +135,21 @@ async def retrieve_file_content(request: HttpRequest, file_id: str) -> Streaming
     response.headers["Content-Disposition"] = "attachment"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
+
+
+def _lifetime(request: HttpRequest) -> int | None:
+    """How long a file is to stay, in seconds; None: until it is deleted. Raises ``InvalidInput``."""
+    anchor, seconds = "expires_after[anchor]", "expires_after[seconds]"
+    if unknown := request.POST.keys() - {_PURPOSE, anchor, seconds}:
+        raise InvalidInput(min(unknown), "is not known here")
+    if not request.POST.keys() & {anchor, seconds}:
+        return None
+    if request.POST.get(anchor) != "created_at":
+        raise InvalidInput("expires_after.anchor", "must be 'created_at'")
+    given = request.POST.get(seconds, "")
+    if not (given.isascii() and given.isdigit() and len(given) < 9 and _LEAST <= int(given) <= _MOST):
+        raise InvalidInput("expires_after.seconds", f"must be a whole number from {_LEAST:,} to {_MOST:,}")
+    return int(given)
 
 
 def page(found: list[Any], *, limit: int, after: str | None, order: Order, what: str) -> tuple[list[Any], bool]:
@@ -188,5 +204,5 @@ def _object(file: StoredFile) -> dict[str, Any]:
         "filename": file.name,
         "purpose": file.metadata.get(_PURPOSE, "assistants"),
         "status": "processed",
-        "expires_at": None,
+        "expires_at": None if file.expires_at is None else int(file.expires_at.timestamp()),
     }

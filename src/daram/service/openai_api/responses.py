@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import Annotated, Any, Final
 
@@ -46,6 +46,7 @@ _STOPPING: Final = 20.0
 
 Limit = Annotated[int, Query(20, ge=1, le=100)]
 Include = Annotated[list[str], Query([])]
+IncludeListed = Annotated[list[str], Query([], alias="include[]")]  # as OpenAI's library for Python writes it
 Number = Annotated[int | None, Query(None, ge=0, le=1 << 53)]
 
 
@@ -101,7 +102,7 @@ async def count_input_tokens(request: HttpRequest, payload: Inputs) -> HttpRespo
     house, caller = runtime.current(), caller_of(request)
     model = choose_model(house.models, house.model, payload.model)
     options = options_of(payload, house.chatbot.options)
-    messages = await context_of(house, caller.owner, payload, model, options, fitted=False)
+    messages = (await context_of(house, caller.owner, payload, model, options, fitted=False)).messages
 
     def count() -> int:
         counter = TokenCounter(model.count_tokens)
@@ -127,7 +128,7 @@ class _Found:
         return self.view.running() if self.message is None else self.view.ended(self.message)
 
 
-async def _find(owner: str, id: str) -> _Found:
+async def _find(owner: str, id: str, include: Sequence[str] = ()) -> _Found:
     """Raises ``NotFound``: for another's response in the same words as for none."""
     place = place_of(id)
     memory = runtime.current().memory
@@ -139,13 +140,13 @@ async def _find(owner: str, id: str) -> _Found:
                 with suppress(NotFound):
                     question = None if not name else await memory.message(owner, place.conversation, name)
                     if question is not None and question.role != "assistant":
-                        return _Found(place, _view(place, question, stored), question, stored)
-            return _Found(place, _view(place, None, stored), None, stored)
+                        return _Found(place, _view(place, question, stored, include), question, stored)
+            return _Found(place, _view(place, None, stored, include), None, stored)
     raise NotFound("response", id)
 
 
-def _view(place: Place, question: Message | None, stored: Message | Answer) -> View:
-    return view_of(place, question, model=stored.model, created_at=stored.created_at)
+def _view(place: Place, question: Message | None, stored: Message | Answer, include: Sequence[str]) -> View:
+    return view_of(place, question, model=stored.model, created_at=stored.created_at, include=include)
 
 
 @router.get("/responses/{response_id}", auth=_READ, response={200: ResponseOut, **schemas.REFUSALS})
@@ -155,11 +156,12 @@ async def retrieve_response(
     stream: bool = False,
     starting_after: Number = None,
     include_obfuscation: bool | None = None,  # noqa: ARG001  # accepted; nothing here is obfuscated
-    include: Include = [],  # noqa: ARG001, B006  # accepted; all that there is is there
+    include: Include = [],  # noqa: B006
+    include_listed: IncludeListed = [],  # noqa: B006
 ) -> HttpResponseBase:
     """The response as it is, or with ``stream`` its frames behind ``starting_after`` (or ``Last-Event-ID``)."""
     house, owner = runtime.current(), caller_of(request).owner
-    found = await _find(owner, response_id)
+    found = await _find(owner, response_id, [*include, *include_listed])
     if not stream:
         return reply(found.shown())
     if house.draining:  # to be said before the stream begins: another process can serve it

@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import Final, NamedTuple
 
+from daram.chat.grounding import Grounding
 from daram.chat.prompt import Prompter
 from daram.codec import messages_cursor
 from daram.context.assemble import SYSTEM, Budget
+from daram.context.sources import Source
 from daram.context.window import groups
 from daram.errors import ConversationBusy, InvalidInput, NotFound
 from daram.llm.base import ChatModel, Options
@@ -116,9 +118,24 @@ async def past_of(
     return [*reversed(past[:limit]), *said]
 
 
+class Prompt(NamedTuple):
+    """What a model is asked: ``sources``: the passages of documents in it; ``asked``: the words of the question."""
+
+    messages: list[Message]
+    sources: list[Source] = []  # noqa: RUF012  # nobody adds to it
+    asked: str = ""
+
+
 async def context_of(
-    runtime: Runtime, owner: str, wanted: Inputs, model: ChatModel, options: Options, *, fitted: bool
-) -> list[Message]:
+    runtime: Runtime,
+    owner: str,
+    wanted: Inputs,
+    model: ChatModel,
+    options: Options,
+    *,
+    fitted: bool,
+    grounding: Grounding | None = None,
+) -> Prompt:
     """The whole prompt of a request that is not to be stored, made as that of a turn that is.
 
     What endpoints refuse is left out: calls without results, results without calls. Unless it is ``fitted`` into the
@@ -133,7 +150,9 @@ async def context_of(
         raise InvalidInput("input", "is missing")
     rules = _rules(runtime, wanted.instructions)
     told = [message for group in groups(messages) for message in group]
-    if fitted and not whole:
+    if fitted and (grounding is not None or not whole):
+        if whole:
+            await asyncio.to_thread(_check, model, options, [system(rules), *told])
         question = messages[-1]
         if question.role == "assistant":  # a beginning to be gone on with, but no calls that nothing answers
             if not told:
@@ -141,13 +160,22 @@ async def context_of(
             question = told[-1]
         if branch is None:  # nothing was left out that could be searched for
             window = len(messages) + 1
-        prompter = Prompter(runtime.memory, model, system=rules, options=options, window=window)
+        prompter = Prompter(
+            runtime.memory,
+            model,
+            system=rules,
+            options=options,
+            window=len(messages) + 1 if whole else window,
+            whole=whole,
+            grounding=grounding,
+        )
         where = "" if branch is None else branch.conversation
-        return (await prompter.build(owner, where, question, messages)).messages
+        context = await prompter.build(owner, where, question, messages)
+        return Prompt(context.messages, context.sources, question.text)
     found = [*([system(rules)] if rules else []), *told]
     if whole:
         await asyncio.to_thread(_check, model, options, found)
-    return found
+    return Prompt(found)
 
 
 def _rules(runtime: Runtime, instructions: str | None) -> str:

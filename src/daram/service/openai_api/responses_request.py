@@ -258,7 +258,10 @@ def _tool_choice(choice: str | Json) -> str | Json:
     if choice.get("type") == "function" and isinstance(choice.get("name"), str):
         return {"type": "function", "function": {"name": choice["name"]}}
     if choice.get("type") == "allowed_tools" and isinstance(choice.get("tools"), list):
-        named = [{"type": "function", "function": {"name": tool.get("name")}} for tool in choice["tools"]]
+        allowed = [tool for tool in choice["tools"] if isinstance(tool, dict) and tool.get("type") != FILE_SEARCH]
+        if not allowed:  # of functions none
+            return "none"
+        named = [{"type": "function", "function": {"name": tool.get("name")}} for tool in allowed]
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode", "auto"), "tools": named}}
     raise InvalidInput("tool_choice", "must name a function: {'type': 'function', 'name': …}")
 

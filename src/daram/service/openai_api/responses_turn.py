@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import NamedTuple
 
@@ -13,8 +13,10 @@ from daram import ids
 from daram.chat.aside import aside
 from daram.chat.choices import Choices
 from daram.chat.events import TERMINAL, Event
+from daram.chat.grounding import Grounding
 from daram.chat.running import Running, failure
 from daram.errors import InvalidInput, NotFound
+from daram.knowledge.bindings import Binding
 from daram.llm.base import ChatModel, Options
 from daram.memory import Memory
 from daram.model import Answer, Message
@@ -31,6 +33,7 @@ from daram.service.openai_api.responses_request import (
     repeated,
 )
 from daram.service.openai_api.responses_view import (
+    RESULTS,
     Place,
     View,
     new_place,
@@ -74,9 +77,7 @@ async def begin(runtime: Runtime, caller: Caller, wanted: ResponseIn, tried: Try
     options = options_of(wanted, runtime.chatbot.options)
     documents = await binding_of(caller, wanted)
     if wanted.store is False:
-        if documents is not None:
-            raise InvalidInput("tools", "file_search needs store=true: what an answer cites is kept with it")
-        return await _aside(runtime, owner, wanted, named, model, options)
+        return await _aside(runtime, owner, wanted, named, model, options, documents)
     branch = await branch_of(runtime, owner, wanted)
     conversation, parent = branch or (draw("conv"), None)
     choices = Choices(
@@ -103,12 +104,14 @@ async def begin(runtime: Runtime, caller: Caller, wanted: ResponseIn, tried: Try
         )
         choices = msgspec.structs.replace(choices, whole=past)
     if not messages:
-        if draw.again and (made := await _made(runtime, owner, Place(conversation, first), model.name)) is not None:
-            return made
+        if draw.again:
+            made = await _made(runtime, owner, Place(conversation, first), model.name, wanted.include)
+            if made is not None:
+                return made
         if branch is None:
             raise InvalidInput("input", "is missing")
         running = await tried.beside(_anew(runtime, owner, conversation, parent, answer, choices))
-        return _begun(conversation, running, model.name)
+        return _begun(conversation, running, model.name, wanted.include)
     question = messages.pop()
     if question.role == "assistant":
         raise InvalidInput("input", "must end with a message of the user or the output of a function")
@@ -132,16 +135,16 @@ async def begin(runtime: Runtime, caller: Caller, wanted: ResponseIn, tried: Try
             choices=choices,
         )
     )
-    return _begun(conversation, running, model.name)
+    return _begun(conversation, running, model.name, wanted.include)
 
 
-def _begun(conversation: str, running: Running, model: str) -> Begun:
+def _begun(conversation: str, running: Running, model: str, include: Sequence[str] | None) -> Begun:
     place = Place(conversation, running.answer_id)
-    view = view_of(place, running.question, model=model, created_at=None)
+    view = view_of(place, running.question, model=model, created_at=None, include=include)
     return Begun(view, place, running.events(), running)
 
 
-async def _made(runtime: Runtime, owner: str, place: Place, model: str) -> Begun | None:
+async def _made(runtime: Runtime, owner: str, place: Place, model: str, include: Sequence[str] | None) -> Begun | None:
     """The answer that an earlier try makes or has made; None where there is none, or one that was cut or failed."""
     try:
         found = await stored(runtime.memory, owner, place)
@@ -151,7 +154,7 @@ async def _made(runtime: Runtime, owner: str, place: Place, model: str) -> Begun
         question = await runtime.memory.message(owner, place.conversation, asked or "")
     except NotFound:
         return None
-    view = view_of(place, question, model=model, created_at=None)
+    view = view_of(place, question, model=model, created_at=None, include=include)
     return Begun(view, place, runtime.chatbot.resume(owner, *place), None)
 
 
@@ -183,11 +186,20 @@ async def _anew(
 
 
 async def _aside(
-    runtime: Runtime, owner: str, wanted: ResponseIn, named: str | None, model: ChatModel, options: Options
+    runtime: Runtime,
+    owner: str,
+    wanted: ResponseIn,
+    named: str | None,
+    model: ChatModel,
+    options: Options,
+    documents: Binding | None,
 ) -> Begun:
     if wanted.background:
         raise InvalidInput("background", "needs store=true: nobody could come back for the answer")
-    messages = await context_of(runtime, owner, wanted, model, options, fitted=True)
+    grounding = None
+    if documents is not None and runtime.documents is not None:
+        grounding = Grounding(runtime.documents, model, documents)
+    prompt = await context_of(runtime, owner, wanted, model, options, fitted=True, grounding=grounding)
     place = new_place()
     view = View(
         id=response_id(*place) or place.answer,
@@ -195,8 +207,10 @@ async def _aside(
         created_at=int(time.time()),
         request=repeated(wanted),
         conversation=named,
+        asked=prompt.asked,
+        results=RESULTS in (wanted.include or ()),
     )
-    events = aside(model, messages, options, place.answer)
+    events = aside(model, prompt.messages, options, place.answer, sources=prompt.sources)
     return Begun(view, place, events, None)
 
 

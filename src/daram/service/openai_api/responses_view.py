@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +26,8 @@ REQUEST: Final = "request"
 """The type of the part of a question that keeps what was asked for."""
 FILE_SEARCH: Final = "file_search"
 """The type of the tool that answers from vector stores."""
+RESULTS: Final = "file_search_call.results"
+"""What ``include`` asks for to be shown what a search of files found."""
 
 _DIGITS: Final = re.compile(r"[0-9a-f]{32}")
 _DRAWN: Final = re.compile(r"resp_([0-9a-f]{32})([0-9a-f]{32})")
@@ -108,7 +110,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """A response as far as it is known when it begins: what all its objects have in common.
 
     ``request``: the fields of the request that were given; ``created_at`` in seconds since 1970; ``conversation``: its
-    conversation, if the request named it; ``asked``: the words of its question.
+    conversation, if the request named it; ``asked``: the words of its question; ``results``: whether what a search of
+    files found is to be shown.
     """
 
     id: str
@@ -117,13 +120,14 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     request: dict[str, Any]
     conversation: str | None = None
     asked: str = ""
+    results: bool = False
 
     def search(self, answer: str, message: Message | None, *, status: str = "completed") -> Item | None:
         """The item that stands in front of an answer from documents; None of another one."""
         tools = self.request.get("tools", ())
-        if self.request.get("tool_choice") == "none" or not any(tool.get("type") == FILE_SEARCH for tool in tools):
+        if not searches(self.request.get("tool_choice")) or not any(tool.get("type") == FILE_SEARCH for tool in tools):
             return None
-        return search_item(answer, self.asked, message, status)
+        return search_item(answer, self.asked, message if self.results else None, status)
 
     def running(self, status: str = "in_progress") -> Item:
         """The object while the answer is being made."""
@@ -167,7 +171,14 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def view_of(place: Place, question: Message | None, *, model: str | None, created_at: datetime | None) -> View:
+def view_of(
+    place: Place,
+    question: Message | None,
+    *,
+    model: str | None,
+    created_at: datetime | None,
+    include: Sequence[str] | None = None,
+) -> View:
     """The view of a response that is stored or being made."""
     kept = request_of(question)
     return View(
@@ -177,6 +188,19 @@ def view_of(place: Place, question: Message | None, *, model: str | None, create
         request=dict(kept.get("given", {})),
         conversation=place.conversation if kept.get("named", True) else None,
         asked="" if question is None else question.text,
+        results=RESULTS in (include or ()),
+    )
+
+
+def searches(choice: str | Mapping[str, Any] | None) -> bool:
+    """Whether the choice of a tool lets files be searched: not where there is to be no tool, or another one."""
+    if not isinstance(choice, Mapping):
+        return choice != "none"
+    if choice.get("type") != "allowed_tools":
+        return choice.get("type") == FILE_SEARCH
+    allowed = choice.get("tools")
+    return isinstance(allowed, list) and any(
+        isinstance(tool, Mapping) and tool.get("type") == FILE_SEARCH for tool in allowed
     )
 
 
@@ -206,7 +230,7 @@ def search_item(answer: str, asked: str, message: Message | None, status: str) -
             "filename": data.get("name", ""),
             "score": data.get("score", 0.0),
             "text": data.get("quote", ""),
-            "attributes": {},
+            "attributes": data.get("attributes", {}),
         }
         for data in cited
     ]

@@ -8,16 +8,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, NamedTuple
 
-import msgspec
 from django.http import HttpRequest, HttpResponse
-from ninja import Query, Router
+from ninja import Query as Param
+from ninja import Router
 
-from daram.errors import Conflict, InvalidInput, NotFound
+from daram.errors import Conflict, NotFound
+from daram.knowledge import expiry
 from daram.knowledge.access import Reader
+from daram.knowledge.base import library
 from daram.knowledge.collections import Collection
 from daram.knowledge.documents import Documents
 from daram.knowledge.fuse import Found
+from daram.knowledge.retrieve import Query
+from daram.knowledge.rewrite import queries
 from daram.model import UNSET
+from daram.service import runtime
 from daram.service.accounts.auth import require
 from daram.service.openai_api import schemas
 from daram.service.openai_api import vector_schemas as shapes
@@ -35,7 +40,7 @@ _WRITE: Final = require("write")
 _WHAT: Final = "vector store"
 
 Json = dict[str, Any]
-Limit = Annotated[int, Query(20, ge=1, le=100)]
+Limit = Annotated[int, Param(20, ge=1, le=100)]
 
 
 class _Listed(NamedTuple):
@@ -68,6 +73,7 @@ async def create_vector_store(request: HttpRequest, payload: shapes.VectorStoreI
                 description=given.description or "",
                 chunking=chunking,
                 metadata=given.metadata,
+                expires_days=None if given.expires_after is None else given.expires_after.days,
             )
         except Conflict:  # an earlier try of this request made it
             made = await documents.collections.get(owner, id)
@@ -111,10 +117,11 @@ async def retrieve_vector_store(request: HttpRequest, vector_store_id: str) -> H
 async def update_vector_store(
     request: HttpRequest, vector_store_id: str, payload: shapes.VectorStoreChanges
 ) -> HttpResponse:
-    """Change its name or its metadata (as a whole)."""
+    """Change its name, its metadata (as a whole) or when it expires."""
     documents, who = await library_of(request)
     memory, owner = memory_of(request)
     given = payload.model_dump(exclude_unset=True)
+    days = payload.expires_after
 
     async def work(_draw: Draw) -> HttpResponse:
         found = await _find(documents, who, vector_store_id, write=True)
@@ -123,7 +130,9 @@ async def update_vector_store(
             found.id,
             name=given.get("name") or UNSET,
             metadata=(given["metadata"] or {}) if "metadata" in given else UNSET,
+            expires_days=(None if days is None else days.days) if "expires_after" in given else UNSET,
         )
+        await expiry.note(library(memory), changed)
         return reply(await _object(documents, who, changed))
 
     return await once(memory, owner, request, work, work)
@@ -147,25 +156,33 @@ async def search_vector_store(request: HttpRequest, vector_store_id: str, payloa
     """The passages that bear on a question, the best first."""
     documents, who = await library_of(request)
     found = await _find(documents, who, vector_store_id)
-    least = shapes.threshold_of(payload.ranking_options)
-    queries = [payload.query] if isinstance(payload.query, str) else payload.query
-    how = documents.retrieval
-    how = msgspec.structs.replace(
-        how, passages=payload.max_num_results, candidates=max(how.candidates, payload.max_num_results)
-    )
+    most = payload.max_num_results or _RESULTS
+    how, least = shapes.ranked(documents.retrieval, payload.ranking_options, most)
+    found = await expiry.use(documents.collections, found)
+    asked = [payload.query] if isinstance(payload.query, str) else payload.query
+    if payload.rewrite_query:
+        chosen = runtime.current().model
+        model = None if chosen.prefers_notes else chosen  # a small model words badly and slowly
+        wordings = [await queries(query, (), model, three_ways=True) for query in asked]
+    else:
+        wordings = [[Query(query)] for query in asked]
     passages: dict[tuple[str, int], Found] = {}
-    for query in queries:
-        result = await documents.search(who, query, Scope(found.owner, found.id), how=how)
+    for wording in wordings:
+        result = await documents.search(who, wording, Scope(found.owner, found.id), how=how, filters=payload.filters)
         for passage in result.passages:
             place = (passage.document, passage.first)
             if place not in passages or passages[place].score < passage.score:
                 passages[place] = passage
-    best = sorted(passages.values(), key=lambda passage: -passage.score)
-    data = [shapes.result_object(passage) for passage in best if passage.score >= least][: payload.max_num_results]
+    best = list(passages.values())
+    if len(asked) > 1:  # of one question they stand in the order of their ranking
+        best.sort(key=lambda passage: -passage.score)
+    best = [passage for passage in best if passage.score >= least][:most]
+    said = await documents.said_of(best)
+    data = [shapes.result_object(passage, said[passage.scope, passage.document]) for passage in best]
     return reply(
         {
             "object": "vector_store.search_results.page",
-            "search_query": queries,
+            "search_query": [query.text for wording in wordings for query in wording],
             "data": data,
             "has_more": False,
             "next_page": None,
@@ -185,13 +202,13 @@ async def create_vector_store_file(
     """Put an uploaded file into it. It is read in the background: ``status`` says how far that is."""
     documents, who = await library_of(request)
     memory, owner = memory_of(request)
-    if payload.chunking_strategy is not None and payload.chunking_strategy.get("type") != "auto":
-        raise InvalidInput("chunking_strategy", "is that of the vector store; give it when you make that one")
-    attributes = shapes.attributes_of(payload.attributes)
+    chunking = shapes.given_chunking(payload.chunking_strategy)
+    attributes = None if payload.attributes is None else shapes.attributes_of(payload.attributes)
 
     async def work(_draw: Draw) -> HttpResponse:
-        found = await _find(documents, who, vector_store_id, write=True)
-        document = await documents.add_file(who, Scope(found.owner, found.id), payload.file_id, metadata=attributes)
+        found = await expiry.use(documents.collections, await _find(documents, who, vector_store_id, write=True))
+        scope = Scope(found.owner, found.id)
+        document = await documents.add_file(who, scope, payload.file_id, metadata=attributes, chunking=chunking)
         return reply(file_object(vector_store_id, document))
 
     return await once(memory, owner, request, work, work)
@@ -213,10 +230,31 @@ async def list_vector_store_files(
     documents, who = await library_of(request)
     found = await _find(documents, who, vector_store_id)
     files = [document async for document in _documents(documents, who, Scope(found.owner, found.id))][::-1]
+    return page_of_files(vector_store_id, files, limit=limit, after=after, before=before, order=order, filter=filter)
+
+
+def page_of_files(
+    store: str,
+    files: list[Document],
+    *,
+    limit: int,
+    after: str | None,
+    before: str | None,
+    order: Order,
+    filter: shapes.State | None,
+) -> HttpResponse:
+    """A page of the files of a vector store or a batch; ``files``: all of them, the oldest first.
+
+    The file that a page begins behind may be of another state than those that are asked for: it may have changed.
+    """
+    shown = _in_front(files, before, order, "file")
+    if after is not None:
+        shown, _ = page(shown, limit=len(shown), after=after, order=order, what="file")
+        shown = shown if order == "asc" else shown[::-1]
     if filter is not None:
-        files = [document for document in files if shapes.STATES[document.state] == filter]
-    data, more = page(_in_front(files, before, order, "file"), limit=limit, after=after, order=order, what="file")
-    return reply(list_object([file_object(vector_store_id, document) for document in data], has_more=more))
+        shown = [document for document in shown if shapes.state_of(document) == filter]
+    data, more = page(shown, limit=limit, after=None, order=order, what="file")
+    return reply(list_object([file_object(store, document) for document in data], has_more=more))
 
 
 @router.get(
@@ -228,6 +266,28 @@ async def retrieve_vector_store_file(request: HttpRequest, vector_store_id: str,
     """One of its files."""
     documents, who = await library_of(request)
     return reply(file_object(vector_store_id, await _find_file(documents, who, vector_store_id, file_id)))
+
+
+@router.post(
+    "/vector_stores/{vector_store_id}/files/{file_id}",
+    auth=_WRITE,
+    response={200: shapes.StoreFileOut, **schemas.REFUSALS},
+)
+async def update_vector_store_file(
+    request: HttpRequest, vector_store_id: str, file_id: str, payload: shapes.StoreFileChanges
+) -> HttpResponse:
+    """Change its attributes, as a whole. It is not read again."""
+    documents, who = await library_of(request)
+    memory, owner = memory_of(request)
+    attributes = shapes.attributes_of(payload.attributes)
+
+    async def work(_draw: Draw) -> HttpResponse:
+        found = await _find(documents, who, vector_store_id, write=True)
+        await _find_file(documents, who, vector_store_id, file_id)
+        changed = await documents.describe(who, Scope(found.owner, found.id), file_id, attributes)
+        return reply(file_object(vector_store_id, changed))
+
+    return await once(memory, owner, request, work, work)
 
 
 @router.delete(
@@ -250,7 +310,7 @@ async def delete_vector_store_file(request: HttpRequest, vector_store_id: str, f
     response={200: shapes.ContentPage, **schemas.REFUSALS},
 )
 async def retrieve_vector_store_file_content(
-    request: HttpRequest, vector_store_id: str, file_id: str, page: Annotated[int, Query(0, ge=0)]
+    request: HttpRequest, vector_store_id: str, file_id: str, page: Annotated[int, Param(0, ge=0)]
 ) -> HttpResponse:
     """What was read of it, passage by passage, a hundred on a page."""
     documents, who = await library_of(request)
@@ -269,6 +329,7 @@ async def retrieve_vector_store_file_content(
 
 
 _PAGE: Final = 100
+_RESULTS: Final = 10
 
 
 # --- what they share ------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from array import array
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from operator import mul
+from operator import itemgetter, mul
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +35,9 @@ from daram.text.bm25 import Statistics, rank
 _SPARE: Final = 80
 _OVERSAMPLING: Final = 10
 _CANDIDATES: Final = 200
+# So many passages have the terms that choose, together; of each term so many are looked at to tell how rare it is.
+_CHOSEN: Final = 10_000
+_PROBED: Final = 300
 _heading: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
@@ -76,12 +79,13 @@ class PostgresDocuments(DocumentsEngine):
         return [_document(row) for row in rows]
 
     async def _stage_passages(self, ref: DocumentRef, revision: str, passages: builtins.list[Passage]) -> None:
-        fence = _fence(Scope(ref.owner, ref.collection))
+        scope = Scope(ref.owner, ref.collection)
+        fence = fence_of(scope)
         indexed = [index_terms(passage.text) for passage in passages]
         embedded = [(passage.seq, passage.vector) for passage in passages if passage.vector is not None]
         rows = await self._write(
             "stage_passages",
-            *(*ref, revision),
+            *(*ref, revision, place_of(scope)),
             [passage.seq for passage in passages],
             [passage.text for passage in passages],
             [passage.start for passage in passages],
@@ -89,7 +93,7 @@ class PostgresDocuments(DocumentsEngine):
             [passage.page for passage in passages],
             [msgspec.msgpack.encode(passage.heading) if passage.heading else None for passage in passages],
             [terms.count(" ") + 1 for terms in indexed],
-            [_stored_terms(fence, terms) for terms in indexed],
+            [stored_terms(fence, terms) for terms in indexed],
             [seq for seq, _ in embedded],
             [_signs(floats(vector)) for _, vector in embedded],
             [vector for _, vector in embedded],
@@ -100,7 +104,8 @@ class PostgresDocuments(DocumentsEngine):
             raise conflicts.revision_is_published(ref.id, revision)
 
     async def _publish_document(self, document: Document, revision: str, expect: str) -> Document:
-        values = (*_columns(document), revision, document.embedder, expect)
+        place = place_of(Scope(document.owner, document.collection))
+        values = (*_columns(document), revision, place, document.embedder, expect)
         kind, *row = (await self._write("publish_document", *values))[0]
         if kind == "missing":
             raise NotFound("document", document.id)
@@ -135,7 +140,11 @@ class PostgresDocuments(DocumentsEngine):
         rows = await self._with_any(scopes, wanted, limit + _SPARE, among)
         if not rows:
             return []
-        statistics = await self._statistics(scopes, wanted, rows[0])
+        terms, counts, average, size = rows[0][12:]
+        having = dict(zip(terms, counts, strict=True))
+        known = [float(having.get(i, 0)) for i in range(len(wanted))]
+        # Of very many documents the size is not counted to the end.
+        statistics = Statistics(max(size, *known), average, known)
         if not any_word:
             rows = await self._with_all(scopes, parsed, limit + _SPARE, among) or rows
         scores = rank(wanted, [index_terms(row[6]).split() for row in rows], statistics)
@@ -149,25 +158,20 @@ class PostgresDocuments(DocumentsEngine):
         limit: int,
         among: builtins.list[int] | None,
     ) -> builtins.list[Row]:
-        asked = [(scope, i, _term(_fence(scope), *term)) for scope in scopes for i, term in enumerate(wanted)]
+        asked = [(_term(fence_of(scope), *term), i) for scope in scopes for i, term in enumerate(wanted)]
+        queries, terms = map(builtins.list, zip(*asked, strict=True))
         if among is not None:
-            terms = [term for _, _, term in asked], [i for _, i, _ in asked]
-            return await self._read("passages_with_any_of", *terms, among, COMMON, limit)
+            return await self._read("passages_with_any_of", queries, terms, among, COMMON, limit)
+        probe = max(_PROBED // 30, min(_PROBED, _CHOSEN // len(asked)))
         return await self._read(
-            "passages_with_any",
-            [scope.owner for scope, _, _ in asked],
-            [scope.collection for scope, _, _ in asked],
-            [term for _, _, term in asked],
-            [i for _, i, _ in asked],
-            COMMON,
-            limit,
+            "passages_with_any", *_columns_of(scopes), queries, terms, len(wanted), probe, _CHOSEN, limit
         )
 
     async def _with_all(
         self, scopes: Sequence[Scope], parsed: Query, limit: int, among: builtins.list[int] | None
     ) -> builtins.list[Row]:
-        owners, collections = _columns_of(scopes)
-        queries = [_all_words(_fence(scope), parsed) for scope in scopes]
+        owners, collections, _ = _columns_of(scopes)
+        queries = [_all_words(fence_of(scope), parsed) for scope in scopes]
         while True:
             if among is None:
                 rows = await self._read("passages_with_all", owners, collections, queries, limit)
@@ -186,14 +190,6 @@ class PostgresDocuments(DocumentsEngine):
             found += [row[0] for row in await self._read("live_among", *scope, wanted)]
         return found
 
-    async def _statistics(self, scopes: Sequence[Scope], wanted: Sequence[tuple[str, bool]], row: Row) -> Statistics:
-        terms, counts, average = row[12:]
-        passages = float((await self._read("collection_size", *_columns_of(scopes)))[0][0])
-        having = dict(zip(terms, counts, strict=True))
-        # Those that were not counted to the end are taken for what is in a third of all.
-        found = [float(having.get(i, 0)) for i in range(len(wanted))]
-        return Statistics(passages, average, [n if n <= COMMON else max(n, passages / 3) for n in found])
-
     async def _nearest_passages(
         self, scopes: builtins.list[Scope], vector: array[float], embedder: str, limit: int, only: Only | None
     ) -> builtins.list[PassageHit]:
@@ -203,8 +199,8 @@ class PostgresDocuments(DocumentsEngine):
         else:
             among = await self._chosen(scopes, only)
             rows = await self._read("near_passages_of", among, _signs(vector), embedder, count)
-        hits = [_hit(row, sum(map(mul, vector, floats(bytes(row[12]))))) for row in rows]
-        return sorted(hits, key=_best_first)[:limit]
+        cosines = [(-sum(map(mul, vector, floats(row[12]))), row[2], row[5], row) for row in rows]
+        return [_hit(row, -cosine) for cosine, _, _, row in sorted(cosines, key=itemgetter(0, 1, 2))[:limit]]
 
     async def _unembedded(self, embedder: str, limit: int) -> builtins.list[Unembedded]:
         return [
@@ -248,7 +244,8 @@ class PostgresDocuments(DocumentsEngine):
             if document.revision is None:
                 await run("drop_revisions", *ref)
             elif loaded.revision != document.revision:
-                values = (*_columns(document), document.revision, document.embedder, loaded.etag)
+                place = place_of(Scope(ref.owner, ref.collection))
+                values = (*_columns(document), document.revision, place, document.embedder, loaded.etag)
                 published = await run("publish_document", *values)
                 assert published is not None
                 there = _document(published[1:]).passages
@@ -329,15 +326,25 @@ def _best_first(hit: PassageHit) -> tuple[float, str, int]:
     return -hit.score, hit.document, hit.passage.seq
 
 
-def _columns_of(scopes: Sequence[Scope]) -> tuple[list[str], list[str]]:
-    return [scope.owner for scope in scopes], [scope.collection for scope in scopes]
+def _columns_of(scopes: Sequence[Scope]) -> tuple[list[str], list[str], list[int]]:
+    return (
+        [scope.owner for scope in scopes],
+        [scope.collection for scope in scopes],
+        [place_of(scope) for scope in scopes],
+    )
 
 
-def _fence(scope: Scope) -> str:
+def place_of(scope: Scope) -> int:
+    """The collection as a number."""
+    return int.from_bytes(ids.conversation_key(*scope)[:8], "big", signed=True)
+
+
+def fence_of(scope: Scope) -> str:
+    """What every term of a collection begins with."""
     return urlsafe_b64encode(ids.conversation_key(*scope)[:3]).decode()
 
 
-def _stored_terms(fence: str, terms: str) -> str | None:
+def stored_terms(fence: str, terms: str) -> str | None:
     """Each once, behind the fence; None where there is nothing to find."""
     found = dict.fromkeys(terms.split())
     joined = " ".join(fence + term for term in found)

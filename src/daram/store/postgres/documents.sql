@@ -24,8 +24,8 @@ SELECT * FROM {schema}.document WHERE (owner, collection, id) > ($2, $3, $4) ORD
 SELECT v.seq, v.embedder, v.value
 FROM {schema}.document d LEFT JOIN LATERAL (
     SELECT v.seq, coalesce(v.embedder, r.embedder) AS embedder, v.value
-    FROM {schema}.passage_vector v JOIN {schema}.revision r ON r.id = v.revision
-    WHERE v.revision = d.live AND v.seq > $4 AND coalesce(v.embedder, r.embedder) IS NOT NULL
+    FROM {schema}.revision r JOIN {schema}.passage_vector v ON v.place = r.place AND v.revision = r.id
+    WHERE r.id = d.live AND v.seq > $4 AND coalesce(v.embedder, r.embedder) IS NOT NULL
     ORDER BY v.seq LIMIT $5) v ON true
 WHERE d.owner = $1 AND d.collection = $2 AND d.id = $3;
 
@@ -40,10 +40,11 @@ SET created_at = $4, updated_at = $5,
 WHERE owner = $1 AND collection = $2 AND id = $3 RETURNING *;
 
 -- name: stage_passages
-SELECT {schema}.stage_passages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+SELECT {schema}.stage_passages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
 
 -- name: publish_document
-SELECT kind, (d).* FROM {schema}.publish_document($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
+SELECT kind, (d).*
+FROM {schema}.publish_document($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
 
 -- name: discard_revision
 SELECT {schema}.discard_revision($1, $2, $3, $4);
@@ -61,7 +62,7 @@ WHERE d.owner = $1 AND d.collection = $2 AND d.id = $3;
 SELECT * FROM {schema}.passages_with_all($1, $2, $3::text[]::tsquery[], $4);
 
 -- name: passages_with_any
-SELECT * FROM {schema}.passages_with_any($1, $2, $3::text[]::tsquery[], $4, $5, $6);
+SELECT * FROM {schema}.passages_with_any($1, $2, $3, $4::text[]::tsquery[], $5, $6, $7, $8, $9);
 
 -- name: live_among
 -- The documents with these ids, or all ($3 is NULL).
@@ -97,49 +98,53 @@ WITH hit AS MATERIALIZED (
     FROM hit h JOIN chosen f ON f.term = h.term CROSS JOIN corpus w
     GROUP BY h.revision, h.seq
     ORDER BY score DESC, h.revision, h.seq LIMIT $5
+), sized AS (  -- a common word, which was not counted to the end, is taken for one in a third of all
+    SELECT coalesce(sum(d.passages), 0)::bigint AS passages
+    FROM {schema}.revision r
+    JOIN {schema}.document d ON d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = r.id
+    WHERE r.id = ANY ($3)
 )
 SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
-       d.revision, f.terms, f.having_term, w.length
+       d.revision, f.terms, f.having_term, w.length, z.passages
 FROM best b
 JOIN {schema}.passage p ON p.revision = b.revision AND p.seq = b.seq
 JOIN {schema}.revision r ON r.id = p.revision
 JOIN {schema}.document d ON d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = r.id
 CROSS JOIN corpus w
-CROSS JOIN (SELECT array_agg(term) AS terms, array_agg(df) AS having_term FROM frequency) f;
+CROSS JOIN (
+    SELECT array_agg(term) AS terms,
+           array_agg(CASE WHEN df <= $4 THEN df ELSE greatest(df, passages / 3) END) AS having_term
+    FROM frequency CROSS JOIN sized) f
+CROSS JOIN sized z;
 
 -- name: near_passages_of
 -- As near_passages, in the passages of these revisions.
 SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
        d.revision, v.value
 FROM (
-    SELECT v.revision, v.seq
+    SELECT v.place, v.revision, v.seq
     FROM unnest($1::bigint[]) AS q (live)
-    CROSS JOIN LATERAL (SELECT r.embedder FROM {schema}.revision r WHERE r.id = q.live OFFSET 0) r
+    CROSS JOIN LATERAL (SELECT r.embedder, r.place FROM {schema}.revision r WHERE r.id = q.live OFFSET 0) r
     CROSS JOIN LATERAL (
-        SELECT v.revision, v.seq, v.embedder, v.bits FROM {schema}.passage_vector v
-        WHERE v.revision = q.live OFFSET 0) v
+        SELECT v.place, v.revision, v.seq, v.embedder, v.bits FROM {schema}.passage_vector v
+        WHERE v.place = r.place AND v.revision = q.live OFFSET 0) v
     WHERE coalesce(v.embedder, r.embedder) = $3 AND length(v.bits) = length($2::text::varbit)
     ORDER BY CASE WHEN length(v.bits) = length($2::text::varbit) THEN bit_count(v.bits # $2::text::varbit) END LIMIT $4
 ) n
-JOIN {schema}.passage_vector v ON v.revision = n.revision AND v.seq = n.seq
+JOIN {schema}.passage_vector v ON v.place = n.place AND v.revision = n.revision AND v.seq = n.seq
 JOIN {schema}.passage p ON p.revision = n.revision AND p.seq = n.seq
 JOIN {schema}.revision r ON r.id = n.revision
 JOIN {schema}.document d ON d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = r.id;
 
--- name: collection_size
-SELECT coalesce(sum(d.passages), 0)::bigint
-FROM unnest($1::text[], $2::text[]) AS q (owner, collection)
-JOIN {schema}.document d ON d.owner = q.owner AND d.collection = q.collection;
-
 -- name: near_passages
-SELECT * FROM {schema}.near_passages($1, $2, $3::text::varbit, $4, $5);
+SELECT * FROM {schema}.near_passages($1, $2, $3, $4::text::varbit, $5, $6);
 
 -- name: unembedded
 SELECT d.owner, d.collection, d.id, d.revision, p.seq, p.text
 FROM {schema}.document d
 JOIN {schema}.revision r ON r.id = d.live
 JOIN {schema}.passage p ON p.revision = d.live
-LEFT JOIN {schema}.passage_vector v ON v.revision = p.revision AND v.seq = p.seq
+LEFT JOIN {schema}.passage_vector v ON v.place = r.place AND v.revision = p.revision AND v.seq = p.seq
 WHERE d.passages > 0 AND d.embedder IS DISTINCT FROM $1
   AND (v.seq IS NULL OR coalesce(v.embedder, r.embedder) IS DISTINCT FROM $1)
 LIMIT $2;

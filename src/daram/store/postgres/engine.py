@@ -15,13 +15,13 @@ from daram.store import conflicts
 from daram.store.base import Order
 from daram.store.documents_engine import STAGED_SECONDS
 from daram.store.postgres import changes
+from daram.store.postgres.check import PostgresCare
 from daram.store.postgres.documents import PostgresDocuments
 from daram.store.postgres.index import COMMON, Search
 from daram.store.postgres.lanes import Row
 from daram.store.postgres.pool import Pool
 from daram.store.postgres.rows import batch, replies, tail, to_answer, to_conversation, to_message
 from daram.store.postgres.schema import compose, migrate
-from daram.store.postgres.transfer import PostgresTransfer
 from daram.store.primitives import AnswerSpec, AppendSpec, Changes, Ref
 from daram.store.process import identity, is_dead
 from daram.store.queries import load_queries
@@ -31,7 +31,7 @@ _QUERIES: Final = load_queries("daram.store.postgres") | load_queries("daram.sto
 _MICROS: Final = 1_000_000
 
 
-class PostgresStore(PostgresTransfer, PostgresDocuments):
+class PostgresStore(PostgresCare, PostgresDocuments):
     """Conversations in a schema of a PostgreSQL database (14 or later, UTF-8), which is made if it is not there.
 
     ``conninfo``: a libpq URL or connection string. ``pool_size``: connections per process (and event loop) at most;

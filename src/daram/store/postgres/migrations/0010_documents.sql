@@ -34,11 +34,14 @@ CREATE TABLE revision (
     name       text COLLATE "C" NOT NULL,
     staged     boolean NOT NULL DEFAULT true,
     staged_at  bigint NOT NULL,
-    embedder   text COLLATE "C"                   -- that made the vectors staged with it
+    embedder   text COLLATE "C",                  -- that made the vectors staged with it; NULL before it is published
+    place      bigint NOT NULL                    -- the collection, as a number: a digest of its owner and its name
 );
 
 CREATE UNIQUE INDEX revision_name ON revision (owner, collection, document, name);
 CREATE INDEX revision_staged ON revision (staged_at) WHERE staged;
+CREATE INDEX revision_unseen ON revision (place) WHERE staged;
+CREATE INDEX revision_embedder ON revision (place, embedder);
 
 CREATE TABLE passage (
     revision bigint NOT NULL,
@@ -49,20 +52,22 @@ CREATE TABLE passage (
     page     bigint,
     heading  bytea,                               -- MessagePack, NULL when empty
     length   bigint NOT NULL,                     -- in terms
-    terms    tsvector,                            -- see passages.py; NULL when there is nothing to find
+    terms    tsvector,                            -- see documents.py; NULL when there is nothing to find
     PRIMARY KEY (revision, seq)
 );
 
 CREATE INDEX passage_terms ON passage USING gin (terms) WITH (gin_pending_list_limit = 256);
 
--- Vectors, exactly and beside the row; and one bit of each number in it, by which all of a collection's are looked at.
+-- Vectors, exactly and beside the row; and one bit of each number in it, by which all of a collection's are looked at:
+-- they stand one behind the other in the index, however many documents they are of.
 CREATE TABLE passage_vector (
+    place    bigint NOT NULL,                     -- the revision's
     revision bigint NOT NULL,
     seq      bigint NOT NULL,
     embedder text COLLATE "C",                    -- NULL: the revision's
     bits     varbit NOT NULL,
     value    bytea NOT NULL,                      -- float32, little-endian, unit length
-    PRIMARY KEY (revision, seq)
+    PRIMARY KEY (place, revision, seq)
 );
 
 ALTER TABLE passage_vector ALTER COLUMN value SET STORAGE EXTERNAL;
@@ -114,19 +119,20 @@ SET search_path FROM CURRENT SET enable_seqscan = off SET plan_cache_mode = forc
 $$
 DECLARE
     v_id bigint;
+    v_place bigint;
 BEGIN
-    FOR v_id IN SELECT id FROM revision WHERE owner = p_owner AND collection = p_collection AND document = p_document
-                                              AND id <> p_keep LOOP
+    FOR v_id, v_place IN SELECT id, place FROM revision WHERE owner = p_owner AND collection = p_collection
+                                                              AND document = p_document AND id <> p_keep LOOP
         DELETE FROM passage WHERE revision = v_id;
-        DELETE FROM passage_vector WHERE revision = v_id;
+        DELETE FROM passage_vector WHERE place = v_place AND revision = v_id;
         DELETE FROM revision WHERE id = v_id;
     END LOOP;
 END
 $$;
 
 CREATE FUNCTION stage_passages(
-    p_owner text, p_collection text, p_document text, p_name text, p_seqs bigint[], p_texts text[], p_begins bigint[],
-    p_ends bigint[], p_pages bigint[], p_headings bytea[], p_lengths bigint[], p_terms text[], p_vector_seqs bigint[],
+    p_owner text, p_collection text, p_document text, p_name text, p_place bigint, p_seqs bigint[], p_texts text[],
+    p_begins bigint[], p_ends bigint[], p_pages bigint[], p_headings bytea[], p_lengths bigint[], p_terms text[], p_vector_seqs bigint[],
     p_bits text[], p_values bytea[]
 ) RETURNS text LANGUAGE plpgsql VOLATILE
 SET search_path FROM CURRENT SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS
@@ -142,8 +148,8 @@ BEGIN
     ELSIF v_published = p_name THEN
         RETURN 'published';
     END IF;
-    INSERT INTO revision AS r (owner, collection, document, name, staged_at)
-    VALUES (p_owner, p_collection, p_document, p_name, micros())
+    INSERT INTO revision AS r (owner, collection, document, name, staged_at, place)
+    VALUES (p_owner, p_collection, p_document, p_name, micros(), p_place)
     ON CONFLICT (owner, collection, document, name) DO UPDATE SET staged_at = excluded.staged_at
     RETURNING r.id INTO v_id;
     INSERT INTO passage (revision, seq, text, begins, ends, page, heading, length, terms)
@@ -154,9 +160,9 @@ BEGIN
     ON CONFLICT (revision, seq) DO UPDATE
     SET text = excluded.text, begins = excluded.begins, ends = excluded.ends, page = excluded.page,
         heading = excluded.heading, length = excluded.length, terms = excluded.terms;
-    DELETE FROM passage_vector WHERE revision = v_id AND seq = ANY (p_seqs);
-    INSERT INTO passage_vector (revision, seq, bits, value)
-    SELECT v_id, v.seq, v.bits::varbit, v.value FROM unnest(p_vector_seqs, p_bits, p_values) AS v (seq, bits, value);
+    DELETE FROM passage_vector WHERE place = p_place AND revision = v_id AND seq = ANY (p_seqs);
+    INSERT INTO passage_vector (place, revision, seq, bits, value)
+    SELECT p_place, v_id, v.seq, v.bits::varbit, v.value FROM unnest(p_vector_seqs, p_bits, p_values) AS v (seq, bits, value);
     RETURN 'staged';
 END
 $$;
@@ -164,7 +170,7 @@ $$;
 CREATE FUNCTION publish_document(
     p_owner text, p_collection text, p_id text, p_name text, p_title text, p_media_type text, p_source text,
     p_digest text, p_bytes bigint, p_state text, p_error text, p_metadata bytea, p_etag text, p_revision text,
-    p_embedder text, p_expect text, OUT kind text, OUT d document
+    p_place bigint, p_embedder text, p_expect text, OUT kind text, OUT d document
 ) LANGUAGE plpgsql VOLATILE
 SET search_path FROM CURRENT SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS
 $$
@@ -184,14 +190,14 @@ BEGIN
         kind := 'conflict';
         RETURN;
     END IF;
-    INSERT INTO revision AS r (owner, collection, document, name, staged, staged_at, embedder)
-    VALUES (p_owner, p_collection, p_id, p_revision, false, micros(), p_embedder)
+    INSERT INTO revision AS r (owner, collection, document, name, staged, staged_at, embedder, place)
+    VALUES (p_owner, p_collection, p_id, p_revision, false, micros(), p_embedder, p_place)
     ON CONFLICT (owner, collection, document, name) DO UPDATE SET staged = false, embedder = excluded.embedder
     RETURNING r.id INTO v_id;
     PERFORM drop_revisions(p_owner, p_collection, p_id, v_id);
     SELECT count(*) INTO v_passages FROM passage p WHERE p.revision = v_id;
     SELECT count(*) INTO v_vectors FROM passage_vector v
-    WHERE v.revision = v_id AND coalesce(v.embedder, p_embedder) = p_embedder;
+    WHERE v.place = p_place AND v.revision = v_id AND coalesce(v.embedder, p_embedder) = p_embedder;
     UPDATE document
     SET name = p_name, title = p_title, media_type = p_media_type, source = p_source, digest = p_digest, bytes = p_bytes,
         state = p_state, error = p_error, metadata = p_metadata, etag = p_etag, revision = p_revision, live = v_id,
@@ -207,12 +213,13 @@ SET search_path FROM CURRENT SET enable_seqscan = off SET plan_cache_mode = forc
 $$
 DECLARE
     v_id bigint;
+    v_place bigint;
 BEGIN
     PERFORM FROM document WHERE owner = p_owner AND collection = p_collection AND id = p_id FOR UPDATE;
     DELETE FROM revision WHERE owner = p_owner AND collection = p_collection AND document = p_id AND name = p_name
-                               AND staged RETURNING id INTO v_id;
+                               AND staged RETURNING id, place INTO v_id, v_place;
     DELETE FROM passage WHERE revision = v_id;
-    DELETE FROM passage_vector WHERE revision = v_id;
+    DELETE FROM passage_vector WHERE place = v_place AND revision = v_id;
 END
 $$;
 
@@ -270,79 +277,178 @@ JOIN revision r ON r.id = p.revision
 JOIN document d ON d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = r.id
 $$;
 
--- As search_any (0009): the terms that few passages have choose the best ones; the caller puts these in order. Each query
--- is one term (p_terms says which) in one collection. having: of the passages with each term, p_common + 1 at most.
+-- The rarest terms choose the best passages, as many terms as p_budget passages have together; the caller puts these in
+-- order. Each query is one term (p_terms says which) in one collection, p_first of them for each collection. Of every term
+-- p_probe passages are looked at: where that is not all, the place of the last of them in the table tells how rare it is,
+-- so that the common ones need not be counted. having: how many passages have each term, as far as that was found out;
+-- size: how many there are in the collections, of their first 10,000 documents.
+-- What is staged has terms too, and is left out by its revision; whose a passage is, is looked at for the best only.
 CREATE FUNCTION passages_with_any(
-    p_owners text[], p_collections text[], p_queries tsquery[], p_terms bigint[], p_common bigint, p_limit bigint
+    p_owners text[], p_collections text[], p_places bigint[], p_queries tsquery[], p_terms bigint[], p_first bigint,
+    p_probe bigint, p_budget bigint, p_limit bigint
 )
 RETURNS TABLE (owner text, collection text, document text, name text, title text, seq bigint, text text, begins bigint,
-               ends bigint, page bigint, heading bytea, revision text, terms bigint[], having_term bigint[], average double precision)
-LANGUAGE sql STABLE
-SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS
+               ends bigint, page bigint, heading bytea, revision text, terms bigint[], having_term bigint[],
+               average double precision, size bigint)
+LANGUAGE plpgsql STABLE
+SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off SET enable_memoize = off
+SET plan_cache_mode = force_generic_plan AS
 $$
-WITH hit AS MATERIALIZED (
-    SELECT q.term, p.revision, p.seq, p.length
-    FROM unnest(p_owners, p_collections, p_queries, p_terms) AS q (owner, collection, query, term)
+#variable_conflict use_column
+DECLARE
+    v_size bigint;
+    v_length double precision;
+    v_terms bigint[];       -- all that are there, the rarest first
+    v_found bigint[];       -- how many passages each of them has
+    v_whole boolean[];      -- whether these are all that have it
+    v_chosen bigint[];
+    v_weights double precision[];
+    v_left bigint := p_budget;
+    v_spare bigint := p_budget;  -- for those of which there are more than it seemed
+    v_in bigint[];          -- of what was found: the term, the passage, its length
+    v_revisions bigint[];
+    v_seqs bigint[];
+    v_lengths bigint[];
+    v_some_revisions bigint[];
+    v_some_seqs bigint[];
+    v_some_lengths bigint[];
+    v_count bigint;
+BEGIN
+    SELECT coalesce(sum(d.passages), 0) INTO v_size
+    FROM unnest(p_owners, p_collections) AS q (owner, collection)
     CROSS JOIN LATERAL (
-        SELECT p.revision, p.seq, p.length FROM passage p
-        WHERE p.terms @@ q.query
-          AND (SELECT r.owner = q.owner AND r.collection = q.collection AND NOT r.staged
-               FROM revision r WHERE r.id = p.revision)
-        LIMIT p_common + 1) p
-), frequency AS (
-    SELECT term, count(*) AS df FROM hit GROUP BY term
-), chosen AS (
-    SELECT term, df FROM frequency
-    WHERE df <= p_common OR NOT EXISTS (SELECT FROM frequency WHERE df <= p_common)
-), corpus AS (
-    SELECT greatest(avg(length), 1)::double precision AS length, count(*)::double precision AS hits FROM hit
-), best AS (
-    SELECT h.revision, h.seq,
-           sum(ln(1 + w.hits / f.df) * 2.2 / (1 + 1.2 * (0.25 + 0.75 * h.length / w.length))) AS score
-    FROM hit h JOIN chosen f ON f.term = h.term CROSS JOIN corpus w
-    GROUP BY h.revision, h.seq
-    ORDER BY score DESC, h.revision, h.seq LIMIT p_limit
-)
-SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
-       d.revision, f.terms, f.having_term, w.length
-FROM best b
-JOIN passage p ON p.revision = b.revision AND p.seq = b.seq
-JOIN revision r ON r.id = p.revision
-JOIN document d ON d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = r.id
-CROSS JOIN corpus w
-CROSS JOIN (SELECT array_agg(term) AS terms, array_agg(df) AS having_term FROM frequency) f
+        SELECT d.passages FROM document d WHERE d.owner = q.owner AND d.collection = q.collection LIMIT 10000) d;
+
+    WITH hit AS MATERIALIZED (
+        SELECT q.number, q.term, p.place, p.revision, p.seq, p.length
+        FROM unnest(p_queries, p_terms) WITH ORDINALITY AS q (query, term, number)
+        CROSS JOIN LATERAL (
+            SELECT p.ctid AS place, p.revision, p.seq, p.length FROM passage p
+            WHERE p.terms @@ q.query
+              AND p.revision NOT IN (SELECT r.id FROM revision r WHERE r.place = ANY (p_places) AND r.staged)
+            LIMIT p_probe) p
+    ), probed AS (
+        SELECT number, term, count(*) AS found, (max(place)::text::point)[0] AS last,
+               (min(min(place)) OVER (PARTITION BY (number - 1) / p_first)::text::point)[0] AS base
+        FROM hit GROUP BY number, term
+    ), known AS (
+        SELECT term, bool_and(found < p_probe) AS whole,
+               sum(CASE WHEN found < p_probe THEN found ELSE greatest(p_probe, least(v_size, v_size * p_probe / (
+                   (last - base + 1) * (SELECT greatest(c.reltuples, 1) / greatest(c.relpages, 1) FROM pg_class c
+                                        WHERE c.oid = 'passage'::regclass)))) END)::bigint AS found
+        FROM probed GROUP BY term
+    ), kept AS (
+        SELECT h.* FROM hit h JOIN known k ON k.term = h.term WHERE k.whole
+    )
+    SELECT k.terms, k.found, k.whole, h.terms, h.revisions, h.seqs, h.lengths,
+           (SELECT greatest(avg(length), 1)::double precision FROM hit)
+    INTO v_terms, v_found, v_whole, v_in, v_revisions, v_seqs, v_lengths, v_length
+    FROM (SELECT array_agg(term ORDER BY whole DESC, found, term) AS terms,
+                 array_agg(found ORDER BY whole DESC, found, term) AS found,
+                 array_agg(whole ORDER BY whole DESC, found, term) AS whole FROM known) k,
+         (SELECT array_agg(term) AS terms, array_agg(revision) AS revisions, array_agg(seq) AS seqs,
+                 array_agg(length) AS lengths FROM kept) h;
+    IF v_terms IS NULL THEN
+        RETURN;
+    END IF;
+
+    FOR i IN 1 .. cardinality(v_terms) LOOP
+        IF v_whole[i] THEN
+            v_left := v_left - v_found[i];
+        ELSIF v_chosen IS NULL OR (v_left > 0 AND v_spare > 0 AND v_found[i] <= 2 * v_left) THEN
+            SELECT array_agg(p.revision), array_agg(p.seq), array_agg(p.length), count(*)
+            INTO v_some_revisions, v_some_seqs, v_some_lengths, v_count
+            FROM unnest(p_queries, p_terms) AS q (query, term)
+            CROSS JOIN LATERAL (
+                SELECT p.revision, p.seq, p.length FROM passage p
+                WHERE p.terms @@ q.query
+                  AND p.revision NOT IN (SELECT r.id FROM revision r WHERE r.place = ANY (p_places) AND r.staged)
+                LIMIT greatest(v_left, p_probe) + 1) p
+            WHERE q.term = v_terms[i];
+            v_found[i] := greatest(v_count, CASE WHEN v_count > v_left THEN v_found[i] END);
+            IF v_count > v_left AND v_chosen IS NOT NULL THEN
+                v_spare := v_spare - v_count;
+                CONTINUE;
+            END IF;
+            v_left := v_left - v_count;
+            v_in := v_in || array_fill(v_terms[i], ARRAY[v_count::integer]);
+            v_revisions := v_revisions || v_some_revisions;
+            v_seqs := v_seqs || v_some_seqs;
+            v_lengths := v_lengths || v_some_lengths;
+        ELSE
+            CONTINUE;
+        END IF;
+        v_chosen := v_chosen || v_terms[i];
+        v_weights := v_weights || ln(1 + (greatest(v_size, v_found[i]) - v_found[i] + 0.5) / (v_found[i] + 0.5));
+    END LOOP;
+
+    RETURN QUERY
+    SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
+           d.name_of_revision, v_terms, v_found, v_length, v_size
+    FROM (
+        SELECT s.revision, s.seq, d.owner, d.collection, d.id, d.name, d.title, d.revision AS name_of_revision
+        FROM (
+            SELECT h.revision, h.seq,
+                   sum(w.weight * 2.2 / (1 + 1.2 * (0.25 + 0.75 * h.length / v_length))) AS score
+            FROM unnest(v_in, v_revisions, v_seqs, v_lengths) AS h (term, revision, seq, length)
+            JOIN unnest(v_chosen, v_weights) AS w (term, weight) ON w.term = h.term
+            GROUP BY h.revision, h.seq
+            ORDER BY score DESC, h.revision, h.seq OFFSET 0
+        ) s
+        CROSS JOIN LATERAL (
+            SELECT r.owner, r.collection, r.document FROM revision r
+            WHERE r.id = s.revision
+              AND EXISTS (SELECT FROM unnest(p_owners, p_collections) AS q (owner, collection)
+                          WHERE q.owner = r.owner AND q.collection = r.collection) OFFSET 0) r
+        CROSS JOIN LATERAL (
+            SELECT d.owner, d.collection, d.id, d.name, d.title, d.revision FROM document d
+            WHERE d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = s.revision
+            OFFSET 0) d
+        LIMIT p_limit
+    ) d
+    CROSS JOIN LATERAL (SELECT p.* FROM passage p WHERE p.revision = d.revision AND p.seq = d.seq OFFSET 0) p;
+END
 $$;
 
--- By the Hamming distance of the bits; the caller puts them in order by their values. OFFSET 0 keeps the steps apart:
--- document by document, and of each one its vectors by their key, whatever the planner believes of how many there are.
-CREATE FUNCTION near_passages(p_owners text[], p_collections text[], p_bits varbit, p_embedder text, p_limit bigint)
+-- By the Hamming distance of the bits; the caller puts them in order by their values. A vector is by the model of its own,
+-- or else of its revision: the revisions of other models, and those that are staged, are left out by their numbers.
+-- OFFSET 0 keeps the steps apart, whatever the planner believes of how many there are.
+CREATE FUNCTION near_passages(
+    p_owners text[], p_collections text[], p_places bigint[], p_bits varbit, p_embedder text, p_limit bigint
+)
 RETURNS TABLE (owner text, collection text, document text, name text, title text, seq bigint, text text, begins bigint,
                ends bigint, page bigint, heading bytea, revision text, value bytea)
 LANGUAGE sql STABLE
-SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS
+SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off SET enable_memoize = off AS
 $$
-SELECT d.owner, d.collection, d.id, d.name, d.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
-       d.revision, v.value
+SELECT r.owner, r.collection, r.document, r.name, r.title, p.seq, p.text, p.begins, p.ends, p.page, p.heading,
+       r.revision, v.value
 FROM (
-    SELECT d.live, v.seq
-    FROM unnest(p_owners, p_collections) AS q (owner, collection)
+    SELECT v.place, v.revision, v.seq
+    FROM unnest(p_places) AS q (place)
     CROSS JOIN LATERAL (
-        SELECT d.live FROM document d WHERE d.owner = q.owner AND d.collection = q.collection AND d.live IS NOT NULL
-        OFFSET 0) d
-    CROSS JOIN LATERAL (SELECT r.embedder FROM revision r WHERE r.id = d.live OFFSET 0) r
-    CROSS JOIN LATERAL (
-        SELECT v.seq, v.embedder, v.bits FROM passage_vector v WHERE v.revision = d.live OFFSET 0) v
-    WHERE coalesce(v.embedder, r.embedder) = p_embedder AND length(v.bits) = length(p_bits)
+        SELECT v.place, v.revision, v.seq, v.bits FROM passage_vector v
+        WHERE v.place = q.place
+          AND CASE WHEN v.embedder IS NULL
+              THEN v.revision NOT IN (
+                  SELECT r.id FROM revision r WHERE r.place = ANY (p_places) AND r.embedder < p_embedder
+                  UNION ALL SELECT r.id FROM revision r WHERE r.place = ANY (p_places) AND r.embedder > p_embedder
+                  UNION ALL SELECT r.id FROM revision r WHERE r.place = ANY (p_places) AND r.embedder IS NULL)
+              ELSE v.embedder = p_embedder END
+        OFFSET 0) v
     ORDER BY CASE WHEN length(v.bits) = length(p_bits) THEN bit_count(v.bits # p_bits) END LIMIT p_limit
 ) n
 CROSS JOIN LATERAL (
-    SELECT v.value FROM passage_vector v WHERE v.revision = n.live AND v.seq = n.seq OFFSET 0) v
+    SELECT v.value FROM passage_vector v
+    WHERE v.place = n.place AND v.revision = n.revision AND v.seq = n.seq AND length(v.bits) = length(p_bits) OFFSET 0) v
 CROSS JOIN LATERAL (
-    SELECT p.* FROM passage p WHERE p.revision = n.live AND p.seq = n.seq OFFSET 0) p
+    SELECT p.* FROM passage p WHERE p.revision = n.revision AND p.seq = n.seq OFFSET 0) p
 CROSS JOIN LATERAL (
-    SELECT d.owner, d.collection, d.id, d.name, d.title, d.revision FROM revision r
+    SELECT r.owner, r.collection, r.document, d.name, d.title, d.revision FROM revision r
     JOIN document d ON d.owner = r.owner AND d.collection = r.collection AND d.id = r.document AND d.live = r.id
-    WHERE r.id = n.live OFFSET 0) d
+    WHERE r.id = n.revision OFFSET 0) r
+WHERE EXISTS (SELECT FROM unnest(p_owners, p_collections) AS q (owner, collection)
+              WHERE q.owner = r.owner AND q.collection = r.collection)
 $$;
 
 CREATE FUNCTION put_vectors(
@@ -353,20 +459,22 @@ SET search_path FROM CURRENT SET enable_seqscan = off SET plan_cache_mode = forc
 $$
 DECLARE
     d document;
+    r revision;
     v_count bigint;
 BEGIN
     SELECT * INTO d FROM document WHERE owner = p_owner AND collection = p_collection AND id = p_id FOR UPDATE;
     IF NOT FOUND OR d.revision IS DISTINCT FROM p_revision THEN
         RETURN;
     END IF;
-    INSERT INTO passage_vector (revision, seq, embedder, bits, value)
-    SELECT d.live, v.seq, p_embedder, v.bits::varbit, v.value
+    SELECT * INTO r FROM revision WHERE id = d.live;
+    INSERT INTO passage_vector (place, revision, seq, embedder, bits, value)
+    SELECT r.place, r.id, v.seq, p_embedder, v.bits::varbit, v.value
     FROM unnest(p_seqs, p_bits, p_values) AS v (seq, bits, value)
-    JOIN passage p ON p.revision = d.live AND p.seq = v.seq
-    ON CONFLICT (revision, seq) DO UPDATE
+    JOIN passage p ON p.revision = r.id AND p.seq = v.seq
+    ON CONFLICT (place, revision, seq) DO UPDATE
     SET embedder = excluded.embedder, bits = excluded.bits, value = excluded.value;
-    SELECT count(*) INTO v_count FROM passage_vector v JOIN revision r ON r.id = v.revision
-    WHERE v.revision = d.live AND coalesce(v.embedder, r.embedder) = p_embedder;
+    SELECT count(*) INTO v_count FROM passage_vector v
+    WHERE v.place = r.place AND v.revision = r.id AND coalesce(v.embedder, r.embedder) = p_embedder;
     UPDATE document SET embedder = CASE WHEN v_count = d.passages THEN p_embedder END
     WHERE owner = p_owner AND collection = p_collection AND id = p_id;
 END

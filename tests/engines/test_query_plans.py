@@ -29,14 +29,16 @@ MAY_SCAN |= {
     "search_passages_of": r"SCAN (passage_search VIRTUAL TABLE INDEX 0:M1|json_each VIRTUAL TABLE INDEX 1:)$",
     "live_among": r"SCAN wanted VIRTUAL TABLE INDEX 1:$",
     "unindex_passage": r"SCAN passage_search VIRTUAL TABLE INDEX 0:=$",
-    "term_instances": r"SCAN (passage_term VIRTUAL TABLE INDEX 259:|\(subquery-1\))$",  # where it begins, up to a limit
-    "prefix_instances": r"SCAN (passage_term VIRTUAL TABLE INDEX 1539:|\(subquery-1\))$",
+    "term_passages": r"SCAN (passage_search VIRTUAL TABLE INDEX 0:M1|\(subquery-1\))$",  # up to a limit
+    **dict.fromkeys(("revision_sizes", "vector_values"), r"SCAN json_each VIRTUAL TABLE INDEX 1:$"),
+    "collection_documents_counted": r"SCAN \(subquery-1\)$",
+    "count_documents": r"SCAN document USING COVERING INDEX document_list$",  # of a copy, once
     "collection_size": r"SCAN \(subquery-1\)$",  # limited as well
     "dead_revision": r"SCAN revision USING COVERING INDEX revision_dead$",
     "documents_upkeep": r"SCAN revision USING COVERING INDEX revision_dead$",
     "unembedded": r"SCAN d$",
 }
-MAY_SORT = {"all_answers", "answers", "leaves", "search", "search_passages", "term_instances", "prefix_instances"}
+MAY_SORT = {"all_answers", "answers", "leaves", "search", "search_passages"}
 MAY_SORT |= {"search_passages_of"}
 # Of a whole conversation, or a part of it that the operation deletes or shows.
 MAY_TAKE_A_CONVERSATION = {"delete_messages", "delete_conversation_docs", "unindex_conversation"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +19,7 @@ from tests.faults.test_sqlite_erasure import Secrets, contents, remains
 from daram.errors import StoreReadOnly, Unsupported
 from daram.store.documents import Document, Scope
 from daram.store.documents_engine import STAGED_SECONDS
-from daram.store.sqlite import passage_search
+from daram.store.sqlite import passage_search, signs
 from daram.store.sqlite.engine import SqliteStore
 from daram.testing.suite.documents import MODEL, SCOPE, add, document, found, passage, publish, said
 
@@ -222,3 +222,73 @@ async def test_check_finds_and_mends(tmp_path: Path, damage: str, where: str) ->
     async with SqliteStore(path) as store:
         assert {p.where for p in await store.check()} <= {"table document"}
     check_file(path)
+
+
+async def test_the_signs_are_read_once_and_never_stale(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever changes what a search by meaning finds is seen by the next one, of this process and of another."""
+    read: list[object] = []
+    real = signs._pieces
+
+    def pieces(db: apsw.Connection, *what: Any) -> Iterator[signs.Piece]:
+        read.append(what)
+        return real(db, *what)
+
+    monkeypatch.setattr(signs, "_pieces", pieces)
+    async with SqliteStore(path) as store, SqliteStore(path) as other:
+
+        async def near(vector: Sequence[float] = (1, 0, 0, 0)) -> list[str]:
+            return sorted(said(await store.nearest_passages([SCOPE], vector, MODEL)))
+
+        async def add_one(id: str, text: str) -> None:
+            stored = await other.put_document(document(id))
+            await other.stage_passages("ann", "c", id, "r", [passage(0, text, [1, 0, 0, 0])])
+            assert text not in await near()  # staged only
+            await other.publish_document(structs.replace(stored, embedder=MODEL), "r", expect=stored.etag)
+
+        await add_one("d", "acorn")
+        assert await near() == ["acorn"]
+        count = len(read)
+        assert await near() == ["acorn"]
+        await other.create("ann")  # what is said changes nothing
+        await other.put_document(structs.replace(await other.get_document("ann", "c", "d"), title="Forest"))
+        assert await near([0, 1, 0, 0]) == ["acorn"]
+        assert len(read) == count
+        await add_one("e", "walnut")
+        assert await near() == ["acorn", "walnut"]
+        await add(other, "f", "beech")  # without a vector
+        assert await near() == ["acorn", "walnut"]
+        missing = await other.unembedded(MODEL)
+        await other.put_vectors(MODEL, [(place, array("f", [1, 0, 0, 0]).tobytes()) for place in missing])
+        assert await near() == ["acorn", "beech", "walnut"]
+        await store.backup(str(path.with_name("backup.db")))
+        await other.delete_document("ann", "c", "e")
+        assert await near() == ["acorn", "beech"]
+        await other.delete_owner("ann")
+        assert await near() == []
+
+
+async def test_collections_that_are_most_of_all_hide_nothing_of_theirs(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not asked for in the index; where others fill the candidates, they are."""
+    monkeypatch.setattr(passage_search, "_SPARE", 1)
+    async with SqliteStore(path, synchronous="OFF") as store:
+        await add(store, "d", "acorn and some more words that make it long", *("leaf",) * 9)
+        await add(store, "e", *("acorn",) * 5, collection="other")
+        assert await found(store, "acorn") == ["acorn and some more words that make it long"]
+
+
+async def test_how_many_have_a_common_term_is_judged_by_where_the_counted_ones_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passage_search, "_COUNTED", 20)
+    async with SqliteStore(path, synchronous="OFF") as store:
+        for i in range(50):  # many small documents, then a large one
+            await add(store, f"d{i}", "leaf" if i % 2 else "forest")
+        await add(store, "large", *("forest", "leaf") * 100)
+    db = apsw.Connection(str(path))
+    judged = passage_search._statistics(db, [("forest", True), ("walnut", True)])
+    db.close()
+    assert judged.documents == 250
+    assert 100 <= judged.having[0] <= 150  # 125 have it; of the revisions the counted ones are the greater part
+    assert judged.having[1] == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.knowledge.texts import OTTER, SQUIRREL, TUNA, Letters
 from tests.unit.chat_script import Gate, ScriptedModel
 
@@ -43,10 +44,20 @@ def place(document: str) -> fuse.Place:
 
 def test_fusion_adds_what_the_rankings_say():
     a, b, c = place("a"), place("b"), place("c")
-    points = fuse.fused([([a, b], 0.3), ([b, c], 0.7)], k=60)
+    points = fuse.fused([([(a, 1.0), (b, 1.0)], 0.3), ([(b, 1.0), (c, 0.5)], 0.7)], k=60)
     assert list(points) == [b, c, a]
     assert points[b] == pytest.approx(0.3 / 62 + 0.7 / 61)
-    assert list(fuse.fused([([a], 1.0), ([b], 1.0)])) == [a, b]  # ties have an order
+    assert points[c] == pytest.approx(0.7 * 0.5 / 62)
+    assert list(fuse.fused([([(a, 1.0)], 1.0), ([(b, 1.0)], 1.0)])) == [a, b]  # ties have an order
+
+
+def test_a_hit_counts_as_far_as_its_score_reaches():
+    hits = [structs.replace(hit(n, "x"), score=score) for n, score in enumerate((8.0, 4.0, -1.0))]
+    assert [part for _, part in fuse.ranked(hits, 8.0)] == [1.0, 0.5, 0.0]
+    assert [part for _, part in fuse.ranked(hits, 0.0)] == [0.0] * 3
+    # What has all the words stays before what has half of them, though the vectors put that first.
+    words, vectors = fuse.ranked(hits[:2], 8.0), fuse.ranked([structs.replace(hits[1], score=0.4)], 1.0)
+    assert next(iter(fuse.fused([(words, 0.7), (vectors, 0.3)]))) == fuse.place_of(hits[0])
 
 
 def test_neighbours_become_one_passage_with_what_they_share_once():

@@ -83,7 +83,7 @@ async def test_what_search_finds_is_measured(tmp_path: Path) -> None:
         (language, mode) for language in ("en", "ko") for mode in retrieval.MODES
     }
     for row in found:
-        assert set(row) == {"engine", "language", "mode", "r1", "r5", "r10", "mrr", "ms", "questions"}
+        assert set(row) == {"engine", "language", "mode", "r1", "r5", "r10", "mrr", "ms", "cpu_ms", "questions"}
         assert row["questions"] == 40
         assert 50 < row["r1"] <= row["r5"] <= row["r10"] <= 100
         assert row["r1"] / 100 <= row["mrr"] <= 1

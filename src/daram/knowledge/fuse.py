@@ -39,15 +39,23 @@ def place_of(hit: PassageHit) -> Place:
     return hit.scope, hit.document, hit.passage.seq
 
 
-def fused(rankings: Iterable[tuple[Sequence[Place], float]], k: int = 60) -> dict[Place, float]:
-    """Reciprocal-rank fusion: each ranking gives its n-th place weight / (k + n). The best first; ties by place.
+def ranked(hits: Sequence[PassageHit], best: float) -> list[tuple[Place, float]]:
+    """The places of hits, the best first, with what part of ``best`` their scores reach (0 to 1)."""
+    return [(place_of(hit), min(1.0, max(0.0, hit.score / best)) if best > 0 else 0.0) for hit in hits]
 
-    G. V. Cormack, C. L. A. Clarke, S. Büttcher, Reciprocal Rank Fusion outperforms Condorcet …, SIGIR 2009.
+
+def fused(rankings: Iterable[tuple[Sequence[tuple[Place, float]], float]], k: int = 10) -> dict[Place, float]:
+    """Reciprocal-rank fusion: each ranking gives its n-th place weight / (k + n), times the part of the best score that
+    it reaches. The best first; ties by place.
+
+    G. V. Cormack, C. L. A. Clarke, S. Büttcher, Reciprocal Rank Fusion outperforms Condorcet …, SIGIR 2009. By ranks
+    alone a passage that has all the words of a question would stand hardly higher than one that has half of them, and
+    where the vectors tell little, they would put second what was first.
     """
     points: dict[Place, float] = {}
     for ranking, weight in rankings:
-        for rank, place in enumerate(ranking, 1):
-            points[place] = points.get(place, 0.0) + weight / (k + rank)
+        for rank, (place, part) in enumerate(ranking, 1):
+            points[place] = points.get(place, 0.0) + weight * part / (k + rank)
     return dict(sorted(points.items(), key=lambda item: (-item[1], item[0])))
 
 

@@ -20,6 +20,7 @@ from daram.knowledge.fuse import (
     fused,
     merged,
     place_of,
+    ranked,
 )
 from daram.knowledge.relevance import across, confidence, coverages, sought, terms_of
 from daram.llm.base import Embedder
@@ -41,9 +42,9 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
     one, has its say.
     """
 
-    words: float = 0.9
-    vectors: float = 0.1
-    k: int = 60
+    words: float = 0.7
+    vectors: float = 0.3
+    k: int = 10
     candidates: int = 20
     passages: int = 5
     threshold: float = 0.5
@@ -62,7 +63,7 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidInput("threshold", "must be between 0 and 1")
 
 
-TUTORIAL: Final = Retrieval(words=0.3, vectors=0.7, three_ways=True)
+TUTORIAL: Final = Retrieval(words=0.3, vectors=0.7, k=60, three_ways=True)
 """The ensemble of the tutorial that Daram grew from: mostly vectors, and the question asked in three ways."""
 
 
@@ -133,13 +134,14 @@ class Retriever:
             raise
         hits: dict[Place, PassageHit] = {}
         cosines: dict[Place, float] = {}
-        rankings: list[tuple[list[Place], float]] = []
+        rankings: list[tuple[list[tuple[Place, float]], float]] = []
         for query, found in zip(asked, near, strict=True):
             for hit in found:
                 cosines[place_of(hit)] = max(hit.score, cosines.get(place_of(hit), -1.0))
-            rankings.append(([place_of(hit) for hit in found], how.vectors * query.weight))
+            rankings.append((ranked(found, 1.0), how.vectors * query.weight))
         for query, found in zip(asked, worded, strict=True):
-            rankings.append(([place_of(hit) for hit in found], how.words * query.weight))
+            best = max((hit.score for hit in found), default=0.0)
+            rankings.append((ranked(found, best), how.words * query.weight))
         for found in (*near, *worded):
             hits.update((place_of(hit), hit) for hit in found)
         order = list(fused(rankings, how.k))

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from daram.text.telling import telling
+
 K1: Final = 1.2
 B: Final = 0.75
 
@@ -31,14 +33,22 @@ class Statistics(NamedTuple):
 
 
 def rank(wanted: Sequence[tuple[str, bool]], documents: Sequence[Sequence[str]], statistics: Statistics) -> list[float]:
-    """The scores of some documents of an index; ``statistics.having`` is of the terms ``wanted``, in their order."""
-    weights = [idf(statistics.documents, having) for having in statistics.having]
+    """The scores of some documents of an index; ``statistics.having`` is of the terms ``wanted``, in their order.
+
+    What any question may have weighs less (``telling``), so that a passage is not found by the endings of a verb.
+    """
+    weights = [
+        idf(statistics.documents, having) * telling(term)
+        for (term, _), having in zip(wanted, statistics.having, strict=True)
+    ]
+    has_prefix = any(prefix for _, prefix in wanted)
     found = []
     for terms in documents:
         counts = Counter(terms)
+        together = f" {' '.join(terms)}" if has_prefix else ""
         score = 0.0
         for (term, prefix), weight in zip(wanted, weights, strict=True):
-            count = sum(n for t, n in counts.items() if t.startswith(term)) if prefix else counts[term]
+            count = together.count(f" {term}") if prefix else counts[term]
             if count:
                 score += weight * saturation(count, len(terms), statistics.average)
         found.append(score)

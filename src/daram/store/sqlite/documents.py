@@ -18,6 +18,7 @@ from daram.store.documents_engine import MAX_SEQ, DocumentRef, DocumentsEngine
 from daram.store.sqlite import passage_search, passages, vectors
 from daram.store.sqlite.passages import SHIFT, to_document, to_passage
 from daram.store.sqlite.rows import fetch, one, value
+from daram.store.sqlite.signs import SignPages
 from daram.store.sqlite.upkeep import Upkeep
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class SqliteDocuments(DocumentsEngine):
     """The part of ``SqliteStore`` that keeps documents."""
 
     _upkeep: Upkeep
+    _signs: SignPages
 
     @abstractmethod
     async def _write(self, work: Callable[[apsw.Connection, int], T]) -> T: ...
@@ -117,7 +119,7 @@ class SqliteDocuments(DocumentsEngine):
 
         def work(db: apsw.Connection) -> builtins.list[PassageHit]:
             among = None if only is None else {number for number, _ in passage_search.chosen(db, scopes, only)}
-            found = vectors.nearest(db, scopes, vector, embedder, limit, among)
+            found = vectors.nearest(db, self._signs, scopes, vector, embedder, limit, among)
             rows = [(one(db, "hit", (id,)), cosine) for id, cosine in found]
             return [passage_search.to_hit(row, cosine) for row, cosine in rows if row is not None]
 

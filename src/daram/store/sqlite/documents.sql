@@ -129,18 +129,23 @@ FROM passage p CROSS JOIN revision r ON r.id = p.id >> 24
 WHERE p.id = ?;
 
 -- name: collection_size
--- As far as it matters whether it is large.
-SELECT coalesce(sum(passages), 0)
-FROM (SELECT passages FROM document INDEXED BY document_list WHERE owner = ? AND collection = ? LIMIT 1000);
+-- Documents and their passages, as far as it matters.
+SELECT count(*), coalesce(sum(passages), 0)
+FROM (SELECT passages FROM document INDEXED BY document_list WHERE owner = ? AND collection = ? LIMIT ?);
 
--- name: term_instances
-SELECT count(DISTINCT doc), count(*), max(doc) FROM (SELECT doc FROM passage_term WHERE term = ? LIMIT ?);
+-- name: collection_documents_counted
+SELECT count(*)
+FROM (SELECT 1 FROM document INDEXED BY document_list WHERE owner = ? AND collection = ? LIMIT ?);
 
--- name: prefix_instances
-SELECT count(DISTINCT doc), count(*), 0 FROM (SELECT doc FROM passage_term WHERE term >= ? AND term < ? LIMIT ?);
+-- name: term_passages
+-- How many passages have a term, and which of those that were counted was the last.
+SELECT count(*), max(rowid) FROM (SELECT rowid FROM passage_search WHERE passage_search MATCH ? LIMIT ?);
 
 -- name: last_revision
 SELECT max(id) FROM revision;
+
+-- name: revision_sizes
+SELECT id, passages FROM revision WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id;
 
 -- name: search_passages
 SELECT rowid FROM passage_search
@@ -174,8 +179,11 @@ ON CONFLICT (id) DO UPDATE SET embedder = excluded.embedder, value = excluded.va
 -- name: vector_of
 SELECT embedder, length(value) FROM vector WHERE id = ?;
 
--- name: vector_value
-SELECT value FROM vector WHERE id = ?;
+-- name: vector_values
+SELECT id, value FROM vector WHERE id IN (SELECT value FROM json_each(?));
+
+-- name: near_mark
+SELECT value FROM near_mark WHERE one = 1;
 
 -- name: vectors_after
 SELECT v.id, e.name, v.value

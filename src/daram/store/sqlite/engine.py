@@ -28,6 +28,7 @@ from daram.store.sqlite.errors import translate
 from daram.store.sqlite.readers import Readers
 from daram.store.sqlite.rows import value
 from daram.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_identity, migrate
+from daram.store.sqlite.signs import SignPages
 from daram.store.sqlite.upkeep import Upkeep
 from daram.store.sqlite.writer import Writer
 from daram.store.validate import Limits
@@ -69,6 +70,7 @@ class SqliteStore(SqliteCare, SqliteDocuments):
         self._clock = clock or (lambda: time.time_ns() // 1000)
         self._last_now = 0
         self._upkeep = Upkeep()
+        self._signs = SignPages()
         self._writer: Writer | None = None
         self._readers: Readers | None = None
         # Held while the file is opened and closed, and across a fork.

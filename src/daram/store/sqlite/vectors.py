@@ -1,13 +1,15 @@
 """Vectors of passages: their exact values, and one bit of each number by which the nearest are looked for.
 
 The sign of each number says nearly as much of a vector as the number: the Hamming distance of the bits finds a few
-hundred candidates, and the exact values of these decide (Yamada, Asai, Hajishirzi 2021; measured in bench/documents).
+hundred candidates, and the exact values of these decide (Yamada, Asai, Hajishirzi 2021; measured in
+docs/explanation/retrieval.md).
 """
 
 from __future__ import annotations
 
+import json
 from array import array
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,14 +19,13 @@ from daram.errors import Unsupported
 from daram.store.documents import Scope
 from daram.store.documents_engine import MAX_SEQ, floats
 from daram.store.sqlite.rows import fetch, one, run, value
+from daram.store.sqlite.signs import PAGE, SHIFT, SignPages
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_SHIFT = 24
-_PAGE = 8  # bits of seq within a page
-_SLOT = (1 << _PAGE) - 1
+_SLOT = (1 << PAGE) - 1
 # So many candidates for each passage that is asked for, and at least.
 OVERSAMPLING = 10
 CANDIDATES = 200
@@ -63,9 +64,9 @@ def add(db: apsw.Connection, revision: int, embedder: int, vectors: Sequence[tup
     """Store vectors of passages (by ``seq``) that have none."""
     pages: dict[_PageKey, list[tuple[int, bytes]]] = {}
     for seq, vector in vectors:
-        run(db, "put_vector", ((revision << _SHIFT) + seq, embedder, vector))
-        bits = _signs(vector)
-        pages.setdefault(_PageKey(revision, embedder, len(bits), seq >> _PAGE), []).append((seq & _SLOT, bits))
+        run(db, "put_vector", ((revision << SHIFT) + seq, embedder, vector))
+        bits = bits_of(vector)
+        pages.setdefault(_PageKey(revision, embedder, len(bits), seq >> PAGE), []).append((seq & _SLOT, bits))
     for key, new in pages.items():
         slots, bits = one(db, "vector_page", key) or (b"", b"")
         slots += bytes(slot for slot, _ in new)
@@ -80,7 +81,7 @@ def remove(db: apsw.Connection, passages: Iterable[int], *, with_pages: bool = T
         row = one(db, "delete_vector", (id,))
         if row is not None:
             count += 1
-            key = _PageKey(id >> _SHIFT, row[0], _width(row[1]), (id & MAX_SEQ) >> _PAGE)
+            key = _PageKey(id >> SHIFT, row[0], _width(row[1]), (id & MAX_SEQ) >> PAGE)
             pages.setdefault(key, set()).add(id & _SLOT)
     for key, gone in pages.items() if with_pages else ():
         slots, bits = one(db, "vector_page", key) or (b"", b"")
@@ -95,11 +96,12 @@ def remove(db: apsw.Connection, passages: Iterable[int], *, with_pages: bool = T
 
 def nearest(
     db: apsw.Connection,
+    signs: SignPages,
     scopes: Sequence[Scope],
     vector: array[float],
     embedder: str,
     limit: int,
-    among: Container[int] | None = None,
+    among: Collection[int] | None = None,
 ) -> list[tuple[int, float]]:
     """The numbers of the nearest passages with their cosines, best first; ``among``: of these revisions only."""
     import numpy as np
@@ -107,67 +109,36 @@ def nearest(
     by = value(db, "find_embedder", (embedder,))
     if by is None:
         return []
-    asked = np.frombuffer(vector, np.float32)
-    wanted = np.frombuffer(_signs(vector.tobytes()), np.uint8)
+    wanted = np.frombuffer(bits_of(vector.tobytes()), np.uint8)
     numbers: list[NDArray[np.int64]] = []
     distances: list[NDArray[np.uint16]] = []
-    for ids, bits in _pages(db, scopes, by, len(wanted), among):
+    for ids, bits in signs.read(db, scopes, by, len(wanted)):
+        asked = wanted.view(bits.dtype)[:, None]
+        distance = np.bitwise_count(bits ^ asked).sum(axis=0, dtype=np.uint16)
+        if among is not None:
+            of_these = np.isin(ids >> SHIFT, np.fromiter(among, np.int64, len(among)))
+            ids, distance = ids[of_these], distance[of_these]
         numbers.append(ids)
-        distances.append(np.bitwise_count(bits ^ wanted).sum(axis=1, dtype=np.uint16))
+        distances.append(distance)
     if not numbers:
         return []
     all_numbers, all_distances = np.concatenate(numbers), np.concatenate(distances)
     count = max(CANDIDATES, OVERSAMPLING * limit)
     if len(all_numbers) > count:
         all_numbers = all_numbers[np.argpartition(all_distances, count)[:count]]
-    found = []
-    for id in all_numbers.tolist():
-        ((stored,),) = fetch(db, "vector_value", (id,))
-        if len(stored) == 4 * len(vector):
-            found.append((id, float(np.dot(np.frombuffer(stored, np.float32), asked))))
-    found.sort(key=lambda hit: (-hit[1], hit[0]))
+    stored = fetch(db, "vector_values", (json.dumps(all_numbers.tolist()),))
+    same = [(id, exact) for id, exact in stored if len(exact) == 4 * len(vector)]
+    exact = np.frombuffer(b"".join(exact for _, exact in same), np.float32).reshape(-1, len(vector))
+    cosines = (exact @ np.frombuffer(vector, np.float32)).tolist()
+    found = sorted(zip((id for id, _ in same), cosines, strict=True), key=lambda hit: (-hit[1], hit[0]))
     return found[:limit]
-
-
-_TOGETHER = 1 << 16
-
-
-def _pages(
-    db: apsw.Connection, scopes: Sequence[Scope], embedder: int, width: int, among: Container[int] | None
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Numbers of passages with their bits, some ten thousands at a time."""
-    import numpy as np
-
-    bases: list[int] = []
-    slots: list[bytes] = []
-    packed: list[bytes] = []
-    size = 0
-
-    def together() -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        ids = np.repeat(np.array(bases, np.int64), [len(some) for some in slots])
-        ids += np.frombuffer(b"".join(slots), np.uint8)
-        return ids, np.frombuffer(b"".join(packed), np.uint8).reshape(-1, width)
-
-    for scope in scopes:
-        for revision, page, some, bits in fetch(db, "near_pages", (*scope, width, embedder, embedder)):
-            if among is not None and revision not in among:
-                continue
-            bases.append((revision << _SHIFT) + (page << _PAGE))
-            slots.append(some)
-            packed.append(bits)
-            size += len(some)
-            if size >= _TOGETHER:
-                yield together()
-                bases, slots, packed, size = [], [], [], 0
-    if size:
-        yield together()
 
 
 def _width(vector_bytes: int) -> int:
     return (vector_bytes // 4 + 7) // 8
 
 
-def _signs(vector: bytes) -> bytes:
+def bits_of(vector: bytes) -> bytes:
     """One bit for each number: whether it is positive. Without numpy, so that vectors can be stored where it is not."""
     number = 0
     for x in floats(vector):

@@ -58,7 +58,6 @@ CREATE TABLE passage (
 -- As the index of messages, with one term for the collection. What is staged is in it too: publishing is then a matter
 -- of one row. stale: as in search_mark.
 CREATE VIRTUAL TABLE passage_search USING fts5 (terms, content = '', contentless_delete = 1, tokenize = 'ascii');
-CREATE VIRTUAL TABLE passage_term USING fts5vocab (passage_search, instance);
 
 CREATE TABLE passage_total (
     one      INTEGER PRIMARY KEY CHECK (one = 1),
@@ -91,3 +90,30 @@ CREATE TABLE vector_page (
     bits     BLOB NOT NULL,
     PRIMARY KEY (revision, embedder, width, page)
 ) STRICT, WITHOUT ROWID;
+
+-- What was read of the vectors of published passages still holds while this is the same: random, so that no database
+-- that is restored comes back to a value that meant something else.
+CREATE TABLE near_mark (
+    one   INTEGER PRIMARY KEY CHECK (one = 1),
+    value INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO near_mark (one, value) VALUES (1, random());
+
+CREATE TRIGGER near_document_stored AFTER INSERT ON document WHEN NEW.live IS NOT NULL
+BEGIN UPDATE near_mark SET value = random(); END;
+CREATE TRIGGER near_document_changed AFTER UPDATE OF live ON document WHEN NEW.live IS NOT OLD.live
+BEGIN UPDATE near_mark SET value = random(); END;
+CREATE TRIGGER near_document_deleted AFTER DELETE ON document WHEN OLD.live IS NOT NULL
+BEGIN UPDATE near_mark SET value = random(); END;
+CREATE TRIGGER near_revision_changed AFTER UPDATE OF embedder ON revision WHEN NEW.embedder <> OLD.embedder
+BEGIN UPDATE near_mark SET value = random(); END;
+CREATE TRIGGER near_page_stored AFTER INSERT ON vector_page
+WHEN EXISTS (SELECT 1 FROM revision WHERE id = NEW.revision AND state = 1)
+BEGIN UPDATE near_mark SET value = random(); END;
+CREATE TRIGGER near_page_changed AFTER UPDATE ON vector_page
+WHEN EXISTS (SELECT 1 FROM revision WHERE id = NEW.revision AND state = 1)
+BEGIN UPDATE near_mark SET value = random(); END;
+CREATE TRIGGER near_page_deleted AFTER DELETE ON vector_page
+WHEN EXISTS (SELECT 1 FROM revision WHERE id = OLD.revision AND state = 1)
+BEGIN UPDATE near_mark SET value = random(); END;

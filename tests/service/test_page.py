@@ -367,7 +367,7 @@ from pathlib import Path
 from daram.errors import ConfigError
 from daram.ui import home
 one, two = Path(sys.argv[1]) / "one", Path(sys.argv[1]) / "two"
-home.load(one); home.load(one)
+home.load(one); home.load(one, 1000)
 try:
     home.load(two)
 except ConfigError as error:

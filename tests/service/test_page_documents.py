@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +20,12 @@ from daram.ui.strings import ENGLISH, KOREAN, Words
 LEAVE = "# Leave\n\nEmployees earn two days of paid leave for each month worked.\n"
 FOOD = "# 식당\n\n식당은 평일 오전 11시 30분부터 오후 2시까지 연다. 금요일에는 비빔밥이 나온다.\n"
 MARKDOWN = "text/markdown"
+LARGEST = 33_000_000  # bytes of a file, where a request may have 32 MiB
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with scripted_page(tmp_path_factory.mktemp("documents"), delay=0.0) as running:
+    with scripted_page(tmp_path_factory.mktemp("documents"), DARAM_UPLOAD_LIMIT=str(32 << 20)) as running:
         yield running
 
 
@@ -150,3 +155,92 @@ async def test_a_passage_that_was_changed_since_is_shown_as_it_was_cited(page: P
             element["url"].removeprefix("/chat")[:-1] + "9",
         ):
             assert (await tab.http.get(path)).status_code == 404
+
+
+# --- large files ---
+
+
+def peak(page: Page) -> int:
+    """How much memory the server had at most, in bytes."""
+    assert page.process is not None
+    status = Path(f"/proc/{page.process.pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) << 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_a_large_file_is_taken_without_being_held_in_memory(page: Page) -> None:
+    kept = page.data / "page" / ".files"
+    async with Tab(page) as tab:
+        file = await tab.drop("leave.md", b"\n" * (9 << 20) + LEAVE.encode(), MARKDOWN)
+        await tab.say("How many days of paid leave do employees earn?", file)
+        assert "[1] leave.md, Leave" in await tab.until_answered()
+        before = peak(page)  # what the first one costs is no matter of its size
+        file = await tab.drop("large.md", b"\n" * (24 << 20) + FOOD.encode(), MARKDOWN)
+        (stored,) = (kept / tab.session).glob("*")
+        assert (stored.stem, stored.stat().st_size) == (file, (24 << 20) + len(FOOD.encode()))
+        await tab.say("", file)
+        await tab.until(lambda tab: any(said.startswith("Reading large.md") for said in tab.shown))
+        assert peak(page) - before < 12 << 20
+        assert not stored.exists()
+        await tab.http.request("DELETE", "/project/thread", json={"threadId": tab.thread})  # nobody waits for it
+
+
+@pytest.mark.parametrize(("language", "words"), [("en-US", ENGLISH), ("ko-KR", KOREAN)])
+async def test_a_file_that_is_too_large_is_refused_in_words(page: Page, language: str, words: Words) -> None:
+    said = words.file_too_large(LARGEST)
+    assert "33 MB" in said
+    kept = page.data / "page" / ".files"
+    async with Tab(page, language=language) as tab:
+        where, spoken = {"session_id": tab.session}, {"accept-language": language}
+        file = {"file": ("a.txt", b"x" * (LARGEST + 1), "text/plain")}
+        refused = await tab.http.post("/project/file", params=where, headers=spoken, files=file)
+        assert (refused.status_code, refused.json()) == (413, {"detail": said})
+        assert list((kept / tab.session).glob("*")) == []
+        # Before it is sent, where the request alone says so; and nothing of the kind to who is not logged in.
+        cookies = "; ".join(f"{name}={value}" for name, value in page.cookies.items())
+        for cookie, detail in ((cookies, said), ("", None)):
+            web = http.client.HTTPConnection(page.url.removeprefix("http://"), timeout=60)
+            web.putrequest("POST", f"/chat/project/file?session_id={tab.session}")
+            for name, value in {
+                **spoken,
+                "cookie": cookie,
+                "content-type": "multipart/form-data; boundary=x",
+                "content-length": "40000000",
+            }.items():
+                web.putheader(name, value)
+            web.endheaders()
+            answer = web.getresponse()
+            assert (answer.status, json.loads(answer.read()).get("detail")) == (413, detail)
+            web.close()
+        # The page knows it before.
+        assert (await tab.http.get("/project/settings")).json()["features"]["spontaneous_file_upload"][
+            "max_size_mb"
+        ] == 33
+        script = re.search(r'src="/chat(/assets/index-[^"]+)"', (await tab.http.get("/")).text)
+        assert script is not None
+        code = (await tab.http.get(script[1])).text
+        assert f"maxSize:{LARGEST}" in code
+        assert json.dumps(said) in code
+
+
+async def test_what_is_no_upload_into_this_tab_is_refused(page: Page) -> None:
+    file = {"file": ("a.txt", b"x", "text/plain")}
+    async with Tab(page) as tab:
+        for session, sent, status in (
+            ("none", file, 404),
+            ("../public", file, 404),
+            (tab.session, {"other": ("a.txt", b"x", "text/plain")}, 400),
+            (tab.session, {"file": ("", b"x", "text/plain")}, 400),
+        ):
+            answer = await tab.http.post("/project/file", params={"session_id": session}, files=sent)
+            assert answer.status_code == status, answer.text
+            assert answer.json()["detail"]
+        broken = await tab.http.post(
+            "/project/file",
+            params={"session_id": tab.session},
+            headers={"content-type": "multipart/form-data; boundary=x"},
+            content=b"no form at all",
+        )
+        assert broken.status_code == 400

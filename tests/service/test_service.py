@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import socketio
 from tests.service.served import ROOT, Page, Process, log_in, scripted_page
 from tests.service.tab import Tab
 
@@ -167,6 +168,10 @@ async def test_nobody_sees_what_is_anothers(page: Page, people: People) -> None:
             file = {"file": ("a.txt", b"from ben", "text/plain")}
             dropped = await ben.http.post("/project/file", params={"session_id": ann.session}, files=file)
             assert dropped.status_code == 401
+            large = {"file": ("a.txt", b"from ben" * BODY_LIMIT, "text/plain")}
+            dropped = await ben.http.post("/project/file", params={"session_id": ann.session}, files=large)
+            assert dropped.status_code == 401
+            assert not (page.data / "page" / ".files" / ann.session).exists()
             hidden = next(step["id"] for step in ann.steps.values() if step["type"] == "assistant_message")
             assert (await ben.http.get(f"/citation/{thread}/{hidden}/1")).status_code == 404
         # Not even with the id of the socket itself.
@@ -179,6 +184,16 @@ async def test_nobody_sees_what_is_anothers(page: Page, people: People) -> None:
             async with Tab(page, session=ann.session, cookies=people.cookies("ben")):
                 pass
         assert await ann.list() == list_of_ann
+
+
+async def test_a_tab_cannot_name_a_directory_of_the_server(page: Page, people: People, tmp_path: Path) -> None:
+    """Chainlit deletes the directory that it finds by the id of a session."""
+    for id in (str(tmp_path), "../public", "."):
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            async with Tab(page, session=id, cookies=people.cookies("ben")):
+                pass
+    assert tmp_path.is_dir()
+    assert (page.data / "page" / "public").is_dir()
 
 
 async def test_logging_out_ends_the_tabs_of_that_login_only(page: Page, people: People) -> None:

@@ -67,7 +67,8 @@ class Service:
         self._settings = settings
         self._given = (memory, model)
         self._logins = DjangoLogins()
-        self._page = ChatPage(settings.data / "page", self._logins, root=CHAT) if page else None
+        pages = settings.data / "page"
+        self._page = ChatPage(pages, self._logins, limit=settings.upload_limit, root=CHAT) if page else None
         self._counts = counts(settings)
         self._api = Quota(cast("ASGIApp", ApiHandler()), self._counts)
         self._pages = cast("ASGIApp", PageHandler())
@@ -78,6 +79,7 @@ class Service:
             arrival=settings.body_timeout,
             departure=settings.send_timeout,
             larger=Allowance(settings.upload_limit, self._logins),
+            detail=self._page.uploads.detail if self._page else None,
         )
         self._metrics = Metrics() if settings.metrics != "off" and Metrics.available() else None
         guarded = Guard(

@@ -21,10 +21,11 @@ async def _no_more(_scope: Scope) -> int:
 
 
 class _Refused(Exception):
-    def __init__(self, status: int, message: str, code: str) -> None:
+    def __init__(self, status: int, message: str, code: str, limit: int = 0) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.limit = limit
 
 
 class _NotListening(Exception):
@@ -81,7 +82,8 @@ class _Patience:
 class Bodies:
     """ASGI middleware: 413 for a body above ``limit`` bytes, 408 for one that is not here after ``arrival`` seconds; a
     client that takes none of its answer for ``departure`` seconds loses its connection. ``larger`` tells how many bytes
-    a request may have that has, or may have, more than ``limit``; it is asked before more is read.
+    a request may have that has, or may have, more than ``limit``; it is asked before more is read. ``detail`` says
+    what the page is told in a 413: of the request, and the limit that it met.
     """
 
     def __init__(
@@ -92,12 +94,14 @@ class Bodies:
         arrival: float,
         departure: float,
         larger: Callable[[Scope], Awaitable[int]] = _no_more,
+        detail: Callable[[Scope, int], str | None] | None = None,
     ) -> None:
         self._app = app
         self._limit = limit
         self._arrival = arrival
         self._departure = departure
         self._larger = larger
+        self._detail = detail
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,7 +113,7 @@ class Bodies:
         except _Refused as refused:
             if patience.used:
                 raise
-            await _say(send, refused)
+            await _say(send, refused, self._detail and self._detail(scope, refused.limit))
         except _NotListening:
             # The server closes a connection whose answer was not ended.
             return
@@ -153,12 +157,12 @@ class Bodies:
     def _too_large(self, limit: int) -> _Refused:
         setting = "DARAM_BODY_LIMIT" if limit == self._limit else "DARAM_UPLOAD_LIMIT"
         text = f"The body of the request is too large: at most {limit:,} bytes are allowed ({setting})."
-        return _Refused(413, text, "too_large")
+        return _Refused(413, text, "too_large", limit)
 
 
-async def _say(send: Send, refused: _Refused) -> None:
+async def _say(send: Send, refused: _Refused, detail: str | None) -> None:
     error = {"message": str(refused), "type": "invalid_request_error", "param": None, "code": refused.code}
-    body = json.dumps({"error": error}).encode()
+    body = json.dumps({"error": error} | ({"detail": detail} if detail else {})).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

@@ -26,7 +26,7 @@ from daram.ui.gate import Logins
 
 __all__ = ["Allowance", "is_upload", "parts_of", "pieces"]
 
-_PATHS: Final = re.compile(r"/v1/files|/api/collections/[^/]+/documents|/api/chats/[^/]+/files/")
+_PATHS: Final = re.compile(r"/v1/files|/api/collections/[^/]+/documents|/api/chats/[^/]+/files/|/chat/project/file")
 _KIND: Final = "multipart/form-data"
 
 

@@ -41,7 +41,6 @@ _DOORS = (
     "/project/thread",
     "/project/thread/{rest:path}",
     "/project/action",
-    "/project/file",
     "/feedback",
     "/favicon",
     "/logo",
@@ -49,6 +48,7 @@ _DOORS = (
     "/assets/{rest:path}",
     "/public/{rest:path}",
 )
+_FORM = 4096  # bytes of a request that brings a file, beside the file
 _PAGES = ("/", "/thread/{id:path}", "/element/{id:path}")
 
 
@@ -56,19 +56,24 @@ class ChatPage:
     """Chainlit as an ASGI application that is to be called below ``root``, with paths as if it were not.
 
     ``directory``: the page's own, written at every start; ``login``: the path where those who are not logged in are
-    led. One page per process: Chainlit keeps its state in its modules. Raises ``MissingExtra`` without Chainlit,
-    ``ConfigError`` for a second page elsewhere.
+    led; ``limit``: the bytes that a request with a file may have. One page per process: Chainlit keeps its state in its
+    modules. Raises ``MissingExtra`` without Chainlit, ``ConfigError`` for a second page elsewhere.
     """
 
-    def __init__(self, directory: Path, logins: Logins, *, root: str = ROOT, login: str = "/login") -> None:
-        self._server = home.load(directory)
+    def __init__(self, directory: Path, logins: Logins, *, limit: int, root: str = ROOT, login: str = "/login") -> None:
+        unit = 1_000_000 if limit - _FORM >= 1_000_000 else 1000
+        largest = max(1, (limit - _FORM) // unit) * unit  # as the page says it
+        self._server = home.load(directory, largest)
         self._html = at_home(self._server.get_html_template(root))
-        self._script = _Script(root, main_script(self._html).removeprefix(root), Path(self._server.build_dir))
+        path, build = main_script(self._html).removeprefix(root), Path(self._server.build_dir)
+        self._script = _Script(path, below(root, (build / path.lstrip("/")).read_text("utf-8"), largest))
         from daram.ui.page import Page  # imports Chainlit, which must have found its directory before this
+        from daram.ui.upload import Uploads
 
         self.script_hashes = script_hashes(self._html)
         """Of the scripts that stand in the page itself, for the content security policy."""
         self.page = Page(logins)
+        self.uploads = Uploads(largest)
         known = self._server.sio.environ.get
         self._app = Gate(self._routes(), logins=logins, root=root, login=login, sockets=known)
 
@@ -103,6 +108,7 @@ class ChatPage:
             routes=[
                 Mount("/ws/socket.io", self._server.asgi_app),
                 Route(self._script.path, self._script.serve),
+                Route("/project/file", self.uploads.take, methods=["POST"]),
                 Route("/citation/{thread}/{message}/{number:int}", self.page.cited),
                 *(Route(path, self._server.app) for path in _DOORS),
                 *(Route(path, html) for path in _PAGES),
@@ -115,9 +121,9 @@ class ChatPage:
 class _Script:
     """The page's own script, changed where it must be."""
 
-    def __init__(self, root: str, path: str, build: Path) -> None:
+    def __init__(self, path: str, script: str) -> None:
         self.path = path
-        self._plain = below(root, (build / path.lstrip("/")).read_text("utf-8")).encode()
+        self._plain = script.encode()
         self._etag = f'"{sha256(self._plain).hexdigest()[:20]}"'
         self._packed: bytes | None = None
 
@@ -150,6 +156,7 @@ def _wire(server: ModuleType, page: Page) -> None:
     chainlit.data._data_layer_initialized = False
     # A message that is too large is to be answered by us, in words, not by a connection that breaks.
     server.sio.eio.max_http_buffer_size = 4 << 20
+    server.sio.on("connect", page.connects)
     server.sio.on("connection_successful", page.connected)
     server.sio.on("client_message", page.said)
     server.sio.on("edit_message", page.edited)

@@ -47,7 +47,7 @@ enabled = true
 # What can be read is for Daram to say: browsers do not know the kinds of all files.
 accept = ["*/*"]
 max_files = 10
-max_size_mb = 100
+max_size_mb = {megabytes}
 
 [features.mcp]
 enabled = false
@@ -86,8 +86,10 @@ _FILES = {
 _FOREIGN = ("SLACK_", "TEAMS_", "DISCORD_", "OAUTH_", "LITERAL_", "DATABASE_URL", "CHAINLIT_")
 
 
-def load(directory: Path) -> ModuleType:
+def load(directory: Path, limit: int = 100_000_000) -> ModuleType:
     """Write ``directory`` (made where there is none) and import Chainlit's server on it.
+
+    ``limit``: the bytes that a file may have.
 
     Raises ``MissingExtra`` without Chainlit, ``ConfigError`` where Chainlit runs on another directory already: it can
     serve one application per process.
@@ -100,7 +102,7 @@ def load(directory: Path) -> ModuleType:
             f"Chainlit already runs on {loaded.APP_ROOT} in this process, so the page cannot use {directory}; "
             "start it in a process of its own"
         )
-    _write_all(directory, package)
+    _write_all(directory, package, limit)
     if loaded is None:
         with _environment(directory):
             importlib.import_module("chainlit")
@@ -118,9 +120,9 @@ def _package() -> Path:
     return Path(spec.origin).parent
 
 
-def _write_all(directory: Path, package: Path) -> None:
+def _write_all(directory: Path, package: Path, limit: int) -> None:
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write(directory / ".chainlit" / "config.toml", _CONFIG.encode())
+    _write(directory / ".chainlit" / "config.toml", _CONFIG.format(megabytes=-(-limit // 1_000_000)).encode())
     for source in sorted((package / "translations").glob("*.json")):
         words = json.loads(source.read_text(encoding="utf-8"))
         for key, text in CHROME.get(source.stem, {}).items():

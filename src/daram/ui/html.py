@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
 from hashlib import sha256
 
 from daram.errors import ConfigError
+from daram.ui.strings import ENGLISH, KOREAN
 
 _LINK = re.compile(r"<link\b[^>]*>\s*")
 _FOREIGN = re.compile(r"""(?:href|src)\s*=\s*["']?\s*(?:https?:)?//""", re.IGNORECASE)
@@ -15,6 +17,9 @@ _AT_THE_TOP = re.compile(r"""(\.pathname===")/("(?:&&|\?)\w+\(`/thread/)|(window
 _TIMES_AT_THE_TOP = 3
 # Where it opens all that the conversation has to show beside the page, whenever an answer brings more of it.
 _OPENS_ITSELF = re.compile(r"""(\w+)\(\{title:(\w+)\[\2\.length-1\]\.name,elements:\2\}\)""")
+# What it says of a file that is too large, and from when on it does.
+_TOO_LARGE = re.compile(r"`File is larger than \$\{\w+\.max_size_mb\} MB`|(maxSize:)\(\w+\.max_size_mb\|\|2\)\*1e6")
+_TIMES_TOO_LARGE = 2
 _SCRIPT = re.compile(r"<script(?![^>]*\bsrc\s*=)[^>]*>(.*?)</script>", re.DOTALL)
 
 
@@ -45,9 +50,9 @@ def main_script(html: str) -> str:
     return found[1]
 
 
-def below(root: str, script: str) -> str:
-    """Chainlit's script, which shows the addresses of conversations below ``root`` too, and opens beside the page what
-    was clicked, as long as that is there, and nothing by itself.
+def below(root: str, script: str, limit: int) -> str:
+    """Chainlit's script, which shows the addresses of conversations below ``root`` too, opens beside the page what was
+    clicked, as long as that is there, and nothing by itself, and takes files of ``limit`` bytes.
 
     Raises ``ConfigError`` for a Chainlit that Daram does not know.
     """
@@ -57,6 +62,9 @@ def below(root: str, script: str) -> str:
     moved, opens = _OPENS_ITSELF.subn(
         r"\1(view=>view&&view.elements.every(shown=>\2.some(there=>there.id===shown.id))?view:void 0)", moved
     )
-    if (times, opens) != (_TIMES_AT_THE_TOP, 1):
+    korean, english = (json.dumps(spoken.file_too_large(limit)) for spoken in (KOREAN, ENGLISH))
+    said = f'(document.documentElement.lang==="{KOREAN.language}"?{korean}:{english})'
+    moved, limited = _TOO_LARGE.subn(lambda found: f"{found[1]}{limit}" if found[1] else said, moved)
+    if (times, opens, limited) != (_TIMES_AT_THE_TOP, 1, _TIMES_TOO_LARGE):
         raise ConfigError("this Chainlit's page is another one than Daram knows; install Chainlit 2.12")
     return moved

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -16,6 +17,7 @@ from chainlit.action import Action
 from chainlit.context import ChainlitContextException, get_context, init_ws_context
 from chainlit.server import sio
 from chainlit.session import WebsocketSession, ws_sessions_sid
+from chainlit.socket import connect
 from chainlit.user import User
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -38,9 +40,12 @@ from daram.ui.strings import plain, words
 from daram.ui.tab import Tab, open_tabs, watch
 
 if TYPE_CHECKING:
+    from chainlit.socket import WebSocketSessionAuth
     from chainlit.step import StepDict
 
 log = logging.getLogger(__name__)
+
+_SESSION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 HISTORY = 200  # messages that are shown of a conversation, the last ones
 _FIRST_LOOK = 0.5  # seconds between two looks at a model that is not ready
@@ -110,6 +115,13 @@ class Page:
         """That this exists tells Chainlit that conversations can be gone on with; ``connected`` does it."""
 
     # --- what happens in a tab ---
+
+    async def connects(self, sid: str, environ: dict[str, Any], auth: object = None) -> bool:
+        """A tab connects, under an id that it has drawn. Chainlit makes a path of that id, and deletes what is there
+        when the tab is closed: so what is no such id is refused."""
+        if not isinstance(auth, dict) or not _SESSION.fullmatch(str(auth.get("sessionId"))):
+            return False
+        return bool(await connect(sid, environ, cast("WebSocketSessionAuth", auth)))
 
     async def connected(self, sid: str) -> None:
         """A tab was opened, or came back: show where its conversation stands, or greet."""

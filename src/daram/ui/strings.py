@@ -35,6 +35,8 @@ class Words:
     answer_from_about: str
     official: str
     changed_since: str
+    too_large: str
+    no_space: str
     problem: str
     problems: dict[str, str]
 
@@ -49,6 +51,11 @@ class Words:
         if message.status == "incomplete":
             return f"*{self.too_long if message.metadata.get('finish') == 'length' else self.incomplete}*"
         return f"**{self.problems.get(message.metadata.get('error', ''), self.problems['model'])}**"
+
+    def file_too_large(self, limit: int) -> str:
+        """That a file has more bytes than ``limit``."""
+        size = f"{limit / 1e6:,.0f} MB" if limit >= 1_000_000 else f"{limit / 1e3:,.0f} kB"
+        return self.too_large.format(size=size)
 
     def place(self, cited: Mapping[str, Any]) -> str:
         """Where a citation stands: the document's title, its page, the headings above."""
@@ -87,8 +94,11 @@ ENGLISH: Final = Words(
     answer_from_about="Answers of this conversation then come from these documents, with their sources.",
     official="for everybody",
     changed_since="The document has been changed or removed since; this is how it was cited.",
+    too_large="This file is too large: at most {size} can be uploaded.",
+    no_space="There is no space left on the disk for this file.",
     problem="Something went wrong.",
     problems={
+        "answer_failed": "The answer took too long and was stopped. Your message is kept.",
         "context_overflow": "The conversation is too long for the model.",
         "conversation_busy": "Another answer is still being made in this conversation.",
         "document": "This file cannot be read.",
@@ -135,8 +145,11 @@ KOREAN: Final = Words(
     answer_from_about="이 대화의 답변을 고른 문서에서 찾고 출처를 함께 보여 줍니다.",
     official="모두에게 공개",
     changed_since="그 뒤에 문서가 바뀌었거나 삭제되었습니다. 인용한 당시의 내용입니다.",
+    too_large="파일이 너무 큽니다. {size}까지 올릴 수 있습니다.",
+    no_space="디스크에 남은 공간이 없어 파일을 올리지 못했습니다.",
     problem="문제가 생겼습니다.",
     problems={
+        "answer_failed": "답변이 너무 오래 걸려 중단했습니다. 메시지는 보관되어 있습니다.",
         "context_overflow": "대화가 모델이 다룰 수 있는 길이를 넘었습니다.",
         "conversation_busy": "이 대화에서 다른 답변을 만들고 있습니다.",
         "document": "이 파일을 읽을 수 없습니다.",

@@ -57,15 +57,23 @@ class Row(NamedTuple):
 
 
 def read(path: Path) -> tuple[list[tuple[str, str, str, str]], list[Asked]]:
-    """The paragraphs (id, title, text, language) and the questions of a file in SQuAD's format."""
+    """The paragraphs (id, title, text, language) and the questions of a file in SQuAD's format.
+
+    A text that stands there twice, as some do in KorQuAD, is one paragraph: search gives it once.
+    """
     paragraphs, asked = [], []
+    first: dict[str, str] = {}
     for number, article in enumerate(json.loads(path.read_text("utf-8"))["data"]):
         for place, paragraph in enumerate(article["paragraphs"]):
             id = f"{number}.{place}"
             language = article.get("language") or (
                 "ko" if any("가" <= c <= "힣" for c in paragraph["context"]) else "en"
             )
-            if paragraph["context"]:
+            text = " ".join(paragraph["context"].split())
+            if text in first:
+                id = first[text]
+            elif text:
+                first[text] = id
                 paragraphs.append((id, article.get("title") or id, paragraph["context"], language))
             for question in paragraph["qas"]:
                 answer = None if question.get("is_impossible") else id

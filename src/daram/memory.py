@@ -13,6 +13,7 @@ from daram.knowledge.base import library
 from daram.knowledge.bindings import Bindings
 from daram.knowledge.erase import forget_owner
 from daram.knowledge.files import Files
+from daram.store import validate
 from daram.store.base import Store
 from daram.store.documents import SupportsDocuments
 from daram.store.url import store_from_url
@@ -37,6 +38,7 @@ class Memory(StoreWrapper):
         # What was uploaded into it first: if this ends in between, the conversation is still there to be deleted again.
         bindings = self._bindings()
         if bindings is not None:
+            validate.name(id, "id", validate.Limits().conversation_id_chars)  # here it is an id, there a record's key
             await bindings.end(owner, id)
         await super().delete(owner, id)
         if bindings is not None:  # what came into it meanwhile

@@ -251,6 +251,8 @@ class Documents:
     attach = _Face(_documents.Documents.attach)
     get = _Face(_documents.Documents.get)
     list = _Face(_documents.Documents.list)
+    describe = _Face(_documents.Documents.describe)
+    cancel = _Face(_documents.Documents.cancel)
     remove = _Face(_documents.Documents.remove)
     passages = _Face(_documents.Documents.passages)
     progress = _Face(_documents.Documents.progress)

@@ -12,6 +12,7 @@ from tests.faults.checks import check_file
 
 import daram
 from daram.store.sqlite.engine import SqliteStore
+from daram.store.sqlite.writer import Writer
 
 OWNER = "owner"
 WRITERS, APPENDS, BATCH = 32, 100, 2
@@ -171,3 +172,18 @@ async def test_readers_see_whole_batches(tmp_path: Path) -> None:
 
         _, *looks = await asyncio.gather(write(), read(), read(), read())
         assert min(looks) > 0
+
+
+async def test_a_close_while_the_writer_wakes_up_for_a_write_ends_it(tmp_path: Path):
+    async with daram.open(f"sqlite:///{tmp_path}/daram.db") as memory:
+        store = memory.inner
+        assert isinstance(store, SqliteStore)
+        writer = Writer(store._connections, store._upkeep.run, store._upkeep.is_due)
+        written = asyncio.create_task(writer.submit(lambda connection: None))
+        await asyncio.sleep(0)
+        assert writer._nothing_new.acquire(blocking=False)  # it wakes up for the write, and before it looks …
+        writer._closing = True  # … comes the close, which finds it awake already
+        writer.start(store._connections.writing())
+        await written
+        await asyncio.to_thread(writer._thread.join, 60)
+        assert not writer._thread.is_alive()

@@ -38,7 +38,7 @@ class Shelf(OwnPages):
         """Whether this user has the permission."""
         return bool(request.user.has_perm(f"conversations.{what}_{self.opts.model_name}"))
 
-    def check(self, request: HttpRequest, what: str) -> None:
+    def must(self, request: HttpRequest, what: str) -> None:
         """Raise ``PermissionDenied`` unless he has."""
         if not self.may(request, what):
             raise PermissionDenied
@@ -66,7 +66,7 @@ class CollectionAdmin(Shelf):
     @store_errors
     def list(self, request: HttpRequest) -> HttpResponse:
         """The collections of an owner."""
-        self.check(request, "view")
+        self.must(request, "view")
         owner, cursor = request.GET.get("owner") or OFFICIAL, request.GET.get("cursor") or None
         found = ask(_documents().collections.list, owner, limit=PAGE, cursor=cursor)
         rows = [(each, urlencode({"owner": owner, "id": each.id})) for each in found.items]
@@ -83,7 +83,7 @@ class CollectionAdmin(Shelf):
     @store_errors
     def show(self, request: HttpRequest) -> HttpResponse:
         """The documents of a collection, with how far each is."""
-        self.check(request, "view")
+        self.must(request, "view")
         owner, id = request.GET.get("owner", ""), request.GET.get("id", "")
         documents, cursor = _documents(), request.GET.get("cursor") or None
         collection = ask(documents.collections.get, owner, id)
@@ -102,7 +102,7 @@ class CollectionAdmin(Shelf):
     @store_errors
     def add(self, request: HttpRequest) -> HttpResponse:
         """Take an uploaded file into a collection, made where there is none."""
-        self.check(request, "add")
+        self.must(request, "add")
         owner, id, file = request.POST.get("owner", ""), request.POST.get("id", ""), request.FILES.get("file")
         if file is None or not file.name:
             raise InvalidInput("file", "none was sent")
@@ -127,7 +127,7 @@ class CollectionAdmin(Shelf):
     @store_errors
     def remove(self, request: HttpRequest) -> HttpResponse:
         """Delete one document."""
-        self.check(request, "delete")
+        self.must(request, "delete")
         owner, id, document = (request.POST.get(name, "") for name in ("owner", "id", "document"))
         ask(_documents().remove, _who(request, owner), Scope(owner, id), document)
         self.record(request, DELETION, owner, document, f"deleted from {id}")
@@ -137,7 +137,7 @@ class CollectionAdmin(Shelf):
     @store_errors
     def delete(self, request: HttpRequest) -> HttpResponse:
         """Delete a collection with its documents."""
-        self.check(request, "delete")
+        self.must(request, "delete")
         owner, id = request.POST.get("owner", ""), request.POST.get("id", "")
         ask(_documents().delete_collection, _who(request, owner), Scope(owner, id))
         self.record(request, DELETION, owner, id, "deleted")
@@ -162,7 +162,7 @@ class ReferenceAdmin(Shelf):
     @store_errors
     def list(self, request: HttpRequest) -> HttpResponse:
         """The references of an owner."""
-        self.check(request, "view")
+        self.must(request, "view")
         owner, cursor = request.GET.get("owner") or OFFICIAL, request.GET.get("cursor") or None
         found = ask(_documents().references.list, owner, limit=PAGE, cursor=cursor)
         rows = [
@@ -182,7 +182,7 @@ class ReferenceAdmin(Shelf):
     @store_errors
     def show(self, request: HttpRequest) -> HttpResponse:
         """A reference and its text, to be corrected."""
-        self.check(request, "view")
+        self.must(request, "view")
         owner, category, number = (request.GET.get(name, "") for name in ("owner", "category", "title_no"))
         references = _documents().references
         reference, text = ask(references.text, ask(references.get, owner, category, number))
@@ -199,7 +199,7 @@ class ReferenceAdmin(Shelf):
     @store_errors
     def put(self, request: HttpRequest) -> HttpResponse:
         """Keep a text, in place of what stood there."""
-        self.check(request, "add")
+        self.must(request, "add")
         given = {name: request.POST.get(name, "") for name in ("owner", "category", "title_no", "title", "text")}
         owner = given.pop("owner")
         try:
@@ -216,7 +216,7 @@ class ReferenceAdmin(Shelf):
     @store_errors
     def delete(self, request: HttpRequest) -> HttpResponse:
         """Delete a reference."""
-        self.check(request, "delete")
+        self.must(request, "delete")
         owner, category, number = (request.POST.get(name, "") for name in ("owner", "category", "title_no"))
         ask(_documents().remove_reference, _who(request, owner), category, number, owner=owner)
         self.record(request, DELETION, owner, f"{category}/{number}", "deleted")

@@ -31,6 +31,11 @@ _ROUTES: Final = """
     v1/conversations/{}/items/{}/use
     v1/responses v1/responses/input_tokens v1/responses/compact v1/responses/{} v1/responses/{}/cancel
     v1/responses/{}/input_items
+    v1/files v1/files/{} v1/files/{}/content
+    v1/vector_stores v1/vector_stores/{} v1/vector_stores/{}/search
+    v1/vector_stores/{}/files v1/vector_stores/{}/files/{} v1/vector_stores/{}/files/{}/content
+    v1/vector_stores/{}/file_batches v1/vector_stores/{}/file_batches/{} v1/vector_stores/{}/file_batches/{}/cancel
+    v1/vector_stores/{}/file_batches/{}/files
 """
 
 

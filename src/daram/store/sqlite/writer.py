@@ -149,7 +149,8 @@ class Writer:
             with self._gate:
                 if batch:
                     self._commit(batch)
-                elif is_last:
+                # Behind a batch too: the wake-up of a close that came while this thread woke up is not given again.
+                if is_last and not self._queue:
                     self._finish()
                     return
                 if self._log_pages >= LOG_PAGES:

@@ -207,6 +207,7 @@ class DocumentTests(Suite):
                 listed = await reader.passages(ANN, "c", "d")
                 assert len({p.text.split()[1] for p in listed}) == 1
                 assert len(listed) == 5
+                await asyncio.sleep(0)  # an engine in memory never waits by itself
 
         async def change() -> None:
             nonlocal stored

@@ -275,6 +275,51 @@ async def test_a_long_document_does_not_keep_a_short_one_waiting(
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.usefixtures("in_process")
+async def test_who_gives_up_waiting_does_not_end_the_reading(memory: Memory, monkeypatch: pytest.MonkeyPatch):
+    let_go, began = asyncio.Event(), 0
+    sections = extract.Readers.sections
+
+    async def slow(self: extract.Readers, path: Path, *, name: str, **options: Any):
+        nonlocal began
+        began += 1
+        await let_go.wait()
+        async for section in sections(self, path, name=name, **options):
+            yield section
+
+    monkeypatch.setattr(extract.Readers, "sections", slow)
+    async with Documents(memory, workers=1) as running:
+        # The worker is at one document, so who waits for the other reads it.
+        first = await running.add(ANN, "animals", SQUIRREL.encode(), name="first.txt")
+        while not began:
+            await asyncio.sleep(0.01)
+        second = await running.add(ANN, "animals", TUNA.encode(), name="second.txt")
+        patient = asyncio.create_task(running.wait(second))
+        hasty = asyncio.create_task(running.wait(second))
+        while began < 2:
+            await asyncio.sleep(0.01)
+        hasty.cancel()
+        await asyncio.wait([hasty])
+        patient.cancel()
+        await asyncio.wait([patient])
+        assert (await running.get(ANN, "animals", second.id)).state == "reading"
+        let_go.set()
+        for one in (first, second):
+            assert (await running.wait(one)).state == "ready"
+        assert began == 2
+        # At the end nothing is left at work.
+        let_go.clear()
+        third = await running.add(ANN, "animals", OTTER.encode(), name="third.txt")
+        waiting = asyncio.create_task(running.wait(third))
+        while began < 3:
+            await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    let_go.set()
+    assert (await Documents(memory).wait(third)).state == "ready"
+
+
 def everywhere(test):
     """In memory and in the engines that keep documents."""
     test = pytest.mark.parametrize("memory", ["memory", "sqlite", "postgres"], indirect=True)(test)

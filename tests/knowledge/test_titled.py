@@ -65,6 +65,9 @@ async def test_a_first_question_that_is_refused_leaves_no_chat(chats: TitledChat
         await chats.begin(ANN, *BOOK, " \n")
     with pytest.raises(TooLarge):
         await chats.begin(ANN, *BOOK, "x" * (2 << 20))
+    for _ in range(2):  # under an id that the next try has too
+        with pytest.raises(TooLarge):
+            await chats.begin(ANN, *BOOK, "x" * (2 << 20), chat="mine")
     assert (await chats.list(ANN))["chats"] == []
 
 

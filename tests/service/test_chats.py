@@ -197,6 +197,13 @@ def test_what_is_not_there_is_named(
     assert web.get("/api/chats/").json()["chats"] == []  # nothing is left of the try
 
 
+def test_a_first_question_that_is_too_long_leaves_no_chat(web: httpx.Client, lesson: dict[str, str]) -> None:
+    for headers in ({}, {"idempotency-key": "k"}, {"idempotency-key": "k"}):
+        answer = web.post("/api/chats/", json={**lesson, "user_input": "x" * (2 << 20)}, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    assert web.get("/api/chats/").json()["chats"] == []
+
+
 def test_an_unknown_chat_is_named(web: httpx.Client) -> None:
     for answer in (go_on(web, "conv_0", "Hello"), web.get("/api/chats/conv_0/"), web.delete("/api/chats/conv_0/")):
         assert (answer.status_code, answer.json()["error"]["message"]) == (404, "Chat with id 'conv_0' not found.")

@@ -8,7 +8,9 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from tests.service.served import Page, scripted_page
 from tests.service.tab import Tab
@@ -244,3 +246,20 @@ async def test_what_is_no_upload_into_this_tab_is_refused(page: Page) -> None:
             content=b"no form at all",
         )
         assert broken.status_code == 400
+
+
+def test_the_administration_takes_large_files_too(page: Page) -> None:
+    shelf = "/admin/conversations/storedcollection"
+    with httpx.Client(base_url=page.url, cookies=page.cookies, timeout=60, trust_env=False) as web:
+
+        def post(to: str, **sent: Any) -> httpx.Response:
+            token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', web.get(f"{shelf}/").text)
+            assert token is not None
+            data = {"csrfmiddlewaretoken": token[1], "owner": "local", "id": "large"}
+            headers = {"origin": page.url}
+            return web.post(f"{shelf}/{to}/", data=data, headers=headers, follow_redirects=True, **sent)
+
+        shown = post("add", files={"file": ("large.md", b"\n" * (9 << 20) + LEAVE.encode(), MARKDOWN)})
+        assert shown.status_code == 200
+        assert "large.md" in shown.text
+        assert post("delete").status_code == 200

@@ -96,7 +96,7 @@ class TitledChats:
 
         ``chat``, ``question``, ``answer``: the ids that they are to have, where a try may be repeated. Raises
         ``NotFound``, which names the title, or the category where there is none of it, and what ``Chatbot.start`` does.
-        Without a name of its own nothing is left of a chat whose first question was refused.
+        Nothing is left of a chat whose first question was refused, where this try made it.
         """
         asked = reader(who)
         _check_text(text)
@@ -105,13 +105,15 @@ class TitledChats:
         named = {"category": category, "title_no": str(title_no)}
         try:
             await self._memory.create(asked.owner, id=id, metadata=named)
+            new = True
         except Conflict:  # an earlier try made it
             await self._find(asked, id)
+            new = False
         try:
             await self._bind(asked, id, about)
             return await self._start(asked, id, text, question, answer)
         except InvalidInput:
-            if chat is None:
+            if new:
                 await self._memory.delete(asked.owner, id)
             raise
 

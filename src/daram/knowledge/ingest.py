@@ -68,6 +68,8 @@ class Ingester:
         self._lease = lease
         self._news = asyncio.Event()
         self._readers = extract.Readers(workers)
+        self._runs = False
+        self._waited: dict[tuple[str, str], asyncio.Task[bool]] = {}
 
     # --- one document ---
 
@@ -130,15 +132,35 @@ class Ingester:
         return True
 
     async def wait(self, document: Document) -> Document:
-        """Read it, or wait until whoever is at it has; returns it as it is then. Raises ``NotFound``."""
+        """Read it, or wait until whoever is at it has; returns it as it is then. Raises ``NotFound``.
+
+        Whoever gives up waiting does not end the reading as long as ``run`` runs.
+        """
         pause = _FIRST_POLL
         while True:
             found = await self._store.get_document(document.owner, document.collection, document.id)
             if found.state in ("ready", "failed"):
                 return found
-            if not await self.read(found):
+            if not await self._read_for_all(found):
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _SLOWEST_POLL)
+
+    async def _read_for_all(self, document: Document) -> bool:
+        """As ``read``; as long as ``run`` runs on a task that goes on without whoever waits for it."""
+        if not self._runs:
+            return await self.read(document)
+        which = (document.owner, lease_key(document))
+        task = self._waited.get(which)
+        if task is None:
+            task = self._waited[which] = asyncio.create_task(self.read(document))
+            task.add_done_callback(lambda done: self._ended(which, done))
+        await asyncio.wait([task])
+        return not task.cancelled() and task.result()
+
+    def _ended(self, which: tuple[str, str], done: asyncio.Task[bool]) -> None:
+        del self._waited[which]
+        if not done.cancelled() and (error := done.exception()) is not None:  # perhaps nobody is left to hear it
+            log.info("a document could not be read, it waits for the next try: %s", error)
 
     async def progress(self, document: Document) -> Work | None:
         """How far the reading of a document is; None where nobody is at it."""
@@ -171,17 +193,27 @@ class Ingester:
 
     async def run(self, interval: float = 30.0) -> None:
         """``sweep`` whenever something was added here, and every ``interval`` seconds, until cancelled."""
-        async with self._readers.kept():
-            while True:
-                try:
-                    await self.sweep()
-                except DaramError as error:
-                    log.warning("documents could not be read, trying again in %g s: %s", interval, error)
-                try:
-                    async with asyncio.timeout(interval):
-                        await self._news.wait()
-                except TimeoutError:
-                    await self._readers.rest()
+        self._runs = True
+        try:
+            async with self._readers.kept():
+                await self._sweep_again_and_again(interval)
+        finally:
+            self._runs = False
+            for task in (waited := list(self._waited.values())):
+                task.cancel()
+            await asyncio.gather(*waited, return_exceptions=True)
+
+    async def _sweep_again_and_again(self, interval: float) -> None:
+        while True:
+            try:
+                await self.sweep()
+            except DaramError as error:
+                log.warning("documents could not be read, trying again in %g s: %s", interval, error)
+            try:
+                async with asyncio.timeout(interval):
+                    await self._news.wait()
+            except TimeoutError:
+                await self._readers.rest()
 
     async def sweep(self) -> int:
         """Read everything that waits, by whomever it was left, and what is added here meanwhile, and embed some of what

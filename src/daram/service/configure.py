@@ -143,7 +143,10 @@ def _django(settings: Settings) -> dict[str, Any]:
         "X_FRAME_OPTIONS": "DENY",
         "DATA_UPLOAD_MAX_MEMORY_SIZE": 1 << 20,
         "DATA_UPLOAD_MAX_NUMBER_FIELDS": 200,
-        "FILE_UPLOAD_HANDLERS": ["django.core.files.uploadhandler.MemoryFileUploadHandler"],
+        "FILE_UPLOAD_HANDLERS": [
+            "django.core.files.uploadhandler.MemoryFileUploadHandler",
+            "daram.service.uploads.LargeFiles",
+        ],
         "LOGIN_URL": "/login",
         "LOGIN_REDIRECT_URL": "/",
         "LOGOUT_REDIRECT_URL": "/login",

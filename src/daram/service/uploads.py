@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
-from typing import Final
+from typing import Any, Final
 
 from django.core.exceptions import RequestDataTooBig
 from django.core.files.uploadedfile import UploadedFile
-from django.core.files.uploadhandler import TemporaryFileUploadHandler
+from django.core.files.uploadhandler import SkipFile, TemporaryFileUploadHandler
 from django.http import HttpRequest
 from django.http.multipartparser import MultiPartParserError
 from starlette.requests import Request
@@ -24,9 +24,12 @@ from daram.knowledge.files import PIECE
 from daram.service.accounts.auth import may_upload
 from daram.ui.gate import Logins
 
-__all__ = ["Allowance", "is_upload", "parts_of", "pieces"]
+__all__ = ["Allowance", "LargeFiles", "is_upload", "parts_of", "pieces"]
 
-_PATHS: Final = re.compile(r"/v1/files|/api/collections/[^/]+/documents|/api/chats/[^/]+/files/|/chat/project/file")
+_PATHS: Final = re.compile(
+    r"/v1/files|/api/collections/[^/]+/documents|/api/chats/[^/]+/files/|/chat/project/file"
+    r"|/admin/conversations/storedcollection/add/"
+)
 _KIND: Final = "multipart/form-data"
 
 
@@ -57,6 +60,16 @@ class Allowance:
             session = request.cookies.get(self._logins.cookie)
             known = session is not None and await self._logins.visitor(session) is not None
         return self._limit if known else 0
+
+
+class LargeFiles(TemporaryFileUploadHandler):
+    """Writes what is too large for memory to the disk where files are taken, and drops it elsewhere."""
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        """Begin a file, or leave it out."""
+        if self.request is None or not _PATHS.fullmatch(self.request.path):
+            raise SkipFile
+        super().new_file(*args, **kwargs)
 
 
 async def parts_of(request: HttpRequest) -> None:

@@ -244,11 +244,10 @@ def _bound_time(seconds: int) -> None:
 
 
 def _has_grown() -> bool:
-    if sys.platform == "linux":
+    status = Path("/proc/self/status")
+    if status.exists():
         # Its own high-water mark: that of getrusage begins with what the parent held when it started this process.
-        (mark,) = (
-            line for line in Path("/proc/self/status").read_text("ascii").splitlines() if line.startswith("VmHWM")
-        )
+        (mark,) = (line for line in status.read_text("ascii").splitlines() if line.startswith("VmHWM"))
         return int(mark.split()[1]) * 1024 > _GROWN
     try:
         import resource

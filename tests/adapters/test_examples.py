@@ -143,7 +143,9 @@ async def close(memory: Memory) -> None:
 
 
 async def _close_here(memory: Memory) -> None:
-    if behind := asyncio.all_tasks() - {asyncio.current_task()}:
+    for _ in range(100):  # one that ends may begin another
+        if not (behind := asyncio.all_tasks() - {asyncio.current_task()}):
+            break
         await asyncio.wait(behind, timeout=60)
     if isinstance(memory.inner, RedisStore):
         await memory.inner.server.close()

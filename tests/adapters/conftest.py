@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from tests.postgres import Databases
 from tests.redis_servers import Places
 
 import daram
+from daram import sync
 from daram.memory import Memory
+from daram.store.redis.engine import RedisStore
 from daram.testing.servers import RedisServer
 
 ENGINES = ("sqlite", "postgres", "redis")
@@ -32,3 +35,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 async def memory(url: str) -> AsyncIterator[Memory]:
     async with daram.open(url) as store:
         yield store
+        if isinstance(store.inner, RedisStore):
+            # A framework that calls synchronously has used it on the portal's loop too, with connections of its own.
+            await asyncio.to_thread(lambda: sync.portal().run(store.inner.server.close()))

@@ -137,18 +137,11 @@ print(client.post("/", {{"text": sys.stdin.read()}}, headers={{"host": "localhos
 
 async def close(memory: Memory) -> None:
     """On the two loops on which the example used it: Redis has connections of its own for each."""
-    await _close_here(memory)
-    await asyncio.to_thread(lambda: sync.portal().run(memory.close()))
-    await _close_here(memory)  # what Chainlit began to write meanwhile opened one again
-
-
-async def _close_here(memory: Memory) -> None:
-    for _ in range(100):  # one that ends may begin another
-        if not (behind := asyncio.all_tasks() - {asyncio.current_task()}):
-            break
+    if behind := asyncio.all_tasks() - {asyncio.current_task()}:  # what Chainlit still writes would open them again
         await asyncio.wait(behind, timeout=60)
     if isinstance(memory.inner, RedisStore):
         await memory.inner.server.close()
+    await asyncio.to_thread(lambda: sync.portal().run(memory.close()))
 
 
 async def test_the_first_tutorials_chat(memory: Memory, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from daram.model import UNSET, Record, Unset
 from daram.store.base import SupportsRecords
+from daram.store.paging import pages
 
 THREAD: Final = "langgraph.thread"
 CHECKPOINT: Final = "langgraph.checkpoint"
@@ -122,16 +123,16 @@ class Side:
 
     async def scan(self, namespace: str, prefix: str, *, page: int = 100) -> AsyncIterator[tuple[str, bytes]]:
         """Keys and bytes below a prefix, in the order of the keys."""
-        cursor = None
-        while True:
-            found = await self._records.scan_records(self.owner, namespace, prefix, limit=page, cursor=cursor)
-            for record in found.items:
+        async for records in self._pages(namespace, prefix, page):
+            for record in records:
                 data = await self._open(record)
                 if data is not None:
                     yield record.key, data
-            cursor = found.next_cursor
-            if cursor is None:
-                return
+
+    def _pages(self, namespace: str, prefix: str, size: int) -> AsyncIterator[list[Record]]:
+        return pages(
+            lambda cursor: self._records.scan_records(self.owner, namespace, prefix, limit=size, cursor=cursor)
+        )
 
     async def delete(self, namespace: str, key: str) -> None:
         """Delete it, its parts included."""
@@ -141,13 +142,8 @@ class Side:
 
     async def clear(self, namespace: str, prefix: str) -> None:
         """Delete everything below a prefix."""
-        cursor = None
-        while True:
-            found = await self._records.scan_records(self.owner, namespace, prefix, limit=200, cursor=cursor)
-            await asyncio.gather(*(self._drop(record) for record in found.items))
-            cursor = found.next_cursor
-            if cursor is None:
-                return
+        async for records in self._pages(namespace, prefix, 200):
+            await asyncio.gather(*(self._drop(record) for record in records))
 
     async def _drop(self, record: Record) -> None:
         await self._records.delete_record(self.owner, record.namespace, record.key)
@@ -156,20 +152,15 @@ class Side:
 
     async def copy(self, namespace: str, prefix: str, new_prefix: str) -> None:
         """Copy the records below a prefix, as they are."""
-        cursor = None
-        while True:
-            found = await self._records.scan_records(self.owner, namespace, prefix, limit=100, cursor=cursor)
+        async for records in self._pages(namespace, prefix, 100):
             await asyncio.gather(
                 *(
                     self._records.put_record(
                         self.owner, namespace, new_prefix + record.key.removeprefix(prefix), record.value
                     )
-                    for record in found.items
+                    for record in records
                 )
             )
-            cursor = found.next_cursor
-            if cursor is None:
-                return
 
     def _parts(self, namespace: str, key: str) -> str:
         # Without the thread, so that a copied thread finds its own.

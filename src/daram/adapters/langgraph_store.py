@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from daram.errors import Conflict, InvalidInput, MissingExtra, Unsupported
+from daram.store.paging import items
 
 try:
     from langgraph.store.base import (
@@ -174,15 +175,12 @@ class DaramStore(BaseStore):
         return sorted(found)[op.offset : op.offset + op.limit]
 
     async def _scan(self, prefix: Sequence[str]) -> AsyncIterator[tuple[Record, ItemRecord]]:
-        cursor = None
         begin = "".join(f"{_label(label)}/" for label in prefix)
-        while True:
-            page = await self._records.scan_records(self._owner, _ITEM, begin, limit=200, cursor=cursor)
-            for record in page.items:
-                yield record, _decode(record)
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        records = self._records
+        async for record in items(
+            lambda cursor: records.scan_records(self._owner, _ITEM, begin, limit=200, cursor=cursor)
+        ):
+            yield record, _decode(record)
 
     async def _refresh(self, asked: bool, items: Sequence[tuple[Record, ItemRecord]]) -> None:
         if asked:

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from daram.adapters.versions import require
 from daram.errors import InvalidInput, NotFound
+from daram.store.paging import items
 
 require(
     "the adapter for LlamaIndex", "llama_index.core", "llama-index-core", "llama-index", oldest="0.14.8", below="0.15"
@@ -109,14 +110,8 @@ class DaramChatStore(BaseChatStore):
 
     async def aget_keys(self) -> list[str]:
         """The ids of the owner's conversations, the one changed last first."""
-        found: list[str] = []
-        cursor = None
-        while True:
-            page = await self._store.list(self._owner, limit=_PAGE, cursor=cursor)
-            found += [conversation.id for conversation in page.items]
-            cursor = page.next_cursor
-            if cursor is None:
-                return found
+        listed = items(lambda cursor: self._store.list(self._owner, limit=_PAGE, cursor=cursor))
+        return [conversation.id async for conversation in listed]
 
     # --- the synchronous face ---
 

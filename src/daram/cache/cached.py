@@ -23,6 +23,7 @@ from daram.cache.entry import Entry, decode, encode, stamp
 from daram.errors import ConfigError, Conflict, NotFound, OutcomeUnknown, StoreError
 from daram.model import UNSET, Appended, Conversation, LogEntry, Message, Part, Status, Turn, Unset
 from daram.store.base import PartialText, Store
+from daram.store.paging import items
 from daram.store.wrapper import StoreWrapper
 
 MAX_ENTRY = 256 << 10
@@ -192,14 +193,8 @@ class CachedStore(StoreWrapper):
 
     async def delete_owner(self, owner: str) -> int:
         """As the engine does it. What is made while it runs is left to the TTL: it would fail the comparison."""
-        names = []
-        cursor = None
-        while True:
-            page = await self.inner.list(owner, limit=_PAGE, cursor=cursor)
-            names += [conversation.id for conversation in page.items]
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+        listed = items(lambda cursor: self.inner.list(owner, limit=_PAGE, cursor=cursor))
+        names = [conversation.id async for conversation in listed]
         done = await self.inner.delete_owner(owner)
         for id in names:
             await self._drop(owner, id)

@@ -15,6 +15,7 @@ import click
 from daram.config import open_documents, open_memory
 from daram.errors import InvalidInput, NotFound, Unsupported
 from daram.settings import Settings, variables
+from daram.store.paging import items
 
 if TYPE_CHECKING:
     from daram.knowledge.collections import Collection
@@ -137,14 +138,8 @@ async def find(memory: Memory, owner: str, name: str) -> Conversation:
         return await memory.get(owner, name)
     except (NotFound, InvalidInput):  # what cannot be an id may still be a title
         pass
-    found: list[Conversation] = []
-    cursor = None
-    while True:
-        page = await memory.list(owner, limit=100, cursor=cursor)
-        found += [conversation for conversation in page.items if conversation.title == name]
-        cursor = page.next_cursor
-        if cursor is None:
-            break
+    listed = items(lambda cursor: memory.list(owner, limit=100, cursor=cursor))
+    found = [conversation async for conversation in listed if conversation.title == name]
     if len(found) > 1:
         which = ", ".join(conversation.id for conversation in found[:5])
         raise InvalidInput("NAME", f"{len(found)} conversations have the title {name!r}; name one by its id: {which}")

@@ -17,6 +17,7 @@ from daram.cli.places import Place, place_flags
 from daram.cli.references import reference
 from daram.errors import DaramError, InvalidInput, NotFound
 from daram.settings import Settings
+from daram.store.paging import items
 
 if TYPE_CHECKING:
     from daram.knowledge.access import Reader
@@ -259,16 +260,9 @@ def list_(settings: Settings, as_json: bool, **place: object) -> None:
 
 
 async def _documents(settings: Settings, place: Place) -> list[Document]:
-    found: list[Document] = []
-    cursor = None
     who, scope = place.reader(settings.owner), place.scope(settings.owner)
     async with opened_documents(settings) as documents:
-        while True:
-            page = await documents.list(who, scope, limit=PAGE, cursor=cursor)
-            found += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+        found = [d async for d in items(lambda cursor: documents.list(who, scope, limit=PAGE, cursor=cursor))]
         if not found:
             await documents.collections.get(*scope)  # a name that is not there is said, not listed as empty
     return found

@@ -91,15 +91,8 @@ def list_(settings: Settings, category: str | None, own: bool, as_json: bool) ->
     _, owner = _who(settings, own)
 
     async def run() -> list[Reference]:
-        found: list[Reference] = []
-        cursor = None
         async with opened_documents(settings) as documents:
-            while True:
-                page = await documents.references.list(owner, category, cursor=cursor)
-                found += page.items
-                cursor = page.next_cursor
-                if cursor is None:
-                    return found
+            return [found async for found in documents.references.all(owner, category)]
 
     found = asyncio.run(run())
     if as_json:

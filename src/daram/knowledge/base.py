@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from hashlib import blake2b
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from daram.errors import StoreCorrupt, Unsupported
+from daram.model import Record
 from daram.store.base import Store, SupportsRecords
-from daram.store.documents import SupportsDocuments
+from daram.store.documents import Document, Scope, SupportsDocuments
+from daram.store.paging import items
 from daram.store.wrapper import engine_of
 
 T = TypeVar("T")
@@ -53,6 +57,22 @@ def library(store: object) -> Library:
     if not isinstance(store, Library) or not isinstance(engine, SupportsDocuments):
         raise Unsupported(NO_DOCUMENTS)
     return store
+
+
+def records_of(store: Library, owner: str, namespace: str, size: int = 100) -> AsyncIterator[Record]:
+    """All records of an owner in a namespace, by key, read in pages of ``size``."""
+    return items(lambda cursor: store.scan_records(owner, namespace, limit=size, cursor=cursor))
+
+
+def documents_of(store: Library, scope: Scope, size: int = 100) -> AsyncIterator[Document]:
+    """All documents of a collection, the newest first, read in pages of ``size``."""
+    return items(lambda cursor: store.list_documents(*scope, limit=size, cursor=cursor))
+
+
+def digest_key(first: str, second: str) -> str:
+    """The key of a record that is about these two: of one length, however long they are."""
+    raw = first.encode()
+    return blake2b(len(raw).to_bytes(4, "big") + raw + second.encode(), digest_size=16).hexdigest()
 
 
 def encode(value: msgspec.Struct) -> bytes:

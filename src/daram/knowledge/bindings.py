@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
 from daram.errors import Conflict, NotFound
-from daram.knowledge.base import BINDINGS, HOUSE, Library, decode, encode
+from daram.knowledge.base import BINDINGS, HOUSE, Library, decode, digest_key, documents_of, encode, records_of
 from daram.knowledge.collections import of_conversation
 from daram.knowledge.files import Files
 from daram.knowledge.leases import forget
@@ -94,7 +93,7 @@ class Bindings:
             if made.uploads:
                 # Noted for the house, which has to find what is left when the conversation has expired.
                 bound = encode(_Bound(owner, id, made.made))
-                await self._store.put_record(HOUSE, BOUND, _house_key(owner, id), bound)
+                await self._store.put_record(HOUSE, BOUND, digest_key(owner, id), bound)
             try:
                 await self._store.put_record(
                     owner, BINDINGS, id, encode(made), expect=None if record is None else record.etag
@@ -106,12 +105,12 @@ class Bindings:
     async def end(self, owner: str, conversation: str) -> None:
         """Delete a conversation's binding and what was uploaded into it. Harmless where there is nothing."""
         record = await self._store.get_record(owner, BINDINGS, conversation)
-        noted = await self._store.get_record(HOUSE, BOUND, _house_key(owner, conversation))
+        noted = await self._store.get_record(HOUSE, BOUND, digest_key(owner, conversation))
         if record is None and noted is None:
             return
         await self.end_uploads(owner, conversation)
         await self._store.delete_record(owner, BINDINGS, conversation)
-        await self._store.delete_record(HOUSE, BOUND, _house_key(owner, conversation))
+        await self._store.delete_record(HOUSE, BOUND, digest_key(owner, conversation))
 
     async def end_uploads(self, owner: str, conversation: str) -> None:
         """Delete what was uploaded into a conversation."""
@@ -119,17 +118,13 @@ class Bindings:
 
     async def sweep(self) -> int:
         """End what belonged to conversations that are gone (they expire without anybody's doing); returns how many."""
-        ended, cursor = 0, None
-        while True:
-            page = await self._store.scan_records(HOUSE, BOUND, limit=100, cursor=cursor)
-            for record in page.items:
-                bound = decode(record.value, _Bound, f"binding {record.key!r}")
-                if not await self._is_there(bound):
-                    await self.end(bound.owner, bound.conversation)
-                    ended += 1
-            cursor = page.next_cursor
-            if cursor is None:
-                return ended
+        ended = 0
+        async for record in records_of(self._store, HOUSE, BOUND):
+            bound = decode(record.value, _Bound, f"binding {record.key!r}")
+            if not await self._is_there(bound):
+                await self.end(bound.owner, bound.conversation)
+                ended += 1
+        return ended
 
     async def _is_there(self, bound: _Bound) -> bool:
         try:
@@ -141,18 +136,13 @@ class Bindings:
 
 async def delete_documents(store: Library, files: Files, scope: Scope) -> int:
     """Delete the documents of a collection with the originals that are their own; returns how many documents."""
-    cursor, originals, documents = None, [], []
-    while True:
-        page = await store.list_documents(*scope, limit=100, cursor=cursor)
-        documents += page.items
-        for document in page.items:
-            file = await files.find(scope.owner, document.source) if document.source else None
-            if file is not None and file.until != "deleted":
-                await files.note(file, 0)
-                originals.append(file)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
+    originals, documents = [], []
+    async for document in documents_of(store, scope):
+        documents.append(document)
+        file = await files.find(scope.owner, document.source) if document.source else None
+        if file is not None and file.until != "deleted":
+            await files.note(file, 0)
+            originals.append(file)
     count = await store.delete_collection(*scope)
     for document in documents:
         await forget(store, document)
@@ -160,8 +150,3 @@ async def delete_documents(store: Library, files: Files, scope: Scope) -> int:
         if await files.find(file.owner, file.id) is not None:
             await files.delete(file.owner, file.id)
     return count
-
-
-def _house_key(owner: str, conversation: str) -> str:
-    raw = owner.encode()
-    return blake2b(len(raw).to_bytes(4, "big") + raw + conversation.encode(), digest_size=16).hexdigest()

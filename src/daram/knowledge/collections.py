@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Final
@@ -15,6 +16,7 @@ from daram.knowledge.base import COLLECTIONS, Library, decode, encode
 from daram.model import UNSET, Page, Record, Unset
 from daram.store import validate
 from daram.store.documents import Scope
+from daram.store.paging import items
 from daram.text.chunk import Chunking
 
 ID_CHARS: Final = 256
@@ -117,6 +119,10 @@ class Collections:
         """The collections of an owner, by id."""
         page = await self._store.scan_records(owner, COLLECTIONS, limit=limit, cursor=cursor)
         return Page([_read(record) for record in page.items], page.next_cursor)
+
+    def all(self, owner: str) -> AsyncIterator[Collection]:
+        """All of an owner, by id."""
+        return items(lambda cursor: self.list(owner, cursor=cursor))
 
     async def update(
         self,

@@ -281,16 +281,7 @@ class Documents(BoundDocuments):
 
     async def list_collections(self, who: Reader | str) -> builtins.list[Collection]:
         """All collections that the reader may read: his own, those of his groups, the official ones."""
-        found: builtins.list[Collection] = []
-        for owner in reader(who).owners():
-            cursor = None
-            while True:
-                page = await self.collections.list(owner, cursor=cursor)
-                found += page.items
-                cursor = page.next_cursor
-                if cursor is None:
-                    break
-        return found
+        return [found for owner in reader(who).owners() async for found in self.collections.all(owner)]
 
     async def delete_collection(self, who: Reader | str, where: Where) -> int:
         """Delete a collection with its documents; returns how many there were. Raises ``NotAllowed``, ``NotFound``."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
 from typing import Final
 
 import msgspec
 
 from daram.errors import Conflict, InvalidInput, NotFound
-from daram.knowledge.base import HOUSE, Library, decode, encode
+from daram.knowledge.base import HOUSE, Library, decode, digest_key, encode, records_of
 from daram.knowledge.bindings import delete_documents
 from daram.knowledge.collections import Collection, Collections
 from daram.knowledge.files import Files
@@ -29,7 +28,7 @@ async def note(store: Library, collection: Collection) -> None:
     """Have the house look whether a collection has expired, where it can."""
     if collection.expires_days is not None:
         scope = Scope(collection.owner, collection.id)
-        await store.put_record(HOUSE, EXPIRING, _key(scope), encode(_Expiring(*scope)))
+        await store.put_record(HOUSE, EXPIRING, digest_key(*scope), encode(_Expiring(*scope)))
 
 
 async def use(collections: Collections, found: Collection) -> Collection:
@@ -48,23 +47,14 @@ async def use(collections: Collections, found: Collection) -> Collection:
 
 async def sweep(store: Library, files: Files, collections: Collections) -> int:
     """Delete the documents of collections that have expired; returns how many collections."""
-    ended, cursor = 0, None
-    while True:
-        page = await store.scan_records(HOUSE, EXPIRING, limit=100, cursor=cursor)
-        for record in page.items:
-            where = decode(record.value, _Expiring, f"collection {record.key!r}")
-            found = await collections.find(where.owner, where.collection)
-            if found is not None and found.expires_days is not None and not found.expired:
-                continue
-            if found is not None and found.expired:
-                await delete_documents(store, files, Scope(found.owner, found.id))
-                ended += 1
-            await store.delete_record(HOUSE, EXPIRING, record.key)
-        cursor = page.next_cursor
-        if cursor is None:
-            return ended
-
-
-def _key(scope: Scope) -> str:
-    raw = scope.owner.encode()
-    return blake2b(len(raw).to_bytes(4, "big") + raw + scope.collection.encode(), digest_size=16).hexdigest()
+    ended = 0
+    async for record in records_of(store, HOUSE, EXPIRING):
+        where = decode(record.value, _Expiring, f"collection {record.key!r}")
+        found = await collections.find(where.owner, where.collection)
+        if found is not None and found.expires_days is not None and not found.expired:
+            continue
+        if found is not None and found.expired:
+            await delete_documents(store, files, Scope(found.owner, found.id))
+            ended += 1
+        await store.delete_record(HOUSE, EXPIRING, record.key)
+    return ended

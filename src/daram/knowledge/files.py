@@ -15,7 +15,7 @@ import msgspec
 
 from daram import ids
 from daram.errors import DocumentTooLarge, NotFound, StoreCorrupt
-from daram.knowledge.base import BLOBS, COLLECTIONS, FILES, HOUSE, UPLOADS, Library, decode, encode
+from daram.knowledge.base import BLOBS, COLLECTIONS, FILES, HOUSE, UPLOADS, Library, decode, encode, records_of
 from daram.model import Page, Record
 from daram.store import validate
 
@@ -170,45 +170,35 @@ class Files:
 
     async def sweep(self) -> int:
         """Delete what uploads and deletions that a crash ended left behind; returns how many files."""
-        removed, cursor = 0, None
-        while True:
-            page = await self._store.scan_records(HOUSE, UPLOADS, limit=100, cursor=cursor)
-            for record in page.items:
-                upload = decode(record.value, _Upload, f"upload {record.key!r}")
-                if upload.due > time.time():
-                    continue
-                file = await self.find(upload.owner, record.key)
-                if upload.expires:
-                    if file is None:  # else the engine's clock is behind: the next time
-                        await self.forget_documents(upload.owner, record.key)
-                        await self._store.delete_record(HOUSE, UPLOADS, record.key)
-                        removed += 1
-                elif file is None:
-                    # Pieces without a file: their number is not known.
-                    file = StoredFile(id=record.key, owner=upload.owner, name="", created_at=datetime.now(UTC))
-                    await self._remove(file)
+        removed = 0
+        async for record in records_of(self._store, HOUSE, UPLOADS):
+            upload = decode(record.value, _Upload, f"upload {record.key!r}")
+            if upload.due > time.time():
+                continue
+            file = await self.find(upload.owner, record.key)
+            if upload.expires:
+                if file is None:  # else the engine's clock is behind: the next time
+                    await self.forget_documents(upload.owner, record.key)
+                    await self._store.delete_record(HOUSE, UPLOADS, record.key)
                     removed += 1
-                elif await self._is_wanted(file):
-                    if file.until != "read":
-                        await self.settle(file)
-                else:
-                    await self._remove(file)
-                    removed += 1
-            cursor = page.next_cursor
-            if cursor is None:
-                return removed
+            elif file is None:
+                # Pieces without a file: their number is not known.
+                file = StoredFile(id=record.key, owner=upload.owner, name="", created_at=datetime.now(UTC))
+                await self._remove(file)
+                removed += 1
+            elif await self._is_wanted(file):
+                if file.until != "read":
+                    await self.settle(file)
+            else:
+                await self._remove(file)
+                removed += 1
+        return removed
 
     async def forget_documents(self, owner: str, id: str) -> None:
         """Delete what was made of a file in the collections of its owner."""
-        cursor = None
-        while True:
-            page = await self._store.scan_records(owner, COLLECTIONS, limit=100, cursor=cursor)
-            for record in page.items:
-                with suppress(NotFound):
-                    await self._store.delete_document(owner, record.key, id)
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        async for record in records_of(self._store, owner, COLLECTIONS):
+            with suppress(NotFound):
+                await self._store.delete_document(owner, record.key, id)
 
     async def _is_wanted(self, file: StoredFile) -> bool:
         if file.until == "deleted" or file.document is None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from daram.errors import InvalidInput
-from daram.knowledge.base import Library
+from daram.knowledge.base import Library, documents_of
 from daram.store.documents import Attribute, Only, Scope
 
 Passes = Callable[[Mapping[str, Attribute]], bool]
@@ -43,13 +43,7 @@ async def matching(store: Library, scopes: Sequence[Scope], passes: Passes) -> O
     found: dict[Scope, list[str]] = {}
     for scope in scopes:
         ids = found.setdefault(scope, [])
-        cursor = None
-        while True:
-            page = await store.list_documents(*scope, limit=_PAGE, cursor=cursor)
-            ids += [document.id for document in page.items if passes(document.metadata)]
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+        ids += [document.id async for document in documents_of(store, scope, _PAGE) if passes(document.metadata)]
     return found
 
 

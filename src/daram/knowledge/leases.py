@@ -7,14 +7,13 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import blake2b
 from typing import Self
 
 import msgspec
 
 from daram import ids
 from daram.errors import Conflict, DaramError
-from daram.knowledge.base import LEASES, Library, decode, encode
+from daram.knowledge.base import LEASES, Library, decode, digest_key, encode
 from daram.store.documents import Document
 
 log = logging.getLogger(__name__)
@@ -120,8 +119,7 @@ async def progress(store: Library, owner: str, key: str) -> Work | None:
 
 def lease_key(document: Document) -> str:
     """The key of the lease under which a document is read."""
-    parts = (document.collection.encode(), document.id.encode())
-    return blake2b(len(parts[0]).to_bytes(4, "big") + b"".join(parts), digest_size=16).hexdigest()
+    return digest_key(document.collection, document.id)
 
 
 async def forget(store: Library, document: Document) -> None:

@@ -4,6 +4,7 @@ copied into chats: what is corrected here is what the next turn of every chat re
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
@@ -19,6 +20,7 @@ from daram.knowledge.ingest import Ingester
 from daram.model import Page, Record
 from daram.store import validate
 from daram.store.documents import Document, Scope
+from daram.store.paging import items
 from daram.text.chunk import Chunking
 from daram.text.load import clean
 
@@ -117,6 +119,10 @@ class References:
         prefix = "" if category is None else category + "/"
         page = await self._store.scan_records(owner, REFERENCES, prefix, limit=limit, cursor=cursor)
         return Page([_reference(record) for record in page.items], page.next_cursor)
+
+    def all(self, owner: str, category: str | None = None) -> AsyncIterator[Reference]:
+        """All of an owner, or of one category of his, by category and number."""
+        return items(lambda cursor: self.list(owner, category, cursor=cursor))
 
     async def delete(self, owner: str, category: str, title_no: str | int) -> None:
         """Delete a text with its passages. Raises ``NotFound``."""

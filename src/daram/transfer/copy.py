@@ -10,6 +10,7 @@ from typing import Final
 from daram.errors import Conflict, InvalidInput, NotFound, StoreReadOnly
 from daram.memory import Memory
 from daram.model import Conversation, OwnedRecord
+from daram.store.paging import pages
 from daram.transfer.bring import Changed, InStore, Outcome, bring, same_state
 from daram.transfer.documents import CHANGING, PASSING, bring_document, keeps_documents, scanned_documents
 
@@ -73,26 +74,14 @@ class Report:
 Progress = Callable[[Report], None]
 
 
-async def scanned(store: Memory) -> AsyncIterator[list[Conversation]]:
+def scanned(store: Memory) -> AsyncIterator[list[Conversation]]:
     """All conversations, page by page."""
-    cursor = None
-    while True:
-        page = await store.scan(limit=_PAGE, cursor=cursor)
-        yield page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return
+    return pages(lambda cursor: store.scan(limit=_PAGE, cursor=cursor))
 
 
-async def scanned_records(store: Memory) -> AsyncIterator[list[OwnedRecord]]:
+def scanned_records(store: Memory) -> AsyncIterator[list[OwnedRecord]]:
     """All records, page by page."""
-    cursor = None
-    while True:
-        page = await store.scan_all_records(limit=_PAGE, cursor=cursor)
-        yield page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return
+    return pages(lambda cursor: store.scan_all_records(limit=_PAGE, cursor=cursor))
 
 
 async def recover_all(store: Memory) -> None:

@@ -17,6 +17,7 @@ from daram.knowledge.base import LEASES, UPLOADS, Library, library
 from daram.knowledge.files import Files
 from daram.memory import Memory
 from daram.store.documents import Document, Passage, Scope, Unembedded
+from daram.store.paging import pages
 
 PASSING: Final = frozenset({LEASES})
 """Records of who is at which work: that does not move with the work."""
@@ -50,15 +51,9 @@ async def keeps_documents(store: Memory) -> Library | None:
         return None
 
 
-async def scanned_documents(store: Library) -> AsyncIterator[list[Document]]:
+def scanned_documents(store: Library) -> AsyncIterator[list[Document]]:
     """All documents, page by page."""
-    cursor = None
-    while True:
-        page = await store.scan_documents(limit=_PAGE, cursor=cursor)
-        yield page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return
+    return pages(lambda cursor: store.scan_documents(limit=_PAGE, cursor=cursor))
 
 
 async def embedded(store: Library, document: Document) -> AsyncIterator[list[Embedded]]:

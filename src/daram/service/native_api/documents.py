@@ -318,14 +318,8 @@ async def _readable(documents: Documents, who: Reader, id: str) -> Scope:
 
 async def _references(documents: Documents, who: Reader, category: str | None) -> AsyncIterator[Reference]:
     for owner in who.owners():
-        cursor = None
-        while True:
-            page = await documents.references.list(owner, category, cursor=cursor)
-            for found in page.items:
-                yield found
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+        async for found in documents.references.all(owner, category):
+            yield found
 
 
 def _chunking(given: ChunkingIn) -> Chunking:

@@ -21,6 +21,7 @@ from daram.service.openai_api.library import documents_here
 from daram.service.openai_api.pages import Order, list_object
 from daram.service.openai_api.reply import memory_of, reply
 from daram.service.uploads import pieces
+from daram.store.paging import items
 
 router = Router(tags=["files"])
 _READ: Final = require("read")
@@ -168,15 +169,9 @@ def page(found: list[Any], *, limit: int, after: str | None, order: Order, what:
 
 async def _all(documents: Documents, owner: str) -> AsyncIterator[StoredFile]:
     """The files that somebody uploaded as such, the oldest first: originals of documents come and go with those."""
-    cursor = None
-    while True:
-        found = await documents.files.list(owner, cursor=cursor)
-        for file in found.items:
-            if file.until == "deleted":
-                yield file
-        cursor = found.next_cursor
-        if cursor is None:
-            return
+    async for file in items(lambda cursor: documents.files.list(owner, cursor=cursor)):
+        if file.until == "deleted":
+            yield file
 
 
 async def _find(documents: Documents, owner: str, id: str) -> StoredFile:

@@ -33,6 +33,7 @@ from daram.service.openai_api.pages import Order, list_object
 from daram.service.openai_api.reply import memory_of, reply
 from daram.service.openai_api.vector_schemas import chunking_of, file_object
 from daram.store.documents import Document, Scope
+from daram.store.paging import items
 
 router = Router(tags=["vector stores"])
 _READ: Final = require("read")
@@ -357,16 +358,9 @@ def _in_front(found: list[Any], before: str | None, order: Order, what: str) -> 
     return found[:place] if order == "asc" else found[place + 1 :]
 
 
-async def _documents(documents: Documents, who: Reader, scope: Scope) -> AsyncIterator[Document]:
+def _documents(documents: Documents, who: Reader, scope: Scope) -> AsyncIterator[Document]:
     """All documents of a collection, the newest first."""
-    cursor = None
-    while True:
-        found = await documents.list(who, scope, limit=100, cursor=cursor)
-        for document in found.items:
-            yield document
-        cursor = found.next_cursor
-        if cursor is None:
-            return
+    return items(lambda cursor: documents.list(who, scope, limit=100, cursor=cursor))
 
 
 async def _object(documents: Documents, who: Reader, found: Collection) -> Json:

@@ -1,0 +1,29 @@
+"""Lists to their end: what is read page by page, for whoever wants all of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from daram.model import Page
+
+T = TypeVar("T")
+Ask = Callable[[str | None], Awaitable[Page[T]]]
+
+
+async def pages(ask: Ask[T]) -> AsyncIterator[list[T]]:
+    """The items of each page, which is asked for when those before it were taken; ``ask`` gets the cursor."""
+    cursor = None
+    while True:
+        page = await ask(cursor)
+        yield page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+async def items(ask: Ask[T]) -> AsyncIterator[T]:
+    """All items of all pages."""
+    async for page in pages(ask):
+        for item in page:
+            yield item

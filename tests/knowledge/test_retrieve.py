@@ -246,6 +246,12 @@ async def test_a_model_that_is_slow_or_fails_or_says_nothing_is_done_without():
     assert gate.reached.is_set()
 
 
+async def test_what_bears_on_no_question_is_found_and_answers_nothing(documents: Documents):
+    await documents.add(ANN, "animals", SQUIRREL.encode(), name="s.txt", wait=True)
+    result = await documents.search(ANN, [Query("acorns", judged=False)], "animals")
+    assert result.passages and not result.answers
+
+
 async def test_a_wording_that_went_wrong_does_not_hide_what_was_asked(documents: Documents):
     await documents.add(ANN, "animals", SQUIRREL.encode(), name="s.txt", wait=True)
     wrong = await queries("Where does it hide acorns in winter?", PAST, ScriptedModel("The weather on Mars"))

@@ -101,6 +101,16 @@ def test_several_processes_start_at_once_on_nothing(tmp_path: Path) -> None:
     assert again["SECRET_KEY"] == found[0]["SECRET_KEY"] and again["user"] == found[0]["user"]
 
 
+def test_a_process_that_ended_behind_its_last_migration_is_made_up_for(tmp_path: Path) -> None:
+    whole = run({"DARAM_DATA": str(tmp_path)})[0]
+    with sqlite3.connect(tmp_path / "accounts.sqlite3") as database:
+        database.execute("DELETE FROM auth_group_permissions")
+        database.execute("DELETE FROM auth_group")
+        database.execute("DELETE FROM auth_permission WHERE codename = 'view_storedconversation'")
+    database.close()
+    assert run({"DARAM_DATA": str(tmp_path)})[0]["permissions"] == whole["permissions"]
+
+
 def test_several_processes_start_at_once_on_an_empty_postgresql(
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:

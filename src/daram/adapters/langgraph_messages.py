@@ -23,6 +23,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from pydantic import BaseModel
 
 from daram.ids import etag
+from daram.llm.langchain_messages import MESSAGE_TYPES
 
 BLOCK: Final = 32
 _BULK: Final = 256
@@ -30,24 +31,7 @@ _SEGMENT_BYTES: Final = 256 << 10
 _CACHE_BYTES: Final = 64 << 20
 _CACHE_VALUES: Final = 1024
 
-_CLASSES: Final[dict[str, type[lc.BaseMessage]]] = {
-    cls.model_fields["type"].default: cls
-    for cls in (
-        lc.HumanMessage,
-        lc.HumanMessageChunk,
-        lc.AIMessage,
-        lc.AIMessageChunk,
-        lc.SystemMessage,
-        lc.SystemMessageChunk,
-        lc.ToolMessage,
-        lc.ToolMessageChunk,
-        lc.FunctionMessage,
-        lc.FunctionMessageChunk,
-        lc.ChatMessage,
-        lc.ChatMessageChunk,
-    )
-}
-_KNOWN: Final = {cls: type_ for type_, cls in _CLASSES.items()}
+_KNOWN: Final = {cls: type_ for type_, cls in MESSAGE_TYPES.items()}
 # The four slots of every pydantic model.
 _put_fields, _put_extra, _put_names, _put_private = (
     vars(BaseModel)[slot].__set__
@@ -139,7 +123,7 @@ def unpack(data: bytes, serde: SerializerProtocol) -> list[Any]:
                 continue
             item, extra = item
         # What validation made is put back as it was; to validate it again costs ten times as much.
-        message = new(_CLASSES[item["type"]])
+        message = new(MESSAGE_TYPES[item["type"]])
         _put_fields(message, item)
         _put_extra(message, extra)
         _put_names(message, set(item))

@@ -149,7 +149,7 @@ class Retriever:
         least = min(cosines.values(), default=0.0)
         texts = [terms_of(_whole(hit)) for hit in hits.values()]
         judged = [coverages(sought(query.text), texts) for query in asked if query.judged]
-        covered = {place: max(shares) for place, shares in zip(hits, zip(*judged, strict=True), strict=True)}
+        covered = {place: max(shares) for place, shares in zip(hits, zip(*judged, strict=True), strict=False)}
         order = order[: how.candidates]
         question = asked[0].text
         other = {place: across(question, hits[place].passage.text) for place in order}

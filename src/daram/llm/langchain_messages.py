@@ -30,7 +30,7 @@ _ROLES: Final[dict[str, Role]] = {
     "FunctionMessageChunk": "tool",
 }
 _GENERIC: Final[dict[str, Role]] = {"user": "user", "human": "user", "assistant": "assistant", "system": "system"}
-_TYPES: Final[dict[str, type[lc.BaseMessage]]] = {
+MESSAGE_TYPES: Final[dict[str, type[lc.BaseMessage]]] = {
     cls.model_fields["type"].default: cls
     for cls in (
         lc.HumanMessage,
@@ -151,7 +151,7 @@ def _content(message: Message) -> Any:
 
 
 def _exact(item: lc.BaseMessage, text: str) -> Part:
-    if type(item) is not _TYPES.get(item.type):
+    if type(item) is not MESSAGE_TYPES.get(item.type):
         raise InvalidInput("message", f"is a {type(item).__name__}; LangChain's own message classes are kept")
     fields = {
         name: value
@@ -169,7 +169,7 @@ _EMPTY: Final = frozenset({"additional_kwargs", "response_metadata", "tool_calls
 
 def _again(data: dict[str, Any], text: str) -> lc.BaseMessage:
     fields = _revived(data["fields"])
-    cls = _TYPES[fields["type"]]
+    cls = MESSAGE_TYPES[fields["type"]]
     return cls(**{"content": text, **fields, **_revived(data.get("extra", {}))})
 
 

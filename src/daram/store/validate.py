@@ -103,32 +103,28 @@ def moment(value: object, field: str) -> datetime | None:
 
 def metadata(value: object, field: str, limits: Limits) -> dict[str, str]:
     """At most 16 pairs of strings of 64 and 512 characters."""
-    if value is None or value == {}:
-        return {}
-    if not isinstance(value, Mapping):
-        raise InvalidInput(field, f"must be a mapping of strings to strings, not {type(value).__name__}")
-    if len(value) > limits.metadata_pairs:
-        raise TooLarge(field, len(value), limits.metadata_pairs, "pairs")
     return {
-        name(k, f"{field} key {k!r:.40}", limits.metadata_key_chars): text(
-            v, f"{field}[{k!r}]", limits.metadata_value_chars, "characters"
-        )
-        for k, v in value.items()
+        key: text(v, f"{field}[{key!r}]", limits.metadata_value_chars, "characters")
+        for key, v in _pairs(value, field, limits, "a mapping of strings to strings").items()
     }
 
 
 def attributes(value: object, field: str, limits: Limits) -> dict[str, str | int | float | bool]:
     """At most 16 pairs, as for ``metadata``, of strings, truth values and finite numbers."""
-    if value is None or value == {}:
+    return {
+        key: _attribute(v, f"{field}[{key!r}]", limits)
+        for key, v in _pairs(value, field, limits, "a mapping from strings").items()
+    }
+
+
+def _pairs(value: object, field: str, limits: Limits, wanted: str) -> dict[str, object]:
+    if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise InvalidInput(field, f"must be a mapping from strings, not {type(value).__name__}")
+        raise InvalidInput(field, f"must be {wanted}, not {type(value).__name__}")
     if len(value) > limits.metadata_pairs:
         raise TooLarge(field, len(value), limits.metadata_pairs, "pairs")
-    return {
-        name(k, f"{field} key {k!r:.40}", limits.metadata_key_chars): _attribute(v, f"{field}[{k!r}]", limits)
-        for k, v in value.items()
-    }
+    return {name(k, f"{field} key {k!r:.40}", limits.metadata_key_chars): v for k, v in value.items()}
 
 
 def _attribute(value: object, field: str, limits: Limits) -> str | int | float | bool:

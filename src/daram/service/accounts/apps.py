@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import AppConfig
+from django.db import transaction
 from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
@@ -23,10 +24,14 @@ class AccountsConfig(AppConfig):
 
 
 def _administrators(using: str, **_: Any) -> None:
-    # After each application's own, so after the last of them all permissions are there.
+    # After each application's own: the group is made, whole, once all have theirs, so that where it is, all is done.
     from django.contrib.auth.models import Group, Permission
 
     from daram.service.accounts.people import ADMINISTRATED, ADMINISTRATORS
 
-    group, _made = Group.objects.using(using).get_or_create(name=ADMINISTRATORS)
-    group.permissions.set(Permission.objects.using(using).filter(content_type__app_label__in=ADMINISTRATED))
+    permissions = Permission.objects.using(using).filter(content_type__app_label__in=ADMINISTRATED)
+    if set(permissions.values_list("content_type__app_label", flat=True)) != set(ADMINISTRATED):
+        return
+    with transaction.atomic(using):
+        group, _made = Group.objects.using(using).get_or_create(name=ADMINISTRATORS)
+        group.permissions.set(permissions)

@@ -5,25 +5,15 @@ from __future__ import annotations
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from daram.adapters.django.abstract import AbstractRunningAnswer, AbstractStoredConversation
 
-class StoredConversation(models.Model):
+
+class StoredConversation(AbstractStoredConversation):
     """A conversation of the store."""
 
-    class Meta:
-        managed = False
-        default_permissions = ("view", "delete")
-        verbose_name = _("conversation")
-        verbose_name_plural = _("conversations")
 
-
-class RunningAnswer(models.Model):
+class RunningAnswer(AbstractRunningAnswer):
     """An answer that is being made."""
-
-    class Meta:
-        managed = False
-        default_permissions = ("view", "change")
-        verbose_name = _("running answer")
-        verbose_name_plural = _("running answers")
 
 
 class StoredCollection(models.Model):

@@ -19,10 +19,11 @@ from typing import Any, Final
 import msgspec
 
 from daram import ids
-from daram.codec import decode_attributes, encode_attributes, from_micros, to_micros
+from daram.codec import encode_attributes, to_micros
 from daram.errors import NotFound
 from daram.model import Unset
 from daram.store import conflicts
+from daram.store.document_rows import to_document, to_passage
 from daram.store.documents import Document, Only, Passage, PassageHit, PassageVector, Scope, Unembedded
 from daram.store.documents_engine import DocumentRef, DocumentsEngine, floats
 from daram.store.postgres.index import COMMON, MAX_BYTES, quoted
@@ -38,7 +39,6 @@ _CANDIDATES: Final = 200
 # So many passages have the terms that choose, together; of each term so many are looked at to tell how rare it is.
 _CHOSEN: Final = 10_000
 _PROBED: Final = 300
-_heading: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
 class PostgresDocuments(DocumentsEngine):
@@ -58,25 +58,25 @@ class PostgresDocuments(DocumentsEngine):
         rows = await self._write("put_document", *_columns(document), is_any, None if is_any else expect)
         if not rows:
             raise conflicts.document_not_as_expected(document.id)
-        return _document(rows[0])
+        return to_document(rows[0])
 
     async def _get_document(self, ref: DocumentRef) -> Document:
         rows = await self._read("get_document", *ref)
         if not rows:
             raise NotFound("document", ref.id)
-        return _document(rows[0])
+        return to_document(rows[0])
 
     async def _list_documents(
         self, scope: Scope, limit: int, before: tuple[int, str] | None
     ) -> builtins.list[Document]:
         name = "list_documents" if before is None else "list_documents_before"
-        return [_document(row) for row in await self._read(name, *scope, limit, *(before or ()))]
+        return [to_document(row) for row in await self._read(name, *scope, limit, *(before or ()))]
 
     async def _unfinished_documents(
         self, limit: int, after: tuple[int, str, str, str] | None
     ) -> builtins.list[Document]:
         rows = await self._read("unfinished_documents", limit, *(after or (-(1 << 63), "", "", "")))
-        return [_document(row) for row in rows]
+        return [to_document(row) for row in rows]
 
     async def _stage_passages(self, ref: DocumentRef, revision: str, passages: builtins.list[Passage]) -> None:
         scope = Scope(ref.owner, ref.collection)
@@ -111,7 +111,7 @@ class PostgresDocuments(DocumentsEngine):
             raise NotFound("document", document.id)
         if kind == "conflict":
             raise conflicts.document_not_as_expected(document.id)
-        return _document(tuple(row))
+        return to_document(tuple(row))
 
     async def _discard_revision(self, ref: DocumentRef, revision: str) -> None:
         await self._write("discard_revision", *ref, revision)
@@ -127,7 +127,7 @@ class PostgresDocuments(DocumentsEngine):
         rows = await self._read("passages", *ref, after, limit)
         if not rows:
             raise NotFound("document", ref.id)
-        return [_passage(row) for row in rows if row[0] is not None]
+        return [to_passage(row[0], row[1:]) for row in rows if row[0] is not None]
 
     async def _search_passages(
         self, scopes: builtins.list[Scope], query: str, limit: int, any_word: bool, only: Only | None
@@ -219,7 +219,7 @@ class PostgresDocuments(DocumentsEngine):
             )
 
     async def _scan_documents(self, limit: int, after: tuple[str, str, str] | None) -> builtins.list[Document]:
-        return [_document(row) for row in await self._read("scan_documents", limit, *(after or ("", "", "")))]
+        return [to_document(row) for row in await self._read("scan_documents", limit, *(after or ("", "", "")))]
 
     async def _passage_vectors(self, ref: DocumentRef, after: int, limit: int) -> builtins.list[PassageVector]:
         rows = await self._read("vectors_after", *ref, after, limit)
@@ -240,7 +240,7 @@ class PostgresDocuments(DocumentsEngine):
             row = await run("put_document", *_columns(document), False, expect)
             if row is None:
                 raise conflicts.document_not_as_expected(ref.id)
-            loaded = _document(row)
+            loaded = to_document(row)
             if document.revision is None:
                 await run("drop_revisions", *ref)
             elif loaded.revision != document.revision:
@@ -248,13 +248,13 @@ class PostgresDocuments(DocumentsEngine):
                 values = (*_columns(document), document.revision, place, document.embedder, loaded.etag)
                 published = await run("publish_document", *values)
                 assert published is not None
-                there = _document(published[1:]).passages
+                there = to_document(published[1:]).passages
                 if there != document.passages:
                     raise conflicts.passages_are_missing(ref.id, document.passages, there)
             times = to_micros(document.created_at), to_micros(document.updated_at)
             done = await run("set_document_times", *ref, *times, document.revision is None)
             assert done is not None
-            return _document(done)
+            return to_document(done)
 
 
 def _columns(document: Document) -> tuple[Any, ...]:
@@ -275,41 +275,6 @@ def _columns(document: Document) -> tuple[Any, ...]:
     )
 
 
-def _document(row: Row) -> Document:
-    return Document(
-        owner=row[0],
-        collection=row[1],
-        id=row[2],
-        name=row[3],
-        title=row[4],
-        media_type=row[5],
-        source=row[6],
-        digest=row[7],
-        bytes=row[8],
-        state=row[9],
-        error=row[10],
-        metadata=decode_attributes(row[11]),
-        embedder=row[12],
-        revision=row[13],
-        passages=row[14],
-        etag=row[15],
-        created_at=from_micros(row[16]),
-        updated_at=from_micros(row[17]),
-    )
-
-
-def _passage(row: Sequence[Any]) -> Passage:
-    seq, text, begins, ends, page, heading = row
-    return Passage(
-        seq=seq,
-        text=text,
-        start=begins,
-        end=ends,
-        page=page,
-        heading=() if heading is None else _heading.decode(heading),
-    )
-
-
 def _hit(row: Row, score: float) -> PassageHit:
     return PassageHit(
         scope=Scope(*row[:2]),
@@ -317,7 +282,7 @@ def _hit(row: Row, score: float) -> PassageHit:
         revision=row[11],
         name=row[3],
         title=row[4],
-        passage=_passage(row[5:11]),
+        passage=to_passage(row[5], row[6:11]),
         score=score,
     )
 

@@ -6,18 +6,19 @@ import asyncio
 import builtins
 from abc import abstractmethod
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
 import apsw
 
 from daram.model import Unset
+from daram.store.document_rows import to_document, to_passage
 from daram.store.documents import Document, Only, Passage, PassageHit, PassageVector, Scope, Unembedded
 from daram.store.documents_engine import MAX_SEQ, DocumentRef, DocumentsEngine
 from daram.store.sqlite import passage_search, passages, vectors
-from daram.store.sqlite.passages import SHIFT, to_document, to_passage
-from daram.store.sqlite.rows import fetch, one, value
+from daram.store.sqlite.passages import SHIFT
+from daram.store.sqlite.rows import Row, fetch, one, value
 from daram.store.sqlite.signs import SignPages
 from daram.store.sqlite.upkeep import Upkeep
 
@@ -98,12 +99,8 @@ class SqliteDocuments(DocumentsEngine):
 
     async def _passages(self, ref: DocumentRef, after: int, limit: int) -> builtins.list[Passage]:
         def work(db: apsw.Connection) -> builtins.list[Passage]:
-            live = passages.find(db, ref)[18]
-            if live is None:
-                return []
-            base = live << SHIFT
-            found = fetch(db, "passages_after", (base + after + 1, base + MAX_SEQ, limit))
-            return [to_passage(row) for row in found]
+            found = _of_live(db, "passages_after", ref, after, limit)
+            return [to_passage(id & MAX_SEQ, row) for id, *row in found]
 
         return await self._read(work)
 
@@ -146,11 +143,7 @@ class SqliteDocuments(DocumentsEngine):
 
     async def _passage_vectors(self, ref: DocumentRef, after: int, limit: int) -> builtins.list[PassageVector]:
         def work(db: apsw.Connection) -> builtins.list[PassageVector]:
-            live = passages.find(db, ref)[18]
-            if live is None:
-                return []
-            base = live << SHIFT
-            found = fetch(db, "vectors_after", (base + after + 1, base + MAX_SEQ, limit))
+            found = _of_live(db, "vectors_after", ref, after, limit)
             return [PassageVector(id & MAX_SEQ, name, vector) for id, name, vector in found]
 
         return await self._read(work)
@@ -161,6 +154,15 @@ class SqliteDocuments(DocumentsEngine):
             return passages.load(db, now, document, expect)
 
         return await self._write(work)
+
+
+def _of_live(db: apsw.Connection, name: str, ref: DocumentRef, after: int, limit: int) -> Iterable[Row]:
+    """Rows of a document's published revision, behind a passage. Raises ``NotFound``."""
+    live = passages.find(db, ref)[18]
+    if live is None:
+        return []
+    base = live << SHIFT
+    return fetch(db, name, (base + after + 1, base + MAX_SEQ, limit))
 
 
 def _pieces(given: builtins.list[Passage]) -> builtins.list[builtins.list[Passage]]:

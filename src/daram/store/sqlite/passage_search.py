@@ -13,9 +13,10 @@ from typing import Any
 
 import apsw
 
+from daram.store.document_rows import to_passage
 from daram.store.documents import Only, PassageHit, Scope
 from daram.store.documents_engine import MAX_SEQ
-from daram.store.sqlite.passages import SHIFT, scope_term, to_passage
+from daram.store.sqlite.passages import SHIFT, scope_term
 from daram.store.sqlite.rows import fetch, one, value
 from daram.text.analyzer import fts5_match, fts5_terms, index_terms, loose_terms, parse_query
 from daram.text.bm25 import Statistics, rank
@@ -87,7 +88,7 @@ def to_hit(row: tuple[Any, ...], score: float) -> PassageHit:
         revision=row[11],
         name=name,
         title=title,
-        passage=to_passage(row[5:11]),
+        passage=to_passage(row[5] & MAX_SEQ, row[6:11]),
         score=score,
     )
 

@@ -9,10 +9,11 @@ import apsw
 import msgspec
 
 from daram import ids
-from daram.codec import decode_attributes, encode_attributes, from_micros, to_micros
+from daram.codec import encode_attributes, to_micros
 from daram.errors import NotFound
 from daram.model import Unset
 from daram.store import conflicts
+from daram.store.document_rows import to_document
 from daram.store.documents import Document, Passage, Scope, Unembedded
 from daram.store.documents_engine import MAX_SEQ, STAGED_SECONDS, DocumentRef, expected
 from daram.store.sqlite import vectors
@@ -22,7 +23,6 @@ from daram.text.analyzer import index_terms
 SHIFT = 24
 # So many passages one transaction removes, and so many documents of a collection.
 STEP = 200
-_heading = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
 class Indexed(NamedTuple):
@@ -41,43 +41,6 @@ def prepare(scope: Scope, passages: Sequence[Passage]) -> list[Indexed]:
     """Passages with their terms."""
     fence = scope_term(scope)
     return [Indexed(passage, f"{fence} {index_terms(passage.text)}") for passage in passages]
-
-
-def to_document(row: Row) -> Document:
-    """A row of ``find_document``."""
-    return Document(
-        owner=row[0],
-        collection=row[1],
-        id=row[2],
-        name=row[3],
-        title=row[4],
-        media_type=row[5],
-        source=row[6],
-        digest=row[7],
-        bytes=row[8],
-        state=row[9],
-        error=row[10],
-        metadata=decode_attributes(row[11]),
-        embedder=row[12],
-        revision=row[13],
-        passages=row[14],
-        etag=row[15],
-        created_at=from_micros(row[16]),
-        updated_at=from_micros(row[17]),
-    )
-
-
-def to_passage(row: Row) -> Passage:
-    """A row of ``passages_after``."""
-    id, text, begins, ends, page, heading = row
-    return Passage(
-        seq=id & MAX_SEQ,
-        text=text,
-        start=begins,
-        end=ends,
-        page=page,
-        heading=() if heading is None else _heading.decode(heading),
-    )
 
 
 def find(db: apsw.Connection, ref: DocumentRef) -> Row:

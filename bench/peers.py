@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
-from bench.peers_contenders import CONTENDERS, DELTA, FLOOR, SAVERS, SESSIONS, Contender
+from bench.peers_contenders import BY_HAND, CONTENDERS, DELTA, FLOOR, SAVERS, SESSIONS, Contender
 from bench.peers_page import write
 from bench.peers_stores import ENGINES, Engine, Kept, Place
 from daram.testing.proxy import TcpProxy
@@ -190,7 +190,9 @@ async def times(servers: Servers, engine: Engine, lines: dict[Contender, Line], 
                 centiles = statistics.quantiles(seconds, n=100, method="inclusive")
                 lines[each].ms[length] = (centiles[49] * 1000, centiles[98] * 1000)
                 print(f"{engine} {each.kind} {each.name} n={length}: {centiles[49] * 1000:.2f} ms", flush=True)
-        await _crowds([(lines[each], store) for each, store in kept.items() if each.kind == SESSIONS])
+        await _crowds(
+            [(lines[each], store) for each, store in kept.items() if each.kind == SESSIONS and each.name != BY_HAND]
+        )
     for each, place in places.items():
         if engine == "SQLite" and place.path.exists():
             # https://sqlite.org/fileformat.html#file_format_version_numbers. Everybody has closed it by now.

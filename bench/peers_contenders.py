@@ -6,6 +6,7 @@ import importlib
 from importlib.util import find_spec
 from typing import NamedTuple
 
+from bench import peers_by_hand as by_hand
 from bench import peers_chainlit as chainlit
 from bench import peers_stores as stores
 from bench.peers_stores import ENGINES, Engine, Opener
@@ -17,6 +18,7 @@ HISTORIES = "LangChain"
 CHATS = "LlamaIndex"
 LAYERS = "Chainlit"
 FLOOR = "InMemorySaver (the floor)"
+BY_HAND = "by hand (the floor)"
 
 
 class Contender(NamedTuple):
@@ -78,6 +80,10 @@ CONTENDERS: tuple[Contender, ...] = (
         for engine, driver in _ON_SQLALCHEMY
     ),
     Contender(SESSIONS, "RedisSession", "Redis", stores.redis_session),
+    *(
+        Contender(SESSIONS, BY_HAND, engine, opener)
+        for engine, opener in zip(ENGINES, (by_hand.on_sqlite, by_hand.on_postgres, by_hand.on_redis), strict=True)
+    ),
     *(Contender(HISTORIES, "DaramChatMessageHistory", engine, stores.daram_history, ours=True) for engine in ENGINES),
     *(
         Contender(HISTORIES, "SQLChatMessageHistory", engine, stores.sql_history, window=False, needs=(_COMMUNITY,))

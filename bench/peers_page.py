@@ -44,6 +44,9 @@ _ABOUT = (
     " *16 at once*: milliseconds for each of the turns of 16 conversations that are taken at once. *1 ms away*:"
     " a turn at the middle n with a server whose replies come 1 ms late; the figure beside it is how often a turn waits"
     " for them. Beside *wanted* stands what was promised before anything was built, and – where nothing was."
+    " The floor of a session is its turn written by hand: one statement that reads, one that writes, with the same"
+    " durability and without all else; where another store is less than twice as slow as that, nobody can be twice as"
+    " fast as it."
 )
 _FLAT = 1.5
 _DELTA = "DeltaChannel"
@@ -151,8 +154,9 @@ def wanted(lines: Sequence[_Line]) -> list[list[str]]:
             pair = f"{name} beside {rival['name']}"
             theirs = {int(n): figures[0] for n, figures in rival["ms"].items()}
             if _FLOOR in rival["name"]:
-                for n in mine:
-                    row(f"{pair}: faster at {n:,}", theirs[n] / mine[n], least=None if n == short or is_delta else 1)
+                for n in mine if is_graph else (long,):
+                    least = 1 if is_graph and n != short and not is_delta else None
+                    row(f"{pair}: faster at {n:,}", theirs[n] / mine[n], least=least)
                 continue
             least = None if is_graph else 2 if rival["window"] else 20
             row(f"{pair}: faster at {long:,}", theirs[long] / mine[long], least=least)

@@ -391,6 +391,12 @@ async def test_a_thread_that_another_process_deleted_is_begun_anew(memory: Memor
         await memory.get("ann", "t")
 
 
+async def test_half_a_character_in_the_name_of_a_thread_is_refused_in_words(memory: Memory) -> None:
+    graph = chat(DaramSaver(memory, owner="ann"))
+    with pytest.raises(InvalidInput, match="thread_id: has half of a character at 1"):
+        await graph.ainvoke({"messages": [HumanMessage("hello")]}, thread("t\ud83d"))
+
+
 async def test_two_owners_have_threads_of_one_name(memory: Memory) -> None:
     graph = chat(DaramSaver(memory))
     for owner in ("ann", "bob"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -77,6 +78,33 @@ async def test_as_the_frameworks_own(both: list[Any]) -> None:
 
 def _rest(asked: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if name != "limit"}
+
+
+@pytest.mark.parametrize("has_numpy", [True, False])
+async def test_the_nearest_of_many_pages_are_found(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, has_numpy: bool
+) -> None:
+    if not has_numpy:
+        monkeypatch.setitem(sys.modules, "numpy", None)
+    store = DaramStore(memory, owner="ann", index=INDEX)
+    puts = [PutOp(("a",), f"{n:03}", {"text": "sea " * (n % 7) + "tuna " * (9 * (n == 417))}) for n in range(450)]
+    await store.abatch(puts)
+    found = await store.asearch(("a",), query="tuna", limit=3)
+    assert found[0].key == "417"
+    assert [item.score for item in found] == sorted([item.score for item in found], reverse=True)
+    pages = [await store.asearch(("a",), query="sea", limit=200, offset=start) for start in (0, 200, 400)]
+    assert len({item.key for page in pages for item in page}) == 450
+    assert len(await store.asearch(("a",), limit=450)) == 450
+    assert [item.key for item in await store.asearch(("a",), limit=2, offset=3)] == ["003", "004"]
+
+
+async def test_vectors_of_an_embedding_that_was_used_before_are_not_compared(memory: Memory) -> None:
+    await fill(DaramStore(memory, owner="ann", index={"dims": 2, "embed": lambda texts: [[1.0, 0.0] for _ in texts]}))
+    store = DaramStore(memory, owner="ann", index=INDEX)
+    await store.aput(("ann", "facts"), "new", {"text": "tuna"})
+    found = await store.asearch(("ann",), query="tuna")
+    assert found[0].key == "new" and found[0].score == pytest.approx(1, abs=0.01)
+    assert {item.score for item in found[1:]} == {None}
 
 
 async def test_an_item_that_is_written_again_keeps_its_beginning(memory: Memory) -> None:

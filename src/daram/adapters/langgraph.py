@@ -343,6 +343,10 @@ def _thread(config: RunnableConfig | None) -> str:
     thread = None if config is None else config.get("configurable", {}).get("thread_id")
     if thread is None or thread == "":
         raise InvalidInput("thread_id", "is not in the config's configurable")
+    try:
+        str(thread).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("thread_id", f"has half of a character at {error.start}; remove it") from None
     return str(thread)
 
 

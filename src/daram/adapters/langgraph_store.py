@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import operator
 import re
@@ -14,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from daram.errors import Conflict, InvalidInput, MissingExtra, Unsupported
-from daram.store.paging import items
+from daram.store.paging import pages
 
 try:
     from langgraph.store.base import (
@@ -44,6 +45,7 @@ from daram.store.base import Store, SupportsRecords
 __all__ = ["DaramStore"]
 
 _ITEM: Final = "langgraph.item"
+_PAGE: Final = 200
 _UNSAFE: Final = re.compile(r"[%/\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "$eq": operator.eq,
@@ -65,6 +67,9 @@ class ItemRecord(msgspec.Struct, frozen=True, array_like=True):
     updated_at: datetime
     ttl: float | None
     vectors: list[bytes]
+
+
+Hit = tuple[Record, ItemRecord, float | None]
 
 
 class DaramStore(BaseStore):
@@ -135,23 +140,19 @@ class DaramStore(BaseStore):
         raise InvalidInput("ops", f"{type(op).__name__} is not an operation of LangGraph's store")
 
     async def _search(self, op: SearchOp) -> list[SearchItem]:
-        found: list[tuple[Record, ItemRecord, float | None]] = []
         end = op.offset + op.limit
         wanted = None
         if op.query and self._embeddings is not None:
             wanted = _unit(await self._embeddings.aembed_query(op.query))
-        async for record, item in self._scan(op.namespace_prefix):
-            if op.filter and not all(_matches(item.value.get(k), v) for k, v in op.filter.items()):
-                continue
-            score = None
-            if wanted is not None:
-                score = max((_product(wanted, vector) for vector in item.vectors), default=None)
-            found.append((record, item, score))
+        found: list[Hit] = []
+        size = min(end, _PAGE) if wanted is None and not op.filter else _PAGE
+        async for records in self._pages(op.namespace_prefix, max(1, size)):
+            # In a thread: a page is thousands of multiplications, and many runs share the event loop.
+            hits = await asyncio.to_thread(_hits, records, op.filter, wanted)
+            found = [*found, *hits][:end] if wanted is None else heapq.nlargest(end, [*found, *hits], key=_rank)
             if wanted is None and len(found) == end:
                 break
-        if wanted is not None:
-            found.sort(key=lambda hit: -math.inf if hit[2] is None else hit[2], reverse=True)
-        page = found[op.offset : end]
+        page = found[op.offset :]
         await self._refresh(op.refresh_ttl, [(record, item) for record, item, _ in page])
         return [
             SearchItem(
@@ -169,18 +170,16 @@ class DaramStore(BaseStore):
         conditions = op.match_conditions or ()
         prefix = next((tuple(c.path) for c in conditions if c.match_type == "prefix" and "*" not in c.path), ())
         found = set()
-        async for _, item in self._scan(prefix):
-            if all(_lies_in(item.namespace, condition) for condition in conditions):
-                found.add(item.namespace if op.max_depth is None else item.namespace[: op.max_depth])
+        async for records in self._pages(prefix):
+            for item in map(_decode, records):
+                if all(_lies_in(item.namespace, condition) for condition in conditions):
+                    found.add(item.namespace if op.max_depth is None else item.namespace[: op.max_depth])
         return sorted(found)[op.offset : op.offset + op.limit]
 
-    async def _scan(self, prefix: Sequence[str]) -> AsyncIterator[tuple[Record, ItemRecord]]:
+    def _pages(self, prefix: Sequence[str], size: int = _PAGE) -> AsyncIterator[list[Record]]:
         begin = "".join(f"{_label(label)}/" for label in prefix)
         records = self._records
-        async for record in items(
-            lambda cursor: records.scan_records(self._owner, _ITEM, begin, limit=200, cursor=cursor)
-        ):
-            yield record, _decode(record)
+        return pages(lambda cursor: records.scan_records(self._owner, _ITEM, begin, limit=size, cursor=cursor))
 
     async def _refresh(self, asked: bool, items: Sequence[tuple[Record, ItemRecord]]) -> None:
         if asked:
@@ -246,8 +245,35 @@ def _unit(vector: Sequence[float]) -> array[float]:
     return array("f", [x / length for x in vector])
 
 
-def _product(wanted: array[float], vector: bytes) -> float:
-    return float(sum(map(operator.mul, wanted, memoryview(vector).cast("f"))))
+def _hits(records: Sequence[Record], only: dict[str, Any] | None, wanted: array[float] | None) -> list[Hit]:
+    """What passes a filter, each with the greatest cosine of its vectors where there is something to compare with."""
+    items = [(record, _decode(record)) for record in records]
+    if only:
+        items = [pair for pair in items if all(_matches(pair[1].value.get(k), v) for k, v in only.items())]
+    if wanted is None:
+        return [(record, item, None) for record, item in items]
+    size = len(wanted) * wanted.itemsize
+    # Those of another length are of an embedding that was used before.
+    vectors = [[vector for vector in item.vectors if len(vector) == size] for _, item in items]
+    cosines = iter(_cosines(wanted, [vector for own in vectors for vector in own]))
+    return [
+        (record, item, max((next(cosines) for _ in own), default=None))
+        for (record, item), own in zip(items, vectors, strict=True)
+    ]
+
+
+def _cosines(wanted: array[float], vectors: Sequence[bytes]) -> list[float]:
+    try:
+        import numpy as np
+    except ImportError:
+        return [math.fsum(map(operator.mul, wanted, memoryview(vector).cast("f"))) for vector in vectors]
+    matrix = np.frombuffer(b"".join(vectors), np.float32).reshape(len(vectors), len(wanted))
+    found: list[float] = (matrix @ np.frombuffer(wanted, np.float32)).tolist()
+    return found
+
+
+def _rank(hit: Hit) -> float:
+    return -math.inf if hit[2] is None else hit[2]
 
 
 def _matches(value: Any, wanted: Any) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import math
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -41,11 +42,15 @@ def door(app: ASGIApp, settings: Settings, *, grace: float = 5.0) -> uvicorn.Con
 def _protocol(patience: float) -> type[asyncio.Protocol]:
     """uvicorn's protocol, which closes a connection whose request has no complete head after ``patience`` seconds or
     ``_HEAD`` bytes: not every parser that it may use has a bound of its own.
+
+    What is behind the head of a request that was answered before it was read is not the next one's: it is let pass, for
+    so many seconds. To close there could take the answer back from a client that has not read it yet.
     """
 
     class Protocol(_fastest()):  # type: ignore[misc]  # which one it is depends on what is installed
         _head: asyncio.TimerHandle | None = None
         _read = 0  # bytes of the head
+        _in_body = False  # of httptools, which tells it to its protocol; h11 is asked
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -55,7 +60,8 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
             if self._head is None and (self.cycle is None or self.cycle.response_complete):
                 self._expect_head()  # the next request on this connection begins
             before = self.cycle
-            self._read += len(data)
+            if not self._in_rest():
+                self._read += len(data)
             super().data_received(data)
             if self.cycle is not before or self.transport.get_protocol() is not self:  # a request, or a web socket
                 self._head_is_here()
@@ -65,6 +71,20 @@ def _protocol(patience: float) -> type[asyncio.Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self._head_is_here()
             super().connection_lost(exc)
+
+        def on_headers_complete(self) -> None:
+            self._in_body = True
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._in_body = False
+            super().on_message_complete()
+
+        def _in_rest(self) -> bool:
+            if self.cycle is None or not self.cycle.response_complete:
+                return False
+            parser = getattr(self, "conn", None)
+            return self._in_body if parser is None else parser.their_state is h11.SEND_BODY
 
         def _expect_head(self) -> None:
             self._read = 0

@@ -46,10 +46,10 @@ _opened: dict[tuple[int, str], asyncio.Task[memories.Memory]] = {}
 class DaramChatMessageHistory(BaseChatMessageHistory):
     """The messages of the conversation ``session_id`` of ``owner``; every kind of message comes back as it was.
 
-    ``memory``: of ``daram.open`` or ``daram.sync.open``; without it the store at ``url`` is opened by the first call that
-    needs it (which raises ``ConfigError`` or a ``StoreError`` where that fails), once in this process, and stays open.
-    ``window``: how many messages are read, the last ones (None: all); ``tokens``: at most about as many tokens of them.
-    What is read never begins with the result of a tool whose call is not there.
+    ``memory``: of ``daram.open`` or ``daram.sync.open``; without it the store at ``url`` is opened by the first call
+    that needs it (which raises ``ConfigError`` or a ``StoreError`` where that fails), once in this process, and stays
+    open. ``window``: how many messages are read, the last ones (None: all); ``tokens``: at most about as many tokens of
+    them. What is read never begins with the result of a tool whose call is not there.
 
     What is added is durable on return, each batch in one piece, beside what others add at the same time. Raises
     ``InvalidInput`` for a message with something in it that is not JSON; ``Gone`` for 24 hours after another door

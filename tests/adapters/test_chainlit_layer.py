@@ -27,8 +27,7 @@ from chainlit.session import WebsocketSession, ws_sessions_id, ws_sessions_sid  
 from chainlit.types import Feedback, Pagination, ThreadFilter  # noqa: E402
 from chainlit.user import PersistedUser, User  # noqa: E402
 
-from daram.adapters import chainlit as chainlit_adapter  # noqa: E402
-from daram.adapters import chainlit_records  # noqa: E402
+from daram.adapters import chainlit_records, chainlit_writes  # noqa: E402
 from daram.adapters.chainlit import DaramDataLayer  # noqa: E402
 
 ALICE = PersistedUser(id="alice", identifier="alice", createdAt="2026-01-01T00:00:00Z", metadata={})
@@ -475,6 +474,7 @@ async def test_deleting_a_thread_leaves_nothing_and_nothing_brings_it_back(
     await layer.create_step(step("out", id="tool", type="tool", parentId="r1"))
     await layer.create_step(step("yes", id="m2", type="assistant_message", parentId="r1"))
     await layer.upsert_feedback(Feedback(forId="m2", value=1, threadId="t1"))
+    await layer.upsert_feedback(Feedback(forId="m1", value=0, threadId="t1"))
     await layer.set_step_favorite(step("hi", id="m1"), True)
     await layer.create_element(Text(thread_id="t1", name="note", content="words", for_id="m2"))
     kinds = {record.split()[0] for record in await all_records(store)}
@@ -484,7 +484,7 @@ async def test_deleting_a_thread_leaves_nothing_and_nothing_brings_it_back(
     await layer.delete_thread("t1")
     assert await all_records(store) == []
     assert await layer.get_thread("t1") is None
-    monkeypatch.setattr(chainlit_adapter, "_PAUSES", (0.01,))
+    monkeypatch.setattr(chainlit_writes, "_PAUSES", (0.01,))
     await layer.update_thread("t1", metadata={"late": 1})
     await layer.update_thread("t1", name="late")
     await layer.create_step(step("late", id="m3"))

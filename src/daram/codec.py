@@ -129,3 +129,13 @@ def list_cursor(owner: str, updated_at: datetime, id: str) -> str:
 def messages_cursor(owner: str, id: str, order: str, seq: int, leaf: int) -> str:
     """Where the messages of the branch that ends at ``leaf`` go on behind ``seq``."""
     return encode_cursor(f"messages.{order}", ids.conversation_key(owner, id), seq, leaf)
+
+
+def records_scope(owner: str, namespace: str, prefix: str) -> bytes:
+    """Whose records the cursors of a scan are for; no two pairs of namespace and prefix give the same."""
+    return ids.conversation_key(owner, f"{namespace}\n{prefix}")  # names hold no control characters
+
+
+def records_cursor(owner: str, namespace: str, prefix: str, key: str) -> str:
+    """Where the records below a prefix go on behind a key, whether or not it is there."""
+    return encode_cursor("records", records_scope(owner, namespace, prefix), key)

@@ -27,8 +27,7 @@ from chainlit.session import WebsocketSession, ws_sessions_id, ws_sessions_sid  
 from chainlit.types import Feedback, Pagination, ThreadFilter  # noqa: E402
 from chainlit.user import PersistedUser, User  # noqa: E402
 
-from daram.adapters import chainlit as chainlit_adapter  # noqa: E402
-from daram.adapters import chainlit_records  # noqa: E402
+from daram.adapters import chainlit_records, chainlit_writes  # noqa: E402
 from daram.adapters.chainlit import DaramDataLayer  # noqa: E402
 
 ALICE = PersistedUser(id="alice", identifier="alice", createdAt="2026-01-01T00:00:00Z", metadata={})
@@ -484,7 +483,7 @@ async def test_deleting_a_thread_leaves_nothing_and_nothing_brings_it_back(
     await layer.delete_thread("t1")
     assert await all_records(store) == []
     assert await layer.get_thread("t1") is None
-    monkeypatch.setattr(chainlit_adapter, "_PAUSES", (0.01,))
+    monkeypatch.setattr(chainlit_writes, "_PAUSES", (0.01,))
     await layer.update_thread("t1", metadata={"late": 1})
     await layer.update_thread("t1", name="late")
     await layer.create_step(step("late", id="m3"))

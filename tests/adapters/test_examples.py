@@ -60,8 +60,7 @@ def test_langgraph_agent() -> None:
 def test_langchain_history() -> None:
     for text, answer in ((TOLD, "알겠습니다"), (ASKED, "다랑어")):
         assert example("langchain_history.py")["main"](text) == answer
-        while adapter._opened:  # as when the program ends
-            adapter._opened.popitem()[1].close()
+        adapter._close()  # as when the program ends
 
 
 def test_agents_session() -> None:
@@ -101,6 +100,20 @@ def test_pydantic_ai_agent() -> None:
             assert asyncio.run(module["main"](text)) == answer
 
 
+def test_llama_index_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llama_index.core import Settings
+    from llama_index.core.llms import ChatMessage, ChatResponse, MockLLM
+
+    class AttentiveLLM(MockLLM):
+        def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:
+            said = [str(message.content) for message in messages if message.role.value != "system"]
+            return ChatResponse(message=ChatMessage(role="assistant", content=reply(said)))
+
+    monkeypatch.setattr(Settings, "_llm", AttentiveLLM())
+    for text, answer in ((TOLD, "알겠습니다"), (ASKED, "다랑어")):
+        assert example("llama_index_chat.py")["main"](text) == answer
+
+
 async def test_django_chat(tmp_path: Path) -> None:
     """In a process of its own for each message: Django is set up once per process."""
     program = f"""
@@ -137,8 +150,13 @@ print(client.post("/", {{"text": sys.stdin.read()}}, headers={{"host": "localhos
 
 async def close(memory: Memory) -> None:
     """On the two loops on which the example used it: Redis has connections of its own for each."""
-    if behind := asyncio.all_tasks() - {asyncio.current_task()}:  # what Chainlit still writes would open them again
-        await asyncio.wait(behind, timeout=60)
+    pending = asyncio.all_tasks() - {asyncio.current_task()}
+    for _ in range(10):  # what Chainlit still writes would open them again, and may begin more of it
+        if not pending:
+            break
+        await asyncio.wait(pending, timeout=60)
+        pending = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not pending
     if isinstance(memory.inner, RedisStore):
         await memory.inner.server.close()
     await asyncio.to_thread(lambda: sync.portal().run(memory.close()))

@@ -40,6 +40,8 @@ from daram.errors import (
     ModelRefused,
     ModelTimeout,
     ModelUnavailable,
+    StoreUnavailable,
+    SyncInAsync,
 )
 from daram.llm.base import Options
 from daram.llm.langchain import LangChainModel
@@ -193,14 +195,75 @@ def test_in_langchains_own_chain_by_url(tmp_path: Path) -> None:
         assert [m.role for m in memory.tail("ann", "s", 10)] == ["user", "assistant", "user", "assistant"]
 
 
-def test_what_was_opened_by_its_url_is_closed_at_the_end(url: str) -> None:
-    code = """
+async def test_in_langchains_own_chain_by_url_in_async_code(url: str) -> None:
+    from langchain_core.runnables.history import RunnableWithMessageHistory
+
+    model = Recording(messages=iter([AIMessage("알겠습니다"), AIMessage("다랑어")]))
+    prompt = ChatPromptTemplate.from_messages([MessagesPlaceholder("history"), ("human", "{input}")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # LangChain deprecates the class
+        chain = RunnableWithMessageHistory(
+            prompt | model,
+            lambda session_id: DaramChatMessageHistory(session_id, url=url, owner="ann"),
+            input_messages_key="input",
+            history_messages_key="history",
+        )
+    config: Any = {"configurable": {"session_id": "s"}}
+    await chain.ainvoke({"input": "다람쥐는 다랑어"}, config)
+    await chain.ainvoke({"input": "다람쥐는?"}, config)
+    assert [m.text for m in model.asked[1]] == ["다람쥐는 다랑어", "알겠습니다", "다람쥐는?"]
+    history = DaramChatMessageHistory("s", url=url, owner="ann")
+    assert [m.text for m in await asyncio.to_thread(lambda: history.messages)][-1] == "다랑어"  # the face beside it
+    await history.aclear()
+    with pytest.raises(SyncInAsync):
+        _ = history.messages
+
+
+async def test_the_store_at_a_url_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    real = daram.memory.open
+
+    def open(url: str) -> Any:
+        opened.append(url)
+        return real(url)
+
+    monkeypatch.setattr("daram.memory.open", open)
+    url = f"sqlite:///{tmp_path}/not-yet/daram.db"
+    histories = [DaramChatMessageHistory(f"s{n}", url=url, owner="ann") for n in range(4)]
+    assert opened == []
+    with pytest.raises(StoreUnavailable):
+        await histories[0].aget_messages()
+    (tmp_path / "not-yet").mkdir()
+    opened.clear()
+    leaves = asyncio.create_task(histories[0].aget_messages())
+    stays = [asyncio.create_task(history.aget_messages()) for history in histories[1:]]
+    await asyncio.sleep(0)
+    leaves.cancel()  # which is nothing to the others
+    assert await asyncio.gather(*stays, asyncio.to_thread(lambda: histories[0].messages)) == [[]] * 4
+    assert opened == [url]
+
+
+SYNC_USE = """
+history.add_messages([HumanMessage("hi")])
+print(len(history.messages))
+"""
+ASYNC_USE = """
+async def use():
+    await history.aadd_messages([HumanMessage("hi")])
+    return len(await history.aget_messages())
+print(asyncio.run(use()))
+"""
+
+
+@pytest.mark.parametrize("use", [SYNC_USE, ASYNC_USE], ids=["sync", "async"])
+def test_what_was_opened_by_its_url_is_closed_at_the_end(url: str, use: str) -> None:
+    code = f"""
+import asyncio
 import sys
 from langchain_core.messages import HumanMessage
 from daram.adapters.langchain import DaramChatMessageHistory
 history = DaramChatMessageHistory("s", url=sys.argv[1], owner="ann")
-history.add_messages([HumanMessage("hi")])
-print(len(history.messages))
+{use}
 """
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", code, url],

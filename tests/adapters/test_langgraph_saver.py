@@ -395,6 +395,17 @@ async def test_half_a_character_in_the_name_of_a_thread_is_refused_in_words(memo
     graph = chat(DaramSaver(memory, owner="ann"))
     with pytest.raises(InvalidInput, match="thread_id: has half of a character at 1"):
         await graph.ainvoke({"messages": [HumanMessage("hello")]}, thread("t\ud83d"))
+    saver = DaramSaver(memory, owner="ann")
+    with pytest.raises(InvalidInput, match="checkpoint_id: has half of a character at 1"):
+        await saver.aget_tuple(thread("t", checkpoint_id="1\ud83d"))
+    for field, call in (
+        ("thread_id", saver.adelete_thread("t\ud83d")),
+        ("source_thread_id", saver.acopy_thread("t\ud83d", "u")),
+        ("target_thread_id", saver.acopy_thread("t", "u\ud83d")),
+        ("thread_ids", saver.aprune(["t", "u\ud83d"])),
+    ):
+        with pytest.raises(InvalidInput, match=f"^{field}: has half of a character at 1"):
+            await call
 
 
 async def test_two_owners_have_threads_of_one_name(memory: Memory) -> None:
@@ -412,12 +423,29 @@ async def test_two_owners_have_threads_of_one_name(memory: Memory) -> None:
     assert len((await graph.aget_state(thread("t", owner="bob"))).values["messages"]) == 2
 
 
+async def test_going_back_in_time_where_each_run_names_the_owner(memory: Memory) -> None:
+    graph = chat(DaramSaver(memory))
+    ann = thread("t", owner="ann")
+    for turn in range(2):
+        await graph.ainvoke({"messages": [HumanMessage(f"word {turn}")]}, ann)
+    history = [state async for state in graph.aget_state_history(ann)]
+    assert all(state.config["configurable"]["owner"] == "ann" for state in history)
+    assert [state.parent_config for state in history[:-1]] == [state.config for state in history[1:]]
+    fork = next(state for state in history if not state.next and len(state.values["messages"]) == 2)
+    found = await graph.ainvoke({"messages": [HumanMessage("another")]}, fork.config)
+    assert [m.text for m in found["messages"]] == ["word 0", "1: word 0", "another", "3: another"]
+    updated = await graph.aupdate_state(ann, {"messages": [HumanMessage("by hand")]})
+    assert (await graph.aget_state(updated)).values["messages"][-1].text == "by hand"
+    assert "owner" not in (await chat(DaramSaver(memory, owner="ann")).aget_state(thread("t"))).config["configurable"]
+
+
 class Watched(StoreWrapper):
     """Keeps which keys and prefixes of records are looked at."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__(inner)
         self.looked: list[str] = []
+        self.read = 0
 
     async def get_record(self, owner: str, namespace: str, key: str) -> Record | None:
         self.looked.append(key)
@@ -427,7 +455,32 @@ class Watched(StoreWrapper):
         self, owner: str, namespace: str, prefix: str = "", *, limit: int = 100, cursor: str | None = None
     ) -> Page[Record]:
         self.looked.append(prefix)
-        return await super().scan_records(owner, namespace, prefix, limit=limit, cursor=cursor)
+        found = await super().scan_records(owner, namespace, prefix, limit=limit, cursor=cursor)
+        self.read += len(found.items)
+        return found
+
+
+async def test_a_look_at_one_checkpoint_reads_no_others(memory: Memory) -> None:
+    store = Watched(memory)
+    saver = DaramSaver(store, owner="ann", messages=None)
+    graph = chat(saver)
+    for turn in range(25):
+        await say(graph, f"word {turn}")
+    configs = [found.config async for found in saver.alist(thread("t"))]
+    for given, before, limit, expected in (
+        (thread("t"), configs[60], 1, configs[61:62]),
+        (thread("t"), configs[60], 3, configs[61:64]),
+        (thread("t"), configs[-2], None, configs[-1:]),
+        (thread("t"), configs[-1], None, []),
+        (thread("t"), None, 1, configs[:1]),
+        (thread("t"), None, 0, []),
+        (configs[40], None, None, configs[40:41]),
+        ({"configurable": {**configs[40]["configurable"], "checkpoint_id": "none"}}, None, None, []),
+    ):
+        store.read = 0
+        assert [found.config async for found in saver.alist(given, before=before, limit=limit)] == expected
+        assert store.read < 60, (given, before, limit, store.read)  # the deltas of a tail among them
+    assert [found.config async for found in saver.alist(configs[40], before=configs[40])] == []
 
 
 async def test_what_runs_left_is_found_without_a_look_at_other_threads(memory: Memory) -> None:

@@ -12,7 +12,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 import daram
 from daram import sync
 from daram.adapters.llama_index import DaramChatStore
-from daram.errors import InvalidInput
+from daram.errors import InvalidInput, OutcomeUnknown
 from daram.memory import Memory
 from daram.store.wrapper import StoreWrapper
 
@@ -61,37 +61,111 @@ async def test_long_conversations_keys_and_two_writers(memory: Memory) -> None:
     assert sorted(await store.aget_keys()) == ["busy", "long"]
 
 
-async def test_replacing_what_was_said_loses_nothing_in_between(memory: Memory) -> None:
-    def said(*texts: str) -> list[ChatMessage]:
-        return [ChatMessage(role="user", content=text) for text in texts]
+def said(*texts: str) -> list[ChatMessage]:
+    return [ChatMessage(role="user", content=text) for text in texts]
 
-    seen: list[list[ChatMessage]] = []
 
-    class Watched(StoreWrapper):
-        async def delete_message(self, *args: Any, **kwargs: Any) -> Any:
-            seen.append(await chat.aget_messages("k"))
-            if len(seen) > 4:
+async def test_replacing_what_was_said_is_all_or_nothing(memory: Memory) -> None:
+    """Killed behind any of its writes, it leaves the old list or the new one."""
+
+    class Dying(StoreWrapper):
+        left = 0
+
+        async def _live(self, found: Any) -> Any:
+            if not self.left:
                 raise ConnectionAbortedError("the process is gone")
-            return await super().delete_message(*args, **kwargs)
+            self.left -= 1
+            return found
 
-        async def delete(self, *args: Any, **kwargs: Any) -> None:
-            raise AssertionError("whoever reads now finds nothing")
+        async def append(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._live(await super().append(*args, **kwargs))
 
-    chat = DaramChatStore(memory, owner="ann")
-    watched = DaramChatStore(Watched(memory), owner="ann")
-    await watched.aset_messages("k", said("one", "two"))
-    new = said("one", *(f"more {n}" for n in range(150)))
-    await watched.aset_messages("k", new)
-    assert seen == [new, new]
+        async def load(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._live(await super().load(*args, **kwargs))
+
+        async def delete_message(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._live(await super().delete_message(*args, **kwargs))
+
+    chat, dying = DaramChatStore(memory, owner="ann"), Dying(memory)
+    old, new = said("one", "two"), said("one", *(f"more {n}" for n in range(249)))
+    for lives in range(6):
+        await chat.aset_messages("k", old)
+        dying.left = lives
+        try:
+            await DaramChatStore(dying, owner="ann").aset_messages("k", new)
+        except ConnectionAbortedError:
+            assert await chat.aget_messages("k") in (old, new)
     assert await chat.aget_messages("k") == new
-    kept = [entry.message.text for entry in await memory.log("ann", "k") if not entry.deleted]
-    assert kept[:2] == ["one", "more 0"]  # of the old ones nothing is left
-    newest = said("in the end")
-    with pytest.raises(ConnectionAbortedError):
-        await watched.aset_messages("k", newest)
-    assert await chat.aget_messages("k") == newest
+    kept = [entry.message.text for entry in await memory.log("ann", "k", limit=1000) if not entry.deleted]
+    assert kept == [message.content for message in new]  # of the old ones nothing is left
+    assert await memory.search("ann", "two", conversation="k") == []
     await chat.aset_messages("k", [])
     assert await chat.aget_messages("k") == []
+
+
+async def test_what_another_says_while_a_list_is_replaced_is_behind_it(memory: Memory) -> None:
+    other = DaramChatStore(memory, owner="ann")
+    spoken = 0
+
+    class Talking(StoreWrapper):
+        """Whenever the list is about to be written, somebody says something (three times)."""
+
+        async def _talk(self) -> None:
+            nonlocal spoken
+            if spoken < 3:
+                spoken += 1
+                await other.async_add_message("k", *said(f"late {spoken}"))
+
+        async def append(self, *args: Any, **kwargs: Any) -> Any:
+            await self._talk()
+            return await super().append(*args, **kwargs)
+
+        async def load(self, *args: Any, **kwargs: Any) -> Any:
+            await self._talk()
+            return await super().load(*args, **kwargs)
+
+    await other.aset_messages("k", said("one", "two"))
+    before = await memory.update("ann", "k", title="Trees", metadata={"a": "b"})
+    await DaramChatStore(Talking(memory), owner="ann").aset_messages("k", said("new"))
+    assert await other.aget_messages("k") == said("new", "late 1", "late 2", "late 3")
+    after = await memory.get("ann", "k")
+    assert (after.title, after.metadata) == ("Trees", {"a": "b"}) and after.version > before.version
+    lists = [said(f"{by}", f"{by} more") for by in "abcd"]
+    await asyncio.gather(*(DaramChatStore(memory, owner="ann").aset_messages("k", each) for each in lists))
+    assert await other.aget_messages("k") in lists
+
+
+async def test_a_replacing_whose_outcome_is_unknown_is_there_once(memory: Memory) -> None:
+    class Lossy(StoreWrapper):
+        async def load(self, *args: Any, **kwargs: Any) -> Any:
+            await super().load(*args, **kwargs)
+            await other.async_add_message("k", *said("more"))
+            raise OutcomeUnknown("the connection was cut behind the commit")
+
+    other = DaramChatStore(memory, owner="ann")
+    await other.aset_messages("k", said("one"))
+    await DaramChatStore(Lossy(memory), owner="ann").aset_messages("k", said("new"))
+    assert await other.aget_messages("k") == said("new", "more")
+
+
+async def test_lists_too_long_to_be_replaced_at_once_change_nothing() -> None:
+    async with daram.open("memory://") as memory:
+        chat = DaramChatStore(memory, owner="ann")
+        long = said(*(str(n) for n in range(1001)))
+        await chat.aset_messages("k", long)  # there is nothing yet that could be lost
+        with pytest.raises(InvalidInput, match="delete_messages"):
+            await chat.aset_messages("k", long)
+        assert await chat.aget_messages("k") == long
+
+
+async def test_a_window_never_begins_with_the_result_of_a_call_that_is_in_front_of_it(memory: Memory) -> None:
+    chat = DaramChatStore(memory, owner="ann")
+    said = [*SAID[:3], *(ChatMessage(role="tool", content=f"{n}") for n in range(3)), ChatMessage(content="thanks")]
+    await chat.aset_messages("s", said)
+    for window, found in ((1, said[-1:]), (2, said[-1:]), (4, said[-1:]), (5, said[-5:]), (7, said)):
+        assert await DaramChatStore(memory, owner="ann", window=window).aget_messages("s") == found
+    await chat.aset_messages("s", said[3:])
+    assert await DaramChatStore(memory, owner="ann", window=4).aget_messages("s") == said[3:]  # nothing is cut off
 
 
 def test_in_llama_indexs_own_memory() -> None:

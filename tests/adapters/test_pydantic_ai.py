@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelRe
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from daram.adapters.pydantic_ai import ENTRY, RECORD, DaramConversationStore
-from daram.errors import Unsupported
+from daram.errors import OutcomeUnknown, Unsupported
 from daram.memory import Memory
 from daram.model import user
 from daram.store.memory import MemoryStore
@@ -240,6 +241,159 @@ async def test_a_fork_stands_by_itself_and_what_is_deleted_is_gone(
     with pytest.raises(UserError, match="not in the store"):
         await store.fork("c")
     assert await say(store, "c", "begun again") == "begun again"
+
+
+class Mortal(StoreWrapper):
+    """Ends behind the write that comes after ``left`` others, as a process that is killed there."""
+
+    left = 0
+
+    async def _live(self, found: Any) -> Any:
+        if not self.left:
+            raise ConnectionAbortedError("the process is gone")
+        self.left -= 1
+        return found
+
+    async def put_record(self, *args: Any, **more: Any) -> Any:
+        return await self._live(await super().put_record(*args, **more))
+
+    async def delete_record(self, *args: Any, **more: Any) -> Any:
+        return await self._live(await super().delete_record(*args, **more))
+
+    async def delete(self, *args: Any, **more: Any) -> Any:
+        return await self._live(await super().delete(*args, **more))
+
+
+async def test_a_deletion_that_was_cut_off_is_ended_by_whoever_looks(
+    store: DaramConversationStore, memory: Memory
+) -> None:
+    async def load() -> None:
+        assert await store.load("c") is None
+
+    async def listing() -> None:
+        assert await store.list_conversations() == []
+
+    mortal = Mortal(memory)
+    looks: list[Callable[[], Awaitable[None]]] = [load, lambda: store.delete("c"), listing]
+    for left in range(7):
+        await say(store, "c", "one")
+        mortal.left = left
+        try:
+            await DaramConversationStore(mortal, owner="ann").delete("c")
+        except ConnectionAbortedError:
+            pass
+        await looks[left % 3]()
+        assert (await memory.list("ann")).items == []
+        for namespace in (ENTRY, RECORD):
+            assert (await memory.scan_records("ann", namespace)).items == []
+    assert mortal.left, "it was never let come to its end"
+
+
+async def test_writes_whose_outcome_is_unknown_are_there_once(memory: Memory) -> None:
+    class Lossy(StoreWrapper):
+        """Of every write the first reply is lost."""
+
+        lost: set[str] = set()  # noqa: RUF012  # of this test alone
+
+        async def _lose(self, name: str, found: Any) -> Any:
+            self.lost ^= {name}
+            if name in self.lost:
+                raise OutcomeUnknown("the connection was cut behind the commit")
+            return found
+
+        async def create(self, *args: Any, **more: Any) -> Any:
+            return await self._lose("create", await super().create(*args, **more))
+
+        async def append(self, *args: Any, **more: Any) -> Any:
+            return await self._lose("append", await super().append(*args, **more))
+
+        async def use_branch(self, *args: Any, **more: Any) -> Any:
+            return await self._lose("use_branch", await super().use_branch(*args, **more))
+
+        async def delete(self, *args: Any, **more: Any) -> Any:
+            return await self._lose("delete", await super().delete(*args, **more))
+
+        async def put_record(self, owner: str, namespace: str, key: str, *args: Any, **more: Any) -> Any:
+            found = await super().put_record(owner, namespace, key, *args, **more)
+            return await self._lose(f"put {namespace} {key}", found)
+
+        async def delete_record(self, owner: str, namespace: str, key: str, **more: Any) -> Any:
+            found = await super().delete_record(owner, namespace, key, **more)
+            return await self._lose(f"delete {namespace} {key}", found)
+
+    store = DaramConversationStore(Lossy(memory), owner="ann")
+    for text in ("one", "two"):
+        await say(store, "c", text)
+    loaded = await store.load("c")
+    assert loaded is not None and prompts(loaded.messages) == ["one", "two"]
+    begun = await store.branch("c", at=2, expected_revision=loaded.revision)
+    assert prompts(begun.messages) == ["one"]
+    await store.fork("c", new_conversation_id="f")
+    await store.delete("c")
+    assert [conversation.id for conversation in (await memory.list("ann")).items] == ["f"]
+    assert await say(store, "f", "deux") == "one | deux"
+
+
+async def test_a_save_on_top_of_one_whose_outcome_is_unknown_keeps_both(memory: Memory) -> None:
+    other = DaramConversationStore(memory, owner="ann")
+
+    class Lossy(StoreWrapper):
+        async def put_record(self, owner: str, namespace: str, *args: Any, **more: Any) -> Any:
+            found = await super().put_record(owner, namespace, *args, **more)
+            if namespace == RECORD:
+                await say(other, "c", "two")
+                raise OutcomeUnknown("the connection was cut behind the commit")
+            return found
+
+    assert await say(DaramConversationStore(Lossy(memory), owner="ann"), "c", "one") == "one"
+    assert await say(other, "c", "three") == "one | two | three"
+
+
+async def test_what_is_read_is_bounded_by_what_is_asked_for(memory: Memory) -> None:
+    class Counting(StoreWrapper):
+        calls = 0
+
+        async def messages(self, *args: Any, **more: Any) -> Any:
+            self.calls += 1
+            return await super().messages(*args, **more)
+
+        async def message(self, *args: Any, **more: Any) -> Any:
+            self.calls += 1
+            return await super().message(*args, **more)
+
+        async def get_record(self, *args: Any, **more: Any) -> Any:
+            self.calls += 1
+            return await super().get_record(*args, **more)
+
+    counting = Counting(memory)
+    store = DaramConversationStore(counting, owner="ann")
+    for text in ("one", "two", "three"):
+        await say(store, "c", text)
+    first = (await memory.messages("ann", "c", limit=1)).items[0]
+    parent = first.id
+    for _ in range(3):  # another door goes on from the first message, and is the branch in use
+        batch = [user(str(n)) for n in range(100)]
+        await memory.append("ann", "c", batch, parent=parent)
+        parent = batch[-1].id
+    counting.calls = 0
+    loaded = await store.load("c", limit=4)
+    assert loaded is not None and prompts(loaded.messages) == ["two", "three"]
+    assert counting.calls <= 6  # the record, a page, and the four
+    counting.calls = 0
+    loaded = await store.load("c")
+    assert loaded is not None and prompts(loaded.messages) == ["one", "two", "three"]
+    assert counting.calls <= 11  # the record, four pages, and those that the branch in use has not
+    for n in range(30):
+        await memory.create("ann", id=f"of another door {n}")
+    counting.calls = 0
+    assert [record.conversation_id for record in await store.list_conversations(limit=10)] == ["c"]
+    assert not counting.calls
+    # Off the branch in use, and something of it is deleted by another door, where a step back leads nowhere.
+    await memory.use_branch("ann", "c", (await store.load_entries("c") or [])[-1].id)
+    await memory.append("ann", "c", [user(str(n)) for n in range(10)])
+    await memory.delete_message("ann", "c", (await store.load_entries("c") or [])[-2].id)
+    loaded = await store.load("c", limit=4)
+    assert loaded is not None and len(loaded.messages) == 4
 
 
 async def test_lists_and_scopes(store: DaramConversationStore) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -56,6 +56,17 @@ async def outcome(work: Coroutine[Any, Any, R]) -> R:
     return task.result()
 
 
+async def again(write: Callable[[], Awaitable[R]]) -> R:
+    """A write that may be repeated, at most three times, until its outcome is known."""
+    for last in (False, False, True):
+        try:
+            return await write()
+        except OutcomeUnknown:
+            if last:
+                raise
+    raise AssertionError("the last try has an outcome")
+
+
 async def _append(store: Store, owner: str, id: str, messages: Sequence[Message], parent: str | None) -> None:
     for start in range(0, len(messages), _BATCH):
         batch = messages[start : start + _BATCH]
@@ -68,14 +79,8 @@ async def _append(store: Store, owner: str, id: str, messages: Sequence[Message]
 
 
 async def _append_batch(store: Store, owner: str, id: str, batch: Sequence[Message], parent: str | None) -> None:
-    for last in (False, False, True):
-        try:
-            await store.append(owner, id, batch, parent=parent, create=True)
-            break
-        except OutcomeUnknown:
-            if last:
-                raise
-            # The same ids once more: stored already, it changes nothing.
+    # The same ids once more: stored already, it changes nothing.
+    await again(lambda: store.append(owner, id, batch, parent=parent, create=True))
 
 
 async def _clear(store: Store, owner: str, id: str) -> None:

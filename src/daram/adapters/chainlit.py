@@ -13,9 +13,11 @@ in records. Every list is paged in the store; opening a thread reads its last me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from daram.adapters.versions import require
@@ -24,15 +26,17 @@ require("the data layer for Chainlit", "chainlit", "chainlit", "chainlit", oldes
 
 from chainlit.context import ChainlitContextException, get_context
 from chainlit.data.base import BaseDataLayer
-from chainlit.data.utils import queue_until_user_message
+from chainlit.session import WebsocketSession
 from chainlit.types import Feedback, PageInfo, PaginatedResponse, Pagination, ThreadDict, ThreadFilter
 from chainlit.user import PersistedUser, User
 
 from daram import sync
 from daram.adapters import chainlit_records as side
 from daram.adapters import chainlit_steps as steps
+from daram.adapters.chainlit_lines import Lines, persevere
 from daram.adapters.chainlit_shown import shown_steps
-from daram.errors import Conflict, Gone, InvalidInput, NotFound, Unsupported
+from daram.adapters.chainlit_writes import StepWriter, of_step
+from daram.errors import Conflict, InvalidInput, NotFound, Unsupported
 from daram.model import Conversation, Message
 from daram.store.base import Store, SupportsRecords
 
@@ -43,9 +47,9 @@ if TYPE_CHECKING:
 __all__ = ["DaramDataLayer"]
 
 _ANONYMOUS = "anonymous"
-_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds
+_HELD = "daram"  # among a session's queues, which Chainlit's own sessions keep by method
 
-_until_first_message: Any = queue_until_user_message  # which has no types
+Work = Callable[..., Coroutine[Any, Any, None]]
 # In a request Chainlit asks for the user (``get_user``) before anything of theirs, but then names the thread only.
 _asking: ContextVar[str | None] = ContextVar("daram_chainlit_user", default=None)
 
@@ -87,6 +91,9 @@ class DaramDataLayer(BaseDataLayer):
             raise Unsupported(f"{type(store).__name__} keeps no records, which Chainlit's data layer needs")
         self._store: Store = store
         self._side = side.SideRecords(store)
+        self._steps = StepWriter(store, self._side, messages=messages)
+        self._lines = Lines()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._owner_given = owner
         self._messages = messages
         self._note = note
@@ -118,7 +125,7 @@ class DaramDataLayer(BaseDataLayer):
 
     async def get_thread_author(self, thread_id: str) -> str:
         """Who asks, if the thread is theirs; else nobody: a thread of somebody else looks like none."""
-        return self._user() if await self._conversation(self._owner(), thread_id) else ""
+        return self._user() if await self._steps.conversation(self._owner(), thread_id) else ""
 
     async def list_threads(self, pagination: Pagination, filters: ThreadFilter) -> PaginatedResponse[ThreadDict]:
         """One page of conversations, the one changed last first, without their steps.
@@ -151,7 +158,7 @@ class DaramDataLayer(BaseDataLayer):
     async def get_thread(self, thread_id: str) -> ThreadDict | None:
         """The thread with its last messages and what belongs to them; None if this user has none of that id."""
         owner = self._owner()
-        conversation = await self._conversation(owner, thread_id)
+        conversation = await self._steps.conversation(owner, thread_id)
         if conversation is None:
             return None
         try:
@@ -180,13 +187,13 @@ class DaramDataLayer(BaseDataLayer):
     ) -> None:
         """Rename a thread, or keep what Chainlit says of it; with ``user_id`` it begins, named after its start."""
         owner = self._fixed_owner or user_id or self._owner()
-        conversation = await self._conversation(owner, thread_id)
+        conversation = await self._steps.conversation(owner, thread_id)
         begins = user_id is not None or owner == _ANONYMOUS  # whom Chainlit lets rename nothing
         if begins and self._messages and conversation is None:
             try:
                 conversation = await self._store.create(owner, id=thread_id, title=steps.title_of(name))
             except Conflict:
-                conversation = await self._conversation(owner, thread_id)
+                conversation = await self._steps.conversation(owner, thread_id)
         if conversation is None:
             return  # a late word on a thread that was deleted, or one that its Chatbot is about to make
         if name is not None and not begins:
@@ -199,76 +206,32 @@ class DaramDataLayer(BaseDataLayer):
     async def delete_thread(self, thread_id: str) -> None:
         """Delete the conversation and all that was kept beside it; a second time it is harmless."""
         owner = self._owner()
-        if self._deleted is not None and await self._conversation(owner, thread_id) is not None:
+        if self._deleted is not None and await self._steps.conversation(owner, thread_id) is not None:
             await self._deleted(owner, thread_id)
-        await self._side.clear_thread(owner, thread_id)
-        try:
-            await self._store.delete(owner, thread_id)
-        except NotFound:
-            pass
-
-    # --- steps ---
-
-    async def _keep_step(self, step_dict: StepDict) -> None:
-        owner, thread = self._owner(), step_dict["threadId"]
-        if step_dict["type"] in steps.ROLES:
-            await self._keep_message(owner, thread, step_dict)
-        elif await self._appears(owner, thread):
-            await self._put_step(owner, thread, step_dict, dict(step_dict))
-
-    async def _drop_step(self, step_id: str) -> None:
-        owner, thread = self._owner(), _open_thread()
-        known = await self._side.get(owner, side.STEP, thread, step_id) or {}
-        if parent := known.get("parentId"):
-            await self._side.delete(owner, side.CHILD, thread, parent, step_id)
-        for namespace in (side.STEP, side.FEEDBACK, side.FAVORITE):
-            await self._side.delete(owner, namespace, thread, step_id)
-        if self._messages:
+        async with self._lines.enter((owner, thread_id)):  # what is being written is deleted too
+            await self._side.clear_thread(owner, thread_id)
             try:
-                await self._store.delete_message(owner, thread, step_id)
+                await self._store.delete(owner, thread_id)
             except NotFound:
                 pass
 
-    # What Chainlit shows before the first message of the user waits for it: until then there is no conversation.
-    create_step = _until_first_message()(_keep_step)
-    update_step = _until_first_message()(_keep_step)
-    delete_step = _until_first_message()(_drop_step)
+    # --- steps ---
 
-    async def _keep_message(self, owner: str, thread: str, step: StepDict) -> None:
-        text = step.get("output") or ""
-        beside = steps.extras(step)
-        stored = await self._message(owner, thread, step["id"])
-        if stored is None and self._messages:
-            if not text:  # an answer that is about to be streamed, or one that holds elements only
-                if await self._appears(owner, thread):
-                    await self._put_step(owner, thread, step, beside | {"id": step["id"], "output": ""})
-                return
-            if not await self._is_running(owner, thread, step["id"]):
-                stored = await self._append(owner, thread, step, text)
-                if stored is None:
-                    return
-        if stored is None and not await self._appears(owner, thread):
-            return
-        if stored is not None and text and text != stored.text:
-            beside["output"] = text
-        if parent := step.get("parentId"):
-            await self._side.delete(owner, side.CHILD, thread, parent, step["id"])
-        await self._side.put(owner, side.STEP, (thread, step["id"]), beside)
+    async def create_step(self, step_dict: StepDict) -> None:
+        """Store a step, behind those that Chainlit made before it."""
+        keep = partial(self._steps.keep, step=step_dict, new=True)
+        await self._write(step_dict["threadId"], self._steps.lines(step_dict), f"step {step_dict['id']}", keep)
 
-    async def _put_step(self, owner: str, thread: str, step: StepDict, value: dict[str, Any]) -> None:
-        await self._side.put(owner, side.STEP, (thread, step["id"]), value)
-        if parent := step.get("parentId"):
-            await self._side.put(owner, side.CHILD, (thread, parent, step["id"]), {"id": step["id"]})
+    async def update_step(self, step_dict: StepDict) -> None:
+        """Store what a step has become."""
+        keep = partial(self._steps.keep, step=step_dict, new=False)
+        await self._write(step_dict["threadId"], self._steps.lines(step_dict), f"step {step_dict['id']}", keep)
 
-    async def _append(self, owner: str, thread: str, step: StepDict, text: str) -> Message | None:
-        # Exactly what ``daram.user(text, id=…)`` makes: a Chatbot that is given the same message stores it once.
-        message = Message(id=step["id"], role=steps.ROLES[step["type"]], text=text)
-        try:
-            return (await self._store.append(owner, thread, [message], create=True)).messages[0]
-        except Gone:
-            return None  # the thread or the message was deleted while Chainlit was still writing
-        except Conflict:
-            return await self._message(owner, thread, step["id"])
+    async def delete_step(self, step_id: str) -> None:
+        """Delete a step of the open thread, with its message."""
+        thread = _open_thread()
+        drop = partial(self._steps.drop, thread=thread, step_id=step_id)
+        await self._write(thread, (of_step(step_id),), f"that step {step_id} is deleted", drop)
 
     # --- feedback, favourites, elements ---
 
@@ -305,17 +268,62 @@ class DaramDataLayer(BaseDataLayer):
         """An element; its content, if it was kept, is in its ``url`` (``data:``)."""
         return await self._side.element(self._owner(), thread_id, element_id)
 
-    async def _keep_element(self, element: Element) -> None:
+    async def create_element(self, element: Element) -> None:
+        """Keep an element with its content; raises ``TooLarge`` above 3 MiB: such a one needs a ``url`` of its own."""
+        keep = partial(self._keep_element, element=element)
+        await self._write(element.thread_id, (of_step(element.id),), f"element {element.id}", keep)
+
+    async def delete_element(self, element_id: str, thread_id: str | None = None) -> None:
+        """Delete an element, of the open thread if none is named."""
+        thread = thread_id or _open_thread()
+        drop = partial(self._side.delete_element, thread=thread, element_id=element_id)
+        await self._write(thread, (of_step(element_id),), f"that element {element_id} is deleted", drop)
+
+    async def _keep_element(self, owner: str, element: Element) -> None:
+        if await self._steps.appears(owner, element.thread_id):
+            await self._side.put_element(owner, element)
+
+    # --- the order of writes ---
+
+    async def _write(self, thread: str, lines: tuple[str, ...], what: str, work: Work) -> None:
+        """Do it in its turn, which is taken before anything is waited for."""
+        try:
+            session = get_context().session
+        except ChainlitContextException:
+            session = None
+        if isinstance(session, WebsocketSession):
+            # What Chainlit shows before the first message of the user waits for it: until then there is no
+            # conversation. Chainlit flushes it in its own time; it belongs in front of that message.
+            if not session.has_first_interaction:
+                held = session.thread_queues.setdefault(_HELD, deque())
+                held.append((DaramDataLayer._in_turn, self, (thread, lines, what, work), {}))
+                return
+            held = session.thread_queues.get(_HELD, deque())
+            while held:
+                self._begin(*held.popleft()[2])
+        await self._in_turn(thread, lines, what, work)
+
+    async def _in_turn(self, thread: str, lines: tuple[str, ...], what: str, work: Work) -> None:
+        await self._begin(thread, lines, what, work)
+
+    def _begin(self, thread: str, lines: tuple[str, ...], what: str, work: Work) -> asyncio.Task[None]:
         owner = self._owner()
-        if await self._appears(owner, element.thread_id):
-            await self._side.put_element(owner, element)  # TooLarge: such an element needs a ``url`` of its own
+        place = self._lines.enter((owner, thread), *lines)
 
-    async def _drop_element(self, element_id: str, thread_id: str | None = None) -> None:
-        for namespace in (side.ELEMENT, side.CONTENT):
-            await self._side.delete(self._owner(), namespace, thread_id or _open_thread(), element_id)
+        async def turn() -> None:
+            async with place:
+                await persevere(f"{what} of thread {thread}", partial(work, owner))
 
-    create_element = _until_first_message()(_keep_element)
-    delete_element = _until_first_message()(_drop_element)
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            place.leave()  # also where it was cancelled before it began
+            if not task.cancelled():
+                task.exception()  # which has been told
+
+        task = asyncio.create_task(turn())
+        self._tasks.add(task)
+        task.add_done_callback(ended)
+        return task
 
     # --- the rest of what Chainlit asks ---
 
@@ -324,7 +332,8 @@ class DaramDataLayer(BaseDataLayer):
         return ""
 
     async def close(self) -> None:
-        """Close the store; a second call is harmless."""
+        """Finish what Chainlit has begun to write, for 10 s at most, and close the store; a second call is harmless."""
+        await self._lines.empty()
         await self._store.close()
 
     # --- helpers ---
@@ -343,35 +352,6 @@ class DaramDataLayer(BaseDataLayer):
         except ChainlitContextException:
             return _asking.get() or _ANONYMOUS
         return user.identifier if user else _ANONYMOUS
-
-    async def _conversation(self, owner: str, thread: str) -> Conversation | None:
-        try:
-            return await self._store.get(owner, thread)
-        except (NotFound, InvalidInput):  # an id that no conversation can have is one that none has
-            return None
-
-    async def _appears(self, owner: str, thread: str) -> bool:
-        """Whether the thread is there, or appears in a moment: Chainlit makes it beside what it makes in it.
-
-        One that does not was deleted, and what comes late for it is dropped.
-        """
-        for pause in (*_PAUSES, 0.0):
-            if await self._conversation(owner, thread) is not None:
-                return True
-            await asyncio.sleep(pause)
-        return False
-
-    async def _message(self, owner: str, thread: str, id: str) -> Message | None:
-        try:
-            return await self._store.message(owner, thread, id)
-        except NotFound:
-            return None
-
-    async def _is_running(self, owner: str, thread: str, id: str) -> bool:
-        try:
-            return any(answer.id == id for answer in await self._store.answers(owner, thread))
-        except NotFound:
-            return False
 
     async def _name(self, owner: str, conversation: Conversation) -> str | None:
         """The title, or the beginning of the first message where there is none yet."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from daram.adapters import chainlit_steps as steps
 from daram.errors import Conflict, TooLarge
-from daram.model import Record
+from daram.model import UNSET, Record
 from daram.store.base import SupportsRecords
 
 if TYPE_CHECKING:
@@ -42,9 +42,15 @@ class SideRecords:
         record = await self._records.get_record(owner, namespace, steps.key(*ids))
         return None if record is None else steps.load(record.value)
 
-    async def put(self, owner: str, namespace: str, ids: tuple[str, ...], value: object) -> None:
-        """Store the object as a whole."""
-        await self._records.put_record(owner, namespace, steps.key(*ids), steps.dump(value))
+    async def put(self, owner: str, namespace: str, ids: tuple[str, ...], value: object, *, new: bool = False) -> None:
+        """Store the object as a whole. ``new``: where there is none yet; else what is there stays."""
+        try:
+            await self._records.put_record(
+                owner, namespace, steps.key(*ids), steps.dump(value), expect=None if new else UNSET
+            )
+        except Conflict:
+            if not new:
+                raise
 
     async def delete(self, owner: str, namespace: str, *ids: str) -> bool:
         """Delete it; whether it was there."""
@@ -129,6 +135,11 @@ class SideRecords:
         """One element with its content, or None."""
         record = await self._records.get_record(owner, ELEMENT, steps.key(thread, element_id))
         return None if record is None else (await self._with_content(owner, record, _INLINE_BYTES))[0]
+
+    async def delete_element(self, owner: str, thread: str, element_id: str) -> None:
+        """Delete an element with its content, if it is there."""
+        for namespace in (ELEMENT, CONTENT):
+            await self.delete(owner, namespace, thread, element_id)
 
     async def _with_content(self, owner: str, record: Record, room: int) -> tuple[ElementDict, int]:
         element = steps.load(record.value)

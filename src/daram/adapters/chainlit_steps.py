@@ -14,6 +14,7 @@ from chainlit.step import StepDict
 from chainlit.types import ThreadDict
 
 from daram.model import Conversation, Message, Role
+from daram.text.clean import clean_text
 
 TYPES = {"user": "user_message", "assistant": "assistant_message", "system": "system_message", "tool": "tool"}
 ROLES: dict[str, Role] = {"user_message": "user", "assistant_message": "assistant", "system_message": "system"}
@@ -50,8 +51,19 @@ def _part(part: str) -> str:
 
 
 def dump(value: Any) -> bytes:
-    """JSON; what JSON cannot say becomes text."""
-    return msgspec.json.encode(value, enc_hook=str)
+    """JSON; what JSON cannot say becomes text, half an emoji U+FFFD."""
+    try:
+        return msgspec.json.encode(value, enc_hook=str)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_clean(value), enc_hook=lambda other: clean_text(str(other)))
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {_clean(name): _clean(inner) for name, inner in value.items()}
+    return [_clean(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def load(data: bytes) -> dict[str, Any]:

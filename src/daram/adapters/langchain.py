@@ -10,11 +10,11 @@ LangChain deprecates its history classes (removal in its 2.0): a new program doe
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-import threading
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
 
 from daram.adapters.versions import require
 from daram.errors import DaramError, InvalidInput, NotFound
@@ -24,30 +24,32 @@ require("the adapter for LangChain", "langchain_core", "langchain-core", "langch
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
+from daram import memory as memories
 from daram import sync
-from daram.adapters.appending import append_all, clear
+from daram.adapters.appending import append_all, clear, outcome
 from daram.llm.langchain_messages import from_message, to_message
-from daram.memory import DEFAULT_URL
 from daram.model import Message
 from daram.store.base import Store
 from daram.text.tokens import TokenCounter
 
 __all__ = ["DaramChatMessageHistory"]
 
+R = TypeVar("R")
+
 log = logging.getLogger(__name__)
 
 _PAGE: Final = 200
 
-_opened: dict[tuple[int, str], sync.Memory] = {}
-_lock = threading.Lock()
+_opened: dict[tuple[int, str], asyncio.Task[memories.Memory]] = {}
 
 
 class DaramChatMessageHistory(BaseChatMessageHistory):
     """The messages of the conversation ``session_id`` of ``owner``; every kind of message comes back as it was.
 
-    ``memory``: of ``daram.open`` or ``daram.sync.open``; without it the store at ``url`` is opened once in this process
-    and stays open. ``window``: how many messages are read, the last ones (None: all); ``tokens``: at most about as many
-    tokens of them. What is read never begins with the result of a tool whose call is not there.
+    ``memory``: of ``daram.open`` or ``daram.sync.open``; without it the store at ``url`` is opened by the first call
+    that needs it (which raises ``ConfigError`` or a ``StoreError`` where that fails), once in this process, and stays
+    open. ``window``: how many messages are read, the last ones (None: all); ``tokens``: at most about as many tokens of
+    them. What is read never begins with the result of a tool whose call is not there.
 
     What is added is durable on return, each batch in one piece, beside what others add at the same time. Raises
     ``InvalidInput`` for a message with something in it that is not JSON; ``Gone`` for 24 hours after another door
@@ -58,7 +60,7 @@ class DaramChatMessageHistory(BaseChatMessageHistory):
         self,
         session_id: str,
         *,
-        url: str = DEFAULT_URL,
+        url: str = memories.DEFAULT_URL,
         owner: str = "default",
         window: int | None = 50,
         tokens: int | None = None,
@@ -71,8 +73,8 @@ class DaramChatMessageHistory(BaseChatMessageHistory):
         self.owner = owner
         self.window = window
         self.tokens = tokens
-        found = memory if memory is not None else _open(url)
-        self._store: Store = found.inner if isinstance(found, sync.Memory) else found
+        self._url = url
+        self._given: Store | None = memory.inner if isinstance(memory, sync.Memory) else memory
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # a variable there, for a property to override
@@ -82,7 +84,7 @@ class DaramChatMessageHistory(BaseChatMessageHistory):
     async def aget_messages(self) -> list[BaseMessage]:
         """The last messages, the oldest first; none where there is no conversation."""
         try:
-            stored = await self._read()
+            stored = await self._on_store(self._read)
         except NotFound:
             return []
         return self._bounded([from_message(message) for message in stored])
@@ -94,7 +96,7 @@ class DaramChatMessageHistory(BaseChatMessageHistory):
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Add messages behind what is there; a conversation that is not there is made."""
         made = [to_message(message, exact=True) for message in messages]
-        await append_all(self._store, self.owner, self.session_id, made)
+        await outcome(self._on_store(lambda store: append_all(store, self.owner, self.session_id, made)))
 
     def clear(self) -> None:
         """``aclear``, synchronously."""
@@ -102,15 +104,28 @@ class DaramChatMessageHistory(BaseChatMessageHistory):
 
     async def aclear(self) -> None:
         """Delete everything that was said; an empty conversation is left, which can go on."""
-        await clear(self._store, self.owner, self.session_id)
+        await outcome(self._on_store(lambda store: clear(store, self.owner, self.session_id)))
 
-    async def _read(self) -> list[Message]:
+    async def _on_store(self, work: Callable[[Store], Coroutine[Any, Any, R]]) -> R:
+        if self._given is not None:
+            return await work(self._given)
+
+        async def there() -> R:
+            return await work(await _open(self._url))
+
+        # Its connections are closed with the process: those of a loop that ended before could not be.
+        loop = sync.portal().loop
+        if asyncio.get_running_loop() is loop:
+            return await there()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there(), loop))
+
+    async def _read(self, store: Store) -> list[Message]:
         if self.window is not None and self.window <= _PAGE:
-            return await self._store.tail(self.owner, self.session_id, self.window)
+            return await store.tail(self.owner, self.session_id, self.window)
         found: list[Message] = []
         cursor = None
         while self.window is None or len(found) < self.window:
-            page = await self._store.messages(self.owner, self.session_id, limit=_PAGE, cursor=cursor, order="desc")
+            page = await store.messages(self.owner, self.session_id, limit=_PAGE, cursor=cursor, order="desc")
             found += page.items
             cursor = page.next_cursor
             if cursor is None:
@@ -138,27 +153,35 @@ def _without_orphans(messages: list[BaseMessage]) -> list[BaseMessage]:
     return found
 
 
-def _open(url: str) -> sync.Memory:
-    with _lock:
-        known = _opened.get((os.getpid(), url))
-    # Not under the lock: opening may take as long as the server likes.
-    if known is None:
-        opened = sync.open(url)
-        with _lock:
-            known = _opened.setdefault((os.getpid(), url), opened)
-        if known is not opened:
-            opened.close()
-    return known
+async def _open(url: str) -> memories.Memory:
+    """The store at ``url``, opened once in this process. On the portal's loop only."""
+    key = (os.getpid(), url)
+
+    async def work() -> memories.Memory:
+        try:
+            return await memories.open(url)
+        except BaseException:
+            _opened.pop(key, None)  # the next call tries again
+            raise
+
+    if key not in _opened:
+        _opened[key] = asyncio.ensure_future(work())
+    # A caller that is cancelled leaves it to the others who wait.
+    return await asyncio.shield(_opened[key])
+
+
+async def _close_all() -> None:
+    for key in [key for key in _opened if key[0] == os.getpid()]:
+        try:
+            await (await _opened.pop(key)).close()
+        except DaramError:
+            log.exception("a chat history's store was not closed at the end of the process")
 
 
 def _close() -> None:
     """At the end of the process: nobody else knows what was opened by its URL."""
-    for pid, url in list(_opened):
-        if pid == os.getpid():
-            try:
-                _opened.pop((pid, url)).close()
-            except DaramError:
-                log.exception("a chat history's store was not closed at the end of the process")
+    if any(pid == os.getpid() for pid, _ in _opened):
+        sync.portal().run(_close_all())
 
 
 sync.at_exit(_close)

@@ -47,7 +47,7 @@ from daram import sync
 from daram.adapters.langgraph_care import Care, merged
 from daram.adapters.langgraph_conversation import Projection
 from daram.adapters.langgraph_layout import Side
-from daram.adapters.langgraph_records import Memo, Space
+from daram.adapters.langgraph_records import Head, Memo, Space
 from daram.adapters.langgraph_store import DaramStore
 from daram.adapters.langgraph_threads import Threads
 from daram.ids import etag
@@ -61,6 +61,7 @@ __all__ = ["DaramSaver", "DaramStore"]
 
 R = TypeVar("R")
 _VERSION_DIGITS: Final = 10
+_PAGE: Final = 50
 
 
 class DaramSaver(BaseCheckpointSaver[str]):
@@ -115,7 +116,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the thread's newest; None where there is none."""
         threads, space = self._at(config)
-        if id := get_checkpoint_id(config):
+        if id := _checkpoint(config):
             head = await threads.stored(space, id)
             return None if head is None or head.record.hidden else await threads.tuple_of(space, head)
         async for head in threads.heads(space, page=1):
@@ -140,23 +141,23 @@ class DaramSaver(BaseCheckpointSaver[str]):
             spaces = [Space(self._owner_of(config), _thread(config), given["checkpoint_ns"])]
         else:
             spaces = await threads.spaces(None if config is None else _thread(config))
-        only = None if config is None else get_checkpoint_id(config)
-        end = None if before is None else get_checkpoint_id(before)
+        only, end = _checkpoint(config), _checkpoint(before)
+        page = _PAGE if limit is None or filter else max(1, min(limit, _PAGE))
+        found = merged(threads, spaces, before=end, page=page) if only is None else _one(threads, spaces, only, end)
         left = -1 if limit is None else limit
-        async for space, head in merged(threads, spaces):
-            if left == 0:
-                return
-            id = head.record.id
-            if (only is not None and id != only) or (end is not None and id >= end):
-                continue
+        if left == 0:
+            return
+        async for space, head in found:
             if filter:
-                metadata = self.serde.loads_typed(head.record.metadata)
+                metadata = threads.metadata(head)
                 if any(metadata.get(name) != value for name, value in filter.items()):
                     continue
-            found = await threads.tuple_of(space, head)
-            if found is not None:
+            item = await threads.tuple_of(space, head)
+            if item is not None:
                 left -= 1
-                yield found
+                yield item
+            if left == 0:
+                return  # not another page
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -165,7 +166,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
         if not channels:
             return {}
         threads, space = self._at(config)
-        return await Care(threads).history(space, get_checkpoint_id(config), channels)
+        return await Care(threads).history(space, _checkpoint(config), channels)
 
     # --- writing ---
 
@@ -182,21 +183,21 @@ class DaramSaver(BaseCheckpointSaver[str]):
         watch = self._channel if space.ns == "" and not self._seals else None
         await threads.runs.enrol(space, own)
         writes, head, known, added = await threads.save(
-            space, get_checkpoint_id(config), checkpoint, own, new_versions, watch
+            space, _checkpoint(config), checkpoint, own, new_versions, watch
         )
         projected = [] if added is None else [Projection(self._store, space).append(added)]
         # At once, so that an engine with group commit makes one commit of it. A reader who finds the checkpoint without
         # a part of it goes on to the one before: nobody was told that it is there.
         await asyncio.gather(*writes, *projected)
         threads.written(space, head, known)
-        return cast("RunnableConfig", space.config(checkpoint["id"]))
+        return threads.config(space, checkpoint["id"])
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Keep what a task wrote behind the checkpoint that the config names."""
         threads, space = self._at(config)
-        id = get_checkpoint_id(config)
+        id = _checkpoint(config)
         if id is None:
             raise InvalidInput("checkpoint_id", "is not in the config's configurable: writes belong to a checkpoint")
         await threads.write(space, id, writes, task_id, task_path)
@@ -206,6 +207,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete a thread and its conversation."""
         owner = self._owner_of(None)
+        thread_id = _whole("thread_id", thread_id)
         await Care(self._threads(owner)).delete(thread_id)
         self._memo.forget(owner, thread_id)
         if self._channel is not None:
@@ -218,6 +220,8 @@ class DaramSaver(BaseCheckpointSaver[str]):
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread with all its checkpoints and writes, and its conversation as it is now."""
         owner = self._owner_of(None)
+        source_thread_id = _whole("source_thread_id", source_thread_id)
+        target_thread_id = _whole("target_thread_id", target_thread_id)
         threads = self._threads(owner)
         await Care(threads).copy(source_thread_id, target_thread_id)
         self._memo.forget(owner, target_thread_id)
@@ -235,7 +239,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
         if strategy not in ("keep_latest", "delete"):
             raise InvalidInput("strategy", f'must be "keep_latest" or "delete", not {strategy!r:.40}')
         owner = self._owner_of(None)
-        for thread in thread_ids:
+        for thread in [_whole("thread_ids", thread) for thread in thread_ids]:
             if strategy == "delete":
                 await self.adelete_thread(thread)
             else:
@@ -320,7 +324,8 @@ class DaramSaver(BaseCheckpointSaver[str]):
         return not isinstance(self.serde, JsonPlusSerializer)
 
     def _threads(self, owner: str) -> Threads:
-        return Threads(Side(cast("SupportsRecords", self._store), owner), self._memo, self.serde, self._plain)
+        side = Side(cast("SupportsRecords", self._store), owner)
+        return Threads(side, self._memo, self.serde, self._plain, named=self._owner is None)
 
     def _at(self, config: RunnableConfig) -> tuple[Threads, Space]:
         owner = self._owner_of(config)
@@ -343,11 +348,20 @@ def _thread(config: RunnableConfig | None) -> str:
     thread = None if config is None else config.get("configurable", {}).get("thread_id")
     if thread is None or thread == "":
         raise InvalidInput("thread_id", "is not in the config's configurable")
+    return _whole("thread_id", thread)
+
+
+def _checkpoint(config: RunnableConfig | None) -> str | None:
+    id = None if config is None else get_checkpoint_id(config)
+    return None if id is None else _whole("checkpoint_id", id)
+
+
+def _whole(field: str, name: object) -> str:
     try:
-        str(thread).encode()
+        str(name).encode()
     except UnicodeEncodeError as error:
-        raise InvalidInput("thread_id", f"has half of a character at {error.start}; remove it") from None
-    return str(thread)
+        raise InvalidInput(field, f"has half of a character at {error.start}; remove it") from None
+    return str(name)
 
 
 def _refuse_unsafe(serde: SerializerProtocol) -> None:
@@ -362,6 +376,18 @@ def _refuse_unsafe(serde: SerializerProtocol) -> None:
             "this serializer imports and calls whatever the data names; give it the classes of your state:"
             " JsonPlusSerializer(allowed_msgpack_modules=[…]), or DaramSaver(memory, types=[…])"
         )
+
+
+async def _one(
+    threads: Threads, spaces: Sequence[Space], id: str, before: str | None
+) -> AsyncIterator[tuple[Space, Head]]:
+    """The checkpoints with that id, of which there is one in each space at most."""
+    if before is not None and id >= before:
+        return
+    for space in spaces:
+        head = await threads.stored(space, id)
+        if head is not None and not head.record.hidden:
+            yield space, head
 
 
 def _run(work: Coroutine[Any, Any, R]) -> R:

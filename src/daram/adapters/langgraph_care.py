@@ -18,9 +18,11 @@ COUNTERS: Final = "counters_since_delta_snapshot"
 _AT_ONCE: Final = 200
 
 
-async def merged(threads: Threads, spaces: Sequence[Space]) -> AsyncIterator[tuple[Space, Head]]:
-    """The checkpoints of several spaces, the newest first."""
-    streams = [(space, threads.heads(space)) for space in spaces]
+async def merged(
+    threads: Threads, spaces: Sequence[Space], *, before: str | None, page: int
+) -> AsyncIterator[tuple[Space, Head]]:
+    """The checkpoints of several spaces, the newest first, those alone that are older than ``before``."""
+    streams = [(space, threads.heads(space, before=before, page=page)) for space in spaces]
     fronts = [(space, stream, head) for space, stream in streams if (head := await anext(stream, None)) is not None]
     while fronts:
         at = max(range(len(fronts)), key=lambda i: fronts[i][2].record.id)

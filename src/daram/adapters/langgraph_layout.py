@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from hashlib import blake2b
 from typing import Final
 
+from daram.codec import records_cursor
 from daram.model import UNSET, Record, Unset
 from daram.store.base import SupportsRecords
 from daram.store.paging import pages
@@ -121,17 +122,20 @@ class Side:
         head = _PARTS + kind + len(pieces).to_bytes(4, "big") + own.encode()
         await self._records.put_record(self.owner, namespace, key, head, expect=expect)
 
-    async def scan(self, namespace: str, prefix: str, *, page: int = 100) -> AsyncIterator[tuple[str, bytes]]:
-        """Keys and bytes below a prefix, in the order of the keys."""
-        async for records in self._pages(namespace, prefix, page):
+    async def scan(
+        self, namespace: str, prefix: str, *, page: int = 100, behind: str | None = None
+    ) -> AsyncIterator[tuple[str, bytes]]:
+        """Keys and bytes below a prefix, in their order; ``behind``: those that come behind this key alone."""
+        async for records in self._pages(namespace, prefix, page, behind):
             for record in records:
                 data = await self._open(record)
                 if data is not None:
                     yield record.key, data
 
-    def _pages(self, namespace: str, prefix: str, size: int) -> AsyncIterator[list[Record]]:
+    def _pages(self, namespace: str, prefix: str, size: int, behind: str | None = None) -> AsyncIterator[list[Record]]:
+        first = None if behind is None else records_cursor(self.owner, namespace, prefix, behind)
         return pages(
-            lambda cursor: self._records.scan_records(self.owner, namespace, prefix, limit=size, cursor=cursor)
+            lambda cursor: self._records.scan_records(self.owner, namespace, prefix, limit=size, cursor=cursor or first)
         )
 
     async def delete(self, namespace: str, key: str) -> None:

@@ -73,9 +73,10 @@ class Space(NamedTuple):
         """What the keys of all its records begin with."""
         return layout.space_key(self.thread, self.ns)
 
-    def config(self, id: str) -> dict[str, Any]:
-        """The config of one of its checkpoints."""
-        return {"configurable": {"thread_id": self.thread, "checkpoint_ns": self.ns, "checkpoint_id": id}}
+    def config(self, id: str, *, named: bool) -> dict[str, Any]:
+        """The config of one of its checkpoints; ``named``: with the owner, whom the next call could not know."""
+        found = {"thread_id": self.thread, "checkpoint_ns": self.ns, "checkpoint_id": id}
+        return {"configurable": {**found, "owner": self.owner} if named else found}
 
 
 class Head(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from langgraph.checkpoint.base import (
@@ -36,19 +36,25 @@ from daram.adapters.langgraph_records import (
 from daram.adapters.langgraph_runs import Runs
 from daram.errors import Conflict, StoreCorrupt
 
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+
 _INLINE_BYTES: Final = 512
 
 
 class Threads:
-    """Reads and writes checkpoints of one owner."""
+    """Reads and writes checkpoints of one owner; ``named``: the configs that it gives say whose they are."""
 
-    def __init__(self, side: Side, memo: Memo, serde: SerializerProtocol, plain: JsonPlusSerializer) -> None:
+    def __init__(
+        self, side: Side, memo: Memo, serde: SerializerProtocol, plain: JsonPlusSerializer, *, named: bool
+    ) -> None:
         self.side = side
         self.runs = Runs(side, memo)
         self.plain = plain
         self._memo = memo
         self._serde = serde
         self._seals = serde is not plain
+        self._named = named
         self.lists = Lists(side, memo, plain, self._seal, self._unseal)
 
     # --- writing ---
@@ -166,9 +172,12 @@ class Threads:
         data = await self.side.get(layout.CHECKPOINT, f"{space.key}/{layout.newest_first(id)}")
         return None if data is None else self._head(data)
 
-    async def heads(self, space: Space, *, page: int = 50, hidden: bool = False) -> AsyncIterator[Head]:
-        """The checkpoints, the newest first."""
-        async for _, data in self.side.scan(layout.CHECKPOINT, space.key + "/", page=page):
+    async def heads(
+        self, space: Space, *, page: int = 50, hidden: bool = False, before: str | None = None
+    ) -> AsyncIterator[Head]:
+        """The checkpoints, the newest first; ``before``: those alone that are older than this id."""
+        behind = None if before is None else f"{space.key}/{layout.newest_first(before)}"
+        async for _, data in self.side.scan(layout.CHECKPOINT, space.key + "/", page=page, behind=behind):
             head = self._head(data)
             if hidden or not head.record.hidden:
                 yield head
@@ -209,9 +218,13 @@ class Threads:
             return None
         self._memo.keep_head(space, head)
         checkpoint = cast("Checkpoint", {**self._serde.loads_typed(record.body), "channel_values": values})
-        parent = None if record.parent is None else cast("Any", space.config(record.parent))
+        parent = None if record.parent is None else self.config(space, record.parent)
         metadata = self._serde.loads_typed(record.metadata)
-        return CheckpointTuple(cast("Any", space.config(record.id)), checkpoint, metadata, parent, pending)
+        return CheckpointTuple(self.config(space, record.id), checkpoint, metadata, parent, pending)
+
+    def config(self, space: Space, id: str) -> RunnableConfig:
+        """The config of a checkpoint, with which a run can go on from it."""
+        return cast("RunnableConfig", space.config(id, named=self._named))
 
     async def values(self, space: Space, head: Head) -> dict[str, Any] | None:
         """What the channels hold; None where a part never arrived: its writer died, nobody was told that it is kept."""

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from daram.adapters.versions import require
-from daram.errors import InvalidInput, NotFound
+from daram.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, Unsupported
 from daram.store.paging import items
 
 require(
@@ -26,8 +26,8 @@ from msgspec.structs import replace
 
 from daram import sync
 from daram.adapters.appending import append_all, clear, outcome
-from daram.model import ROOT, Message, Role
-from daram.store.base import Store
+from daram.model import Conversation, LogEntry, Message, Role
+from daram.store.base import Store, SupportsTransfer
 from daram.store.jsonpart import json_of, json_part
 from daram.text.clean import clean_text
 
@@ -39,6 +39,8 @@ EXACT: Final = "llama_index"
 """The type of the part that holds a message as LlamaIndex has it."""
 
 _PAGE: Final = 200
+_AT_ONCE: Final = 1000  # what an engine takes in one call of ``load``
+_TRIES: Final = 3
 _ROLES: Final[dict[str, Role]] = {
     "user": "user",
     "assistant": "assistant",
@@ -54,8 +56,9 @@ _ROLES: Final[dict[str, Role]] = {
 class DaramChatStore(BaseChatStore):
     """The conversations of ``owner`` in ``memory`` (of ``daram.open`` or ``daram.sync.open``), by their ids.
 
-    ``window``: how many messages ``get_messages`` reads, the last ones (None, as LlamaIndex expects it: all). Messages
-    come back as they were, in their order. A message by its index is found from the beginning, over all of them.
+    ``window``: how many messages ``get_messages`` reads, the last ones (None, as LlamaIndex expects it: all). What it
+    gives never begins with the result of a tool whose call is in front of it. Messages come back as they were, in their
+    order. A message by its index is found from the beginning, over all of them.
     """
 
     _store: Store = PrivateAttr()
@@ -79,10 +82,15 @@ class DaramChatStore(BaseChatStore):
 
     async def aget_messages(self, key: str) -> list[ChatMessage]:
         """The messages, the oldest first; none where there is no conversation."""
-        return [_from_message(message) for message in await self._read(key, self._window)]
+        found, more = await self._read(key, self._window)
+        return [_from_message(message) for message in (_without_orphans(found) if more else found)]
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Replace what the conversation says. The new messages are there before the old ones are deleted."""
+        """Replace all that the conversation says, its other branches too, in one piece: at most 1,000 messages (where
+        nothing is there yet: any number). What somebody else adds meanwhile is behind them.
+
+        Raises ``InvalidInput`` for more; ``Unsupported`` where the engine is not one that ``SupportsTransfer``.
+        """
         made = [_to_message(message) for message in messages]
         await outcome(self._replace(key, made))
 
@@ -92,20 +100,20 @@ class DaramChatStore(BaseChatStore):
 
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
         """Delete the conversation's messages and return them; None where there are none."""
-        stored = await self._read(key, None)
+        stored, _ = await self._read(key, None)
         await clear(self._store, self._owner, key)
         return [_from_message(message) for message in stored] or None
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Delete one message by its index; returns it, or None."""
-        stored = await self._read(key, None)
+        stored, _ = await self._read(key, None)
         if not -len(stored) <= idx < len(stored):
             return None
         return await self._drop(key, stored[idx])
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
         """Delete the last message; returns it, or None."""
-        stored = await self._read(key, 1)
+        stored, _ = await self._read(key, 1)
         return await self._drop(key, stored[-1]) if stored else None
 
     async def aget_keys(self) -> list[str]:
@@ -145,29 +153,71 @@ class DaramChatStore(BaseChatStore):
 
     # --- helpers ---
 
-    async def _read(self, key: str, window: int | None) -> list[Message]:
+    async def _read(self, key: str, window: int | None) -> tuple[list[Message], bool]:
+        """The last messages, and whether there are more in front of them."""
         found: list[Message] = []
         cursor = None
-        while window is None or len(found) < window:
+        while True:
             room = _PAGE if window is None else min(_PAGE, window - len(found))
             try:
                 page = await self._store.messages(self._owner, key, limit=room, cursor=cursor, order="desc")
             except NotFound:
-                break
+                return found[::-1], False
             found += page.items
             cursor = page.next_cursor
-            if cursor is None:
-                break
-        return found[::-1]
+            if cursor is None or len(found) == window:
+                return found[::-1], cursor is not None
 
     async def _replace(self, key: str, made: list[Message]) -> None:
+        """In one transaction: whoever reads, or comes after a crash, finds the old list or the new one."""
         if not made:
             await clear(self._store, self._owner, key)
             return
-        old = await self._read(key, None)
-        await append_all(self._store, self._owner, key, made, parent=ROOT)
-        for start in range(0, len(old), _PAGE):
-            await asyncio.gather(*(self._drop(key, message) for message in old[start : start + _PAGE]))
+        seen: Conversation | None = None
+        unknown = 0
+        while True:
+            try:
+                found = await self._store.get(self._owner, key)
+            except NotFound:
+                found = None
+            if found is None or found.head is None:
+                await append_all(self._store, self._owner, key, made)  # nothing is there that could be lost
+                return
+            late: list[Message] = []
+            if seen is not None:
+                there, _ = await self._read(key, None)
+                ids = {message.id for message in there}
+                if made[0].id in ids:
+                    return  # this very call did it, though it was not told so
+                if seen.head in ids:
+                    late = [message for message in there if message.seq > seen.last_seq]
+            seen = seen or found
+            try:
+                await self._put_in_place(found, [*made, *late])
+                return
+            except Conflict:
+                pass  # somebody said something meanwhile, which comes behind what is put here
+            except OutcomeUnknown:
+                unknown += 1
+                if unknown == _TRIES:
+                    raise
+
+    async def _put_in_place(self, found: Conversation, messages: list[Message]) -> None:
+        if not isinstance(self._store, SupportsTransfer):
+            raise Unsupported(f"{type(self._store).__name__} cannot replace a conversation as a whole; delete it first")
+        if len(messages) > _AT_ONCE:
+            raise InvalidInput(
+                "messages",
+                f"are {len(messages):,}, but at most {_AT_ONCE:,} replace what is there at once; "
+                "call delete_messages first",
+            )
+        now = max(datetime.now(UTC), found.updated_at)
+        entries = [
+            LogEntry(message=replace(message, seq=seq, created_at=message.created_at or now), parent=seq - 1)
+            for seq, message in enumerate(messages, 1)
+        ]
+        changed = replace(found, version=found.version + 1, last_seq=len(entries), updated_at=now)
+        await self._store.load(changed, entries, leaves=[len(entries)], expect=found.etag)
 
     async def _drop(self, key: str, message: Message) -> ChatMessage | None:
         try:
@@ -175,6 +225,15 @@ class DaramChatStore(BaseChatStore):
         except NotFound:
             return None  # somebody else did
         return _from_message(message)
+
+
+def _without_orphans(messages: list[Message]) -> list[Message]:
+    """Without results of tools at the beginning: endpoints refuse a result whose call they are not shown, and
+    LlamaIndex's buffers hand it on."""
+    start = 0
+    while start < len(messages) and messages[start].role == "tool":
+        start += 1
+    return messages[start:]
 
 
 def _to_message(message: ChatMessage) -> Message:

@@ -8,20 +8,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from daram.adapters.versions import require
-from daram.errors import InvalidInput, NotFound
+from daram.errors import Conflict, InvalidInput, NotFound
 
 require("the adapter for the OpenAI Agents SDK", "agents", "openai-agents", "agents", oldest="0.20", below="1")
 
 from agents.memory import SessionSettings
+from agents.memory import session as sessions
 from agents.memory.session import SessionABC
+from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
 from daram import sync
 from daram.adapters.appending import append_all, clear, outcome
+from daram.adapters.replacing import End, read_end, replace_end
 from daram.ids import message_id
 from daram.model import Message, Part, Role
 from daram.store.base import Store
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
     from agents.items import TResponseInputItem
 
 __all__ = ["DaramSession"]
+
+log = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 
@@ -50,6 +58,14 @@ _ROLES: Final[dict[str, Role]] = {
     "developer": "system",
 }
 
+_SNAPSHOT: Final[Any] = getattr(sessions, "_CompactionSnapshot", None)
+"""How the SDK takes a compaction's place in the session; none before 0.24."""
+
+_FIELDS: Final = ("items", "complete", "replace_suffix")
+
+_shown: ContextVar[tuple[object, End] | None] = ContextVar("shown", default=None)
+"""What a compaction that is going on was shown, of which session."""
+
 
 class DaramSession(SessionABC):
     """A session that is the conversation ``conversation_id`` of ``owner`` in ``memory``.
@@ -57,7 +73,8 @@ class DaramSession(SessionABC):
     Items come back as they were; what other doors said comes as messages and function calls. Each batch is kept in one
     piece, beside what another run adds at the same time, and is durable on return, also where the caller is cancelled
     meanwhile. What ``get_items(limit)`` gives never begins with an output whose call, or a call whose reasoning, is in
-    front of it. It can be what an ``OpenAIResponsesCompactionSession`` wraps.
+    front of it. It can be what an ``OpenAIResponsesCompactionSession`` wraps, which replaces what it was shown, nothing
+    else, and in one piece (releases of the SDK before 0.24 clear the session and add to it again).
 
     ``limit`` of ``session_settings``: how many items a run reads when it does not say; a session with a limit costs the
     same at any length. Raises ``InvalidInput`` for an item that is not JSON, ``Gone`` for 24 hours after another door
@@ -70,17 +87,16 @@ class DaramSession(SessionABC):
         owner: str,
         conversation_id: str,
         *,
-        session_settings: SessionSettings | None = None,
+        session_settings: SessionSettings | dict[str, Any] | None = None,
     ) -> None:
         self._store: Store = memory.inner if isinstance(memory, sync.Memory) else memory
         self._owner = owner
         self.session_id = conversation_id
-        self.session_settings = session_settings
+        self.session_settings = None if session_settings is None else coerce_session_settings(session_settings)
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """The last ``limit`` items (None: as the settings say, else all), the oldest first."""
-        if limit is None and self.session_settings is not None:
-            limit = self.session_settings.limit
+        limit = resolve_session_limit(limit, self.session_settings)
         if limit is not None and limit <= 0:
             return []
         items, more = await self._read(limit)
@@ -100,6 +116,76 @@ class DaramSession(SessionABC):
     async def clear_session(self) -> None:
         """Remove all items; the conversation goes on, empty."""
         await clear(self._store, self._owner, self.session_id)
+
+    # --- what the SDK's compaction looks for ---
+
+    async def _read_compaction_items(self, limit: int | None) -> tuple[list[TResponseInputItem], bool]:
+        """What may be compacted, and whether that is all: of a window its whole turns."""
+        if type(self) is not DaramSession:  # whose items may be others outside
+            items = await self.get_items(limit)
+            return items, limit is not None and len(items) < limit
+        limit = resolve_session_limit(limit, self.session_settings)
+        end = await read_end(self._store, self._owner, self.session_id, None if limit is None else max(limit, 0))
+        if end.before is not None:
+            end = end.without(_first_turn(end.messages))
+        _shown.set((self, end))
+        return cast("list[TResponseInputItem]", _flat(end.messages)), end.before is None
+
+    async def _get_compaction_snapshot(self, limit: int, **_: object) -> Any:
+        """The last items with a way to replace some of them, as ``SQLiteSession`` gives them."""
+        # A release in which this is another thing gets none: it compacts where it is shown everything.
+        if type(self) is not DaramSession or _SNAPSHOT is None:
+            return None
+        if tuple(field.name for field in dataclasses.fields(_SNAPSHOT)) != _FIELDS:
+            return None
+        end = await read_end(self._store, self._owner, self.session_id, limit)
+        begins: list[int | None] = []  # for each item, the message that begins with it
+        for at, message in enumerate(end.messages):
+            begins += [at, *(None for _ in _items(message)[1:])][: len(_items(message))]
+
+        async def replace_suffix(start: int, output: list[TResponseInputItem]) -> bool:
+            first = begins[start] if 0 < start < len(begins) else 0 if start == 0 else None
+            if first is None:
+                return False
+            try:
+                return await self._replace(end.without(first), output)
+            except InvalidInput as error:
+                log.warning("session %s is not compacted: %s", self.session_id, error)
+                return False
+
+        return _SNAPSHOT(_flat(end.messages), end.before is None, replace_suffix)
+
+    async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
+        """Put these items in the place of those that the compaction was shown, or raise ``Conflict``."""
+        if type(self) is not DaramSession:
+            return False
+        shown = _shown.get()
+        if shown is not None and shown[0] is self:
+            end = shown[1]
+        else:  # some other wrapper's reading
+            end = await read_end(self._store, self._owner, self.session_id, None)
+        if not await self._replace(end, items):
+            # False would have the SDK clear the session.
+            raise Conflict(
+                f"session {self.session_id!r} was changed while it was compacted, or an answer is being made in it; "
+                "nothing was replaced: compact it once more"
+            )
+        return True
+
+    async def _replace(self, end: End, items: Sequence[TResponseInputItem]) -> bool:
+        made = [_to_message(cast("Item", item)) for item in items]
+
+        async def work() -> bool:
+            try:
+                if await self._store.answers(self._owner, self.session_id):
+                    return False  # it belongs behind its question
+            except NotFound:
+                pass
+            return await replace_end(self._store, self._owner, self.session_id, end, made)
+
+        return await outcome(work())
+
+    # --- reading ---
 
     async def _read(self, limit: int | None) -> tuple[list[Item], bool]:
         """The items, and in front of them one more where there are more (then True)."""
@@ -214,6 +300,23 @@ def _items(message: Message) -> list[Item]:
         if part.type == "tool_call"
     ]
     return items
+
+
+def _flat(messages: Sequence[Message]) -> list[Item]:
+    return [item for message in messages for item in _items(message)]
+
+
+def _first_turn(messages: Sequence[Message]) -> int:
+    """The first message of a user behind which no output has its call in front."""
+    for at, message in enumerate(messages):
+        if message.role == "user" and _is_whole(_flat(messages[at:])):
+            return at
+    return len(messages)
+
+
+def _is_whole(items: Sequence[Item]) -> bool:
+    called = {item["call_id"] for item in items if _is_call(item)}
+    return all(item.get("call_id") in called for item in items if str(item.get("type") or "").endswith(_OUTPUT))
 
 
 def _without_orphans(items: Sequence[Item]) -> list[Item]:

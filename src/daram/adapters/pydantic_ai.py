@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from daram.adapters.versions import require
@@ -35,11 +36,12 @@ from pydantic_ai.messages import (
 )
 
 from daram import sync
-from daram.adapters.appending import outcome
+from daram.adapters.appending import again, outcome
 from daram.errors import Conflict, InvalidInput, NotFound, Unsupported
-from daram.model import ROOT, Message, Role
+from daram.model import ROOT, Message, Record, Role
 from daram.store.base import Store, SupportsRecords
 from daram.store.jsonpart import json_of, json_part
+from daram.store.paging import items
 from daram.text.clean import clean_text
 
 __all__ = ["DaramConversationStore"]
@@ -51,6 +53,8 @@ RECORD: Final = "pydantic_ai.record"
 ENTRY: Final = "pydantic_ai.entry"
 _BATCH: Final = 100
 _PAGE: Final = 100
+_GOING: Final = b"deleted\n"
+"""In front of a record whose conversation is being deleted: whoever finds it ends that, if nobody else does."""
 _records = TypeAdapter(ConversationRecord)
 
 
@@ -76,20 +80,20 @@ class DaramConversationStore(ConversationStore):
     # --- what Pydantic AI asks for ---
 
     async def read_record(self, conversation_id: str) -> ConversationRecord | None:
-        """What is kept of a conversation beside its messages; None where there is none."""
+        """What is kept of a conversation beside its messages; None where there is none.
+
+        A deletion that was cut off is ended here.
+        """
         return (await self._record(conversation_id))[0]
 
     async def read_records(self, *, scope: str | None = None, limit: int | None = None) -> Sequence[ConversationRecord]:
-        """The conversations, the one saved last first, paged in the engine by when a message was added last."""
+        """The conversations, the one saved last first. It reads the records of all of them, and nothing else."""
         found: list[ConversationRecord] = []
-        cursor = None
-        while limit is None or len(found) < limit:
-            page = await self._store.list(self.owner, limit=_PAGE, cursor=cursor)
-            records = await asyncio.gather(*(self.read_record(each.id) for each in page.items))
-            found += [each for each in records if each is not None and (scope is None or each.scope == scope)]
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+        listed = items(lambda cursor: self._records.scan_records(self.owner, RECORD, limit=_PAGE, cursor=cursor))
+        async for kept in listed:
+            record = await self._there(kept)
+            if record is not None and (scope is None or record.scope == scope):
+                found.append(record)
         return sorted(found, key=lambda record: record.updated_at, reverse=True)[:limit]
 
     async def write_record(
@@ -121,31 +125,55 @@ class DaramConversationStore(ConversationStore):
         elif (head := record.head_id) is not None and not new_entries and head not in known:
             await self._see_that_it_has(id, head)
         added = await self._append(id, new_entries)
-        try:
-            await self._records.put_record(self.owner, RECORD, id, _records.dump_json(record), expect=etag)
-        except Conflict:
+        put = await self._put(id, _records.dump_json(record), etag)
+        if put is None and not await self._went_on(id, added):
             await self._take_back(id, added)
-            raise ConversationConflict(id) from None
+            raise ConversationConflict(id)
         if stored is not None and not new_entries and record.head_id != stored.head_id:
             await self._use(id, record.head_id)
 
     async def delete_record(self, conversation_id: str, *, expected_revision: str) -> None:
-        """Delete a conversation with all its messages and branches, for every door. Forks keep what they copied."""
-        stored, etag = await self._record(conversation_id)
-        if stored is None or stored.revision != expected_revision or etag is None:
-            raise ConversationConflict(conversation_id)
-        ends = [end for end in (stored.head_id, *stored.branches) if end is not None]
-        ids = {entry.id for end in ends for entry in await self.read_history(end)}
+        """Delete a conversation with all its messages and branches, for every door. Forks keep what they copied.
+
+        Cut off, it is ended by whoever looks next for the conversation.
+        """
+        await outcome(self._delete(conversation_id, expected_revision))
+
+    async def _delete(self, id: str, expected_revision: str) -> None:
+        stored, etag = await self._record(id)
+        if stored is None or stored.revision != expected_revision:
+            raise ConversationConflict(id)
+        going = await self._put(id, _GOING + _records.dump_json(stored), etag)
+        if going is None:
+            raise ConversationConflict(id)
+        await self._end(stored, going)
+
+    async def _end(self, record: ConversationRecord, etag: str) -> None:
+        """What is left to be deleted of a conversation whose record says so: its entries, itself, the record."""
+        id = record.conversation_id
+        ids: set[str] = set()
+        for head in [head for head in (record.head_id, *record.branches) if head is not None]:
+            try:
+                async for message in self._backwards(id, head, None):
+                    if message.id in ids:
+                        break
+                    ids.add(message.id)
+            except NotFound:
+                continue  # it was done so far, or by another door
+        entries = sorted(ids)
+        for start in range(0, len(entries), _BATCH):
+            await asyncio.gather(*(self._forget(entry, id) for entry in entries[start : start + _BATCH]))
+        now = await self._records.get_record(self.owner, RECORD, id)
+        if now is None or now.etag != etag:
+            return  # somebody else came to the end; what is there is a new one
         try:
-            await self._records.delete_record(self.owner, RECORD, conversation_id, expect=etag)
-        except Conflict:
-            raise ConversationConflict(conversation_id) from None
-        try:
-            await self._store.delete(self.owner, conversation_id)
+            await again(lambda: self._store.delete(self.owner, id))
         except NotFound:
-            pass  # by another door
-        for entry in ids:
-            await self._records.delete_record(self.owner, ENTRY, _key(entry, conversation_id))
+            pass
+        try:
+            await again(lambda: self._records.delete_record(self.owner, RECORD, id, expect=etag))
+        except Conflict:
+            pass
 
     async def read_entry(self, entry_id: str) -> ConversationEntry:
         """One message by the id of its entry. Raises ``LookupError``."""
@@ -161,16 +189,18 @@ class DaramConversationStore(ConversationStore):
         if head_id is None or limit == 0:
             return []
         for home in await self._homes(head_id):
-            found: list[ConversationEntry] = []
-            try:
-                async for message in self._backwards(home, head_id, limit):
-                    found.append(_entry(message))
-                    if len(found) == limit:
-                        break
-            except NotFound:
-                continue
-            if found:
-                return found[::-1]
+            # All of the branch in use only where a step back leads nowhere: another door deleted a message.
+            for bound in dict.fromkeys((limit, None)):
+                found: list[ConversationEntry] = []
+                try:
+                    async for message in self._backwards(home, head_id, bound):
+                        found.append(_entry(message))
+                        if len(found) == limit:
+                            break
+                except NotFound:
+                    continue
+                if found:
+                    return found[::-1]
         raise KeyError(head_id)
 
     # --- helpers ---
@@ -180,7 +210,38 @@ class DaramConversationStore(ConversationStore):
             found = await self._records.get_record(self.owner, RECORD, conversation_id)
         except InvalidInput:  # an id that no conversation can have is one that none has
             return None, None
-        return (None, None) if found is None else (_records.validate_json(found.value), found.etag)
+        record = None if found is None else await self._there(found)
+        return (None, None) if found is None or record is None else (record, found.etag)
+
+    async def _there(self, found: Record) -> ConversationRecord | None:
+        if not found.value.startswith(_GOING):
+            return _records.validate_json(found.value)
+        await outcome(self._end(_records.validate_json(found.value.removeprefix(_GOING)), found.etag))
+        return None
+
+    async def _put(self, id: str, value: bytes, expect: str | None) -> str | None:
+        """Put a conversation's record and return its etag; None where another one was faster."""
+        try:
+            put = await again(lambda: self._records.put_record(self.owner, RECORD, id, value, expect=expect))
+        except Conflict:
+            # Its own first try may be what is in the way.
+            found = await self._records.get_record(self.owner, RECORD, id)
+            return found.etag if found is not None and found.value == value else None
+        return put.etag
+
+    async def _went_on(self, id: str, added: list[str]) -> bool:
+        """Whether the record that is there follows these messages: then theirs was put, though nobody was told so."""
+        winner = await self.read_record(id)
+        if winner is None or winner.head_id is None or not added:
+            return False
+        try:
+            last = await self._store.message(self.owner, id, added[-1])
+            async for message in self._backwards(id, winner.head_id, _PAGE):
+                if message.seq <= last.seq:
+                    return message.id == last.id
+        except NotFound:
+            pass
+        return False
 
     async def _homes(self, entry_id: str) -> list[str]:
         """The conversations that a message is in: the one that it was said in, and the forks of it."""
@@ -189,21 +250,27 @@ class DaramConversationStore(ConversationStore):
         return [record.key.removeprefix(prefix) for record in page.items]
 
     async def _backwards(self, id: str, head: str, limit: int | None) -> AsyncIterator[Message]:
-        """From ``head`` to the beginning: by pages of the branch in use, or message by message of another one."""
-        seen, cursor = False, None
+        """From ``head`` to the beginning, by pages of the branch in use as far as it is on that, else step by step.
+
+        ``limit``: how many are wanted; a branch that does not begin in the first page is then not looked for.
+        """
         size = _PAGE if limit is None else min(limit, _PAGE)
+        seen, cursor = False, None
+        beside: dict[str, Message] = {}
         while True:
             page = await self._store.messages(self.owner, id, limit=size, cursor=cursor, order="desc")
             for message in page.items:
                 seen = seen or message.id == head
                 if seen:
                     yield message
+                else:
+                    beside[message.id] = message
             cursor = page.next_cursor
-            if cursor is None:
+            if cursor is None or not (seen or limit is None):
                 break
-        above: str | None = None if seen else head
+        above = None if seen else head
         while above is not None:
-            message = await self._store.message(self.owner, id, above)
+            message = beside.get(above) or await self._store.message(self.owner, id, above)
             yield message
             above = message.parent
 
@@ -213,7 +280,7 @@ class DaramConversationStore(ConversationStore):
 
     async def _begin(self, id: str) -> None:
         try:
-            await self._store.create(self.owner, id=id)
+            await again(lambda: self._store.create(self.owner, id=id))
         except Conflict:
             pass  # another door began it, or the save before this one was cut off
 
@@ -225,15 +292,21 @@ class DaramConversationStore(ConversationStore):
     async def _append_all(self, id: str, messages: list[tuple[Message, str | None]]) -> None:
         for start in range(0, len(messages), _BATCH):
             batch = messages[start : start + _BATCH]
-            parent = batch[0][1]
             try:
-                await self._store.append(
-                    self.owner, id, [message for message, _ in batch], parent=ROOT if parent is None else parent
-                )
+                await again(partial(self._append_batch, id, batch))
             except NotFound:  # deleted, or the message that they follow was
                 raise ConversationConflict(id) from None
-            keys = [_key(message.id, id) for message, _ in batch]
-            await asyncio.gather(*(self._records.put_record(self.owner, ENTRY, key, b"") for key in keys))
+            await asyncio.gather(*(self._remember(message.id, id) for message, _ in batch))
+
+    async def _append_batch(self, id: str, batch: list[tuple[Message, str | None]]) -> None:
+        parent = ROOT if batch[0][1] is None else batch[0][1]
+        await self._store.append(self.owner, id, [message for message, _ in batch], parent=parent)
+
+    async def _remember(self, entry: str, id: str) -> None:
+        await again(lambda: self._records.put_record(self.owner, ENTRY, _key(entry, id), b""))
+
+    async def _forget(self, entry: str, id: str) -> None:
+        await again(lambda: self._records.delete_record(self.owner, ENTRY, _key(entry, id)))
 
     async def _copy(self, source: str, end: str, id: str) -> None:
         """What a fork keeps of another conversation, with the same ids."""
@@ -241,16 +314,16 @@ class DaramConversationStore(ConversationStore):
             history = [message async for message in self._backwards(source, end, None)][::-1]
         except NotFound:
             raise ConversationConflict(id) from None
-        await self._append_all(id, [(_again(message), message.parent) for message in history])
+        await self._append_all(id, [(_anew(message), message.parent) for message in history])
 
     async def _take_back(self, id: str, added: list[str]) -> None:
         """What was stored for a save that came second: no door shall show it."""
         for message in reversed(added):
             try:
-                await self._store.delete_message(self.owner, id, message)
+                await again(partial(self._store.delete_message, self.owner, id, message))
             except NotFound:
                 pass
-            await self._records.delete_record(self.owner, ENTRY, _key(message, id))
+            await self._forget(message, id)
         winner = await self.read_record(id)
         if added and winner is not None:
             await self._use(id, winner.head_id)
@@ -259,7 +332,7 @@ class DaramConversationStore(ConversationStore):
         """Have the other doors show the branch that this is the end of."""
         if head is not None:
             try:
-                await self._store.use_branch(self.owner, id, head)
+                await again(lambda: self._store.use_branch(self.owner, id, head))
             except NotFound:
                 pass  # deleted meanwhile
 
@@ -274,7 +347,7 @@ def _message(entry: ConversationEntry) -> Message:
     return Message(id=entry.id, role=role, text=clean_text(text), parts=(json_part(EXACT, data, "new_entries"),))
 
 
-def _again(message: Message) -> Message:
+def _anew(message: Message) -> Message:
     return Message(id=message.id, role=message.role, text=message.text, parts=message.parts, metadata=message.metadata)
 
 

@@ -9,8 +9,7 @@ import builtins
 from abc import abstractmethod
 from datetime import datetime
 
-from daram import ids
-from daram.codec import decode_cursor, encode_cursor
+from daram.codec import decode_cursor, records_cursor, records_scope
 from daram.errors import InvalidInput, TooLarge
 from daram.model import UNSET, Page, Record, Unset
 from daram.store import validate
@@ -93,14 +92,13 @@ class RecordsEngine(Engine):
         if prefix != "":
             validate.name(prefix, "prefix", self.limits.record_key_chars)
         limit = validate.whole(limit, "limit", 1, self.limits.page_items)
-        # Names hold no control characters, so no two pairs of namespace and prefix give the same scope.
-        scope = ids.conversation_key(owner, f"{namespace}\n{prefix}")
+        scope = records_scope(owner, namespace, prefix)
         after = None if cursor is None else str(decode_cursor(cursor, "records", scope, str)[0])
         await self._open()
         found = await self._scan_records(owner, namespace, prefix, limit + 1, after)
         if len(found) <= limit:
             return Page(found)
-        return Page(found[:limit], encode_cursor("records", scope, found[limit - 1].key))
+        return Page(found[:limit], records_cursor(owner, namespace, prefix, found[limit - 1].key))
 
     # --- helpers ---
 

@@ -1,0 +1,106 @@
+"""The order of Chainlit's writes: it begins each by a task of its own, which nobody waits for and nobody hears of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from daram.adapters.appending import outcome
+from daram.errors import DaramError
+
+log = logging.getLogger(__name__)
+
+_AGAIN: Final = (0.1, 0.3, 1.0, 3.0, 5.0)  # seconds before another try
+_CLOSING: Final = 10.0  # seconds that closing waits for what was begun
+_ALL: Final = ""
+
+Thread = tuple[str, str]
+
+
+class Lines:
+    """First come, first served: lines by thread (owner, id) and name, which do not wait for one another.
+
+    A place is taken at once, before anything is waited for: tasks begin in the order in which they were made.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[Thread, dict[str, asyncio.Future[None]]] = {}
+
+    def enter(self, thread: Thread, *names: str) -> Place:
+        """A place at the end of these lines. Without names: behind all that there are, ahead of all that come."""
+        ends = self._ends.setdefault(thread, {})
+        if names:
+            before = [ends[name] for name in (*names, _ALL) if name in ends]
+        else:
+            before = list(ends.values())
+            ends.clear()
+        place = Place(before)
+        mine = names or (_ALL,)
+        ends.update(dict.fromkeys(mine, place.left))
+        place.left.add_done_callback(lambda left: self._forget(thread, mine, left))
+        return place
+
+    def _forget(self, thread: Thread, names: tuple[str, ...], left: asyncio.Future[None]) -> None:
+        ends = self._ends.get(thread, {})
+        for name in names:
+            if ends.get(name) is left:
+                del ends[name]
+        if not ends:
+            self._ends.pop(thread, None)
+
+    async def empty(self) -> None:
+        """Wait until nobody is in line, for 10 s at most."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _CLOSING
+        await asyncio.sleep(0)  # tasks that were made and have not begun
+        while (waiting := [end for ends in self._ends.values() for end in ends.values()]) and loop.time() < until:
+            await asyncio.wait(waiting, timeout=until - loop.time())
+            await asyncio.sleep(0)
+
+
+class Place:
+    """A place in line: ``async with`` waits for its turn, and lets the next ones on."""
+
+    def __init__(self, before: list[asyncio.Future[None]]) -> None:
+        self._before = before
+        self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> None:
+        try:
+            if self._before:
+                await asyncio.wait(self._before)
+        except asyncio.CancelledError:
+            self.leave()
+            raise
+
+    async def __aexit__(self, *error: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Let the next ones on, once those before have left too: one who gives up may do so before his turn."""
+        if self.left.done():
+            return
+        for one in self._before:
+            if not one.done():
+                one.add_done_callback(lambda _: self.leave())
+                return
+        self.left.set_result(None)
+
+
+async def persevere(what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do what may be done twice, again where that may help, for 10 s or so; then say what was lost, and raise.
+
+    Where it is cancelled, what was begun is finished first: the next in line must find it done.
+    """
+    for pause in (*_AGAIN, None):
+        try:
+            await outcome(work())
+            return
+        except DaramError as error:
+            if pause is None or not error.retryable:
+                log.error("%s was not stored: %s", what, error)
+                raise
+            log.warning("%s is to be stored again in %s s: %s", what, pause, error)
+        await asyncio.sleep(pause)

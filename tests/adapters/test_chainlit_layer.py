@@ -474,6 +474,7 @@ async def test_deleting_a_thread_leaves_nothing_and_nothing_brings_it_back(
     await layer.create_step(step("out", id="tool", type="tool", parentId="r1"))
     await layer.create_step(step("yes", id="m2", type="assistant_message", parentId="r1"))
     await layer.upsert_feedback(Feedback(forId="m2", value=1, threadId="t1"))
+    await layer.upsert_feedback(Feedback(forId="m1", value=0, threadId="t1"))
     await layer.set_step_favorite(step("hi", id="m1"), True)
     await layer.create_element(Text(thread_id="t1", name="note", content="words", for_id="m2"))
     kinds = {record.split()[0] for record in await all_records(store)}

@@ -34,7 +34,7 @@ from daram import sync
 from daram.adapters import chainlit_records as side
 from daram.adapters import chainlit_steps as steps
 from daram.adapters.chainlit_lines import Lines, persevere
-from daram.adapters.chainlit_shown import shown_steps
+from daram.adapters.chainlit_shown import give_opinions, shown_steps
 from daram.adapters.chainlit_writes import StepWriter, of_step
 from daram.errors import Conflict, InvalidInput, NotFound, Unsupported
 from daram.model import Conversation, Message
@@ -134,16 +134,18 @@ class DaramDataLayer(BaseDataLayer):
         """
         owner = self._fixed_owner or filters.userId or self._owner()
         first = max(1, min(pagination.first, 100))
-        size = first if not filters.search and filters.feedback is None else 100
+        rated, size = None, 100 if filters.search else first
+        if filters.feedback is not None:
+            rated, size = await self._side.kind(owner, side.FEEDBACK[filters.feedback]), 100
+        match = partial(self._match, owner, filters, rated)
         found: list[ThreadDict] = []
         cursor, looked = pagination.cursor, 0
         while True:
             page = await self._store.list(owner, limit=size, cursor=cursor)
-            for index, conversation in enumerate(page.items, 1):
+            for index, thread in enumerate(await side.each(match, page.items), 1):
                 looked += 1
-                name = await self._name(owner, conversation)
-                if await self._matches(owner, conversation.id, name, filters):
-                    found.append(steps.thread_of(conversation, filters.userId or self._user(), name))
+                if thread is not None:
+                    found.append(thread)
                 if len(found) < first and looked < self._search:
                     continue
                 if index == len(page.items):
@@ -156,25 +158,35 @@ class DaramDataLayer(BaseDataLayer):
                 return _page(found, pagination, None)
 
     async def get_thread(self, thread_id: str) -> ThreadDict | None:
-        """The thread with its last messages and what belongs to them; None if this user has none of that id."""
+        """The thread with its last messages and what belongs to them; None if this user has none of that id.
+
+        It takes a handful of calls, however much is kept beside the messages (up to 1,000 things of a kind).
+        """
         owner = self._owner()
         conversation = await self._steps.conversation(owner, thread_id)
         if conversation is None:
             return None
         try:
-            messages = await self._store.tail(owner, thread_id, self._history)
+            messages, name, session, (kept, elements, *opinions) = await asyncio.gather(
+                self._store.tail(owner, thread_id, self._history),
+                self._name(owner, conversation),
+                self._side.get(owner, side.SESSION, thread_id),
+                side.each(
+                    lambda namespace: self._side.kind(owner, namespace, thread_id),
+                    (side.STEP, side.ELEMENT, *side.FEEDBACK.values()),
+                ),
+            )
         except NotFound:
             return None
-        session = await self._side.get(owner, side.SESSION, thread_id) or {}
-        thread = steps.thread_of(conversation, self._user(), await self._name(owner, conversation))
-        thread["metadata"] = session.get("metadata") or {}
-        thread["tags"] = session.get("tags")
-        thread["steps"] = await shown_steps(self._side, owner, thread_id, messages, self._note)
+        thread = steps.thread_of(conversation, self._user(), name)
+        thread["metadata"] = (session or {}).get("metadata") or {}
+        thread["tags"] = (session or {}).get("tags")
+        thread["steps"] = await shown_steps(self._side, owner, thread_id, messages, kept, self._note)
+        await give_opinions(thread_id, thread["steps"], opinions)
         shown = {step["id"] for step in thread["steps"]}
-        elements = await self._side.elements(owner, thread_id, shown)
+        thread["elements"] = found = await self._side.elements(owner, thread_id, elements, shown)
         if self._elements is not None:
-            elements += [element for message in messages for element in self._elements(thread_id, message)]
-        thread["elements"] = elements
+            found += [element for message in messages for element in self._elements(thread_id, message)]
         return thread
 
     async def update_thread(
@@ -240,12 +252,14 @@ class DaramDataLayer(BaseDataLayer):
         owner, ids = self._owner(), (feedback.threadId or _open_thread(), feedback.forId)
         await self._store.get(owner, ids[0])
         value = {"value": feedback.value, "comment": feedback.comment}
-        await self._side.put(owner, side.FEEDBACK, ids, value)
+        await self._side.put(owner, side.FEEDBACK[feedback.value], ids, value)
+        await self._side.delete(owner, side.FEEDBACK[1 - feedback.value], *ids)
         return steps.key(*ids)
 
     async def delete_feedback(self, feedback_id: str) -> bool:
         """Forget it; whether it was there."""
-        return await self._side.delete_key(self._owner(), side.FEEDBACK, feedback_id)
+        owner = self._owner()
+        return any([await self._side.delete_key(owner, kept, feedback_id) for kept in side.FEEDBACK.values()])
 
     async def set_step_favorite(self, step_dict: StepDict, favorite: bool) -> StepDict:
         """Mark a message of the user as a favourite, or no longer. Raises ``NotFound``."""
@@ -262,7 +276,7 @@ class DaramDataLayer(BaseDataLayer):
     async def get_favorite_steps(self, user_id: str) -> list[StepDict]:
         """The user's favourites, at most 1,000."""
         owner = self._fixed_owner or user_id
-        return [cast("StepDict", steps.load(record.value)) async for record in self._side.scan(owner, side.FAVORITE)]
+        return [cast("StepDict", steps.load(record.value)) for record in await self._side.scan(owner, side.FAVORITE)]
 
     async def get_element(self, thread_id: str, element_id: str) -> ElementDict | None:
         """An element; its content, if it was kept, is in its ``url`` (``data:``)."""
@@ -363,13 +377,15 @@ class DaramDataLayer(BaseDataLayer):
             return None
         return steps.title_of(opening.items[0].text) if opening.items else None
 
-    async def _matches(self, owner: str, thread: str, name: str | None, filters: ThreadFilter) -> bool:
+    async def _match(
+        self, owner: str, filters: ThreadFilter, rated: side.Kind | None, conversation: Conversation
+    ) -> ThreadDict | None:
+        if rated is not None and not await rated.any_below(conversation.id):
+            return None
+        name = await self._name(owner, conversation)
         if filters.search and not steps.has_words(name or "", filters.search):
-            return False
-        if filters.feedback is None:
-            return True
-        opinions = self._side.scan(owner, side.FEEDBACK, thread)
-        return any([steps.load(record.value)["value"] == filters.feedback async for record in opinions])
+            return None
+        return steps.thread_of(conversation, filters.userId or self._user(), name)
 
 
 def _open_thread() -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from daram.adapters import chainlit_steps as steps
 from daram.errors import Conflict, TooLarge
-from daram.model import UNSET, Record
+from daram.model import UNSET, Page, Record
 from daram.store.base import SupportsRecords
 
 if TYPE_CHECKING:
@@ -20,15 +21,29 @@ USER: Final = "chainlit.user"
 SESSION: Final = "chainlit.session"
 STEP: Final = "chainlit.step"
 CHILD: Final = "chainlit.child"
-FEEDBACK: Final = "chainlit.feedback"
+FEEDBACK: Final = {0: "chainlit.feedback.0", 1: "chainlit.feedback.1"}  # by value: who asks for one reads no other
 ELEMENT: Final = "chainlit.element"
+ELEMENT_OF: Final = "chainlit.element-of"  # by the step that an element belongs to
 CONTENT: Final = "chainlit.content"
 FAVORITE: Final = "chainlit.favorite"
-OF_A_THREAD: Final = (SESSION, STEP, CHILD, FEEDBACK, ELEMENT, CONTENT, FAVORITE)
+OF_A_THREAD: Final = (SESSION, STEP, CHILD, *FEEDBACK.values(), ELEMENT, ELEMENT_OF, CONTENT, FAVORITE)
 
 _SCAN_ITEMS: Final = 1000
+_AT_ONCE: Final = 16
 _CONTENT_BYTES: Final = 3 << 20
 _INLINE_BYTES: Final = 8 << 20
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def each(work: Callable[[T], Awaitable[R]], items: Sequence[T]) -> list[R]:
+    """What the work gives for each of the items, some at once."""
+    found: list[R] = []
+    for start in range(0, len(items), _AT_ONCE):
+        found += await asyncio.gather(*(work(item) for item in items[start : start + _AT_ONCE]))
+    return found
 
 
 class SideRecords:
@@ -57,25 +72,24 @@ class SideRecords:
         return await self._records.delete_record(owner, namespace, steps.key(*ids))
 
     async def delete_key(self, owner: str, namespace: str, key: str) -> bool:
-        """Delete by a key as ``scan`` gives it; whether it was there."""
+        """Delete by a record's key; whether it was there."""
         return await self._records.delete_record(owner, namespace, key)
 
     async def any(self, owner: str, namespace: str, *ids: str) -> bool:
         """Whether there is anything below these ids."""
         return bool((await self._records.scan_records(owner, namespace, steps.key(*ids) + "/", limit=1)).items)
 
-    async def scan(self, owner: str, namespace: str, *ids: str, limit: int = _SCAN_ITEMS) -> AsyncIterator[Record]:
-        """The records below these ids (without ids: all), at most ``limit``, read 100 at a time."""
+    async def scan(self, owner: str, namespace: str, *ids: str) -> list[Record]:
+        """The records below these ids (without ids: all), at most 1,000."""
+        return list((await self._scan(owner, namespace, ids)).items)
+
+    async def kind(self, owner: str, namespace: str, *ids: str) -> Kind:
+        """What is kept of one kind below these ids."""
+        return Kind(self, owner, namespace, ids, await self._scan(owner, namespace, ids))
+
+    async def _scan(self, owner: str, namespace: str, ids: tuple[str, ...]) -> Page[Record]:
         prefix = steps.key(*ids) + "/" if ids else ""
-        cursor = None
-        while limit > 0:
-            page = await self._records.scan_records(owner, namespace, prefix, limit=min(100, limit), cursor=cursor)
-            for record in page.items:
-                yield record
-            limit -= len(page.items)
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        return await self._records.scan_records(owner, namespace, prefix, limit=_SCAN_ITEMS)
 
     async def merge_session(self, owner: str, thread: str, metadata: dict[str, Any], tags: list[str] | None) -> None:
         """Add to what Chainlit says of a thread; None removes an entry. What says nothing is not kept."""
@@ -101,9 +115,8 @@ class SideRecords:
         """Delete everything that was kept beside a thread."""
         await self.delete(owner, SESSION, thread)
         for namespace in OF_A_THREAD:
-            while found := [record.key async for record in self.scan(owner, namespace, thread)]:
-                for key in found:
-                    await self.delete_key(owner, namespace, key)
+            while found := await self.scan(owner, namespace, thread):
+                await each(partial(self.delete_key, owner, namespace), [record.key for record in found])
 
     # --- elements: what they are in one record, their content in another ---
 
@@ -117,35 +130,91 @@ class SideRecords:
             if len(content) > _CONTENT_BYTES:
                 raise TooLarge(f"element {element.name!r:.80}", len(content), _CONTENT_BYTES, "bytes")
             await self._records.put_record(owner, CONTENT, steps.key(*ids), content)
+        if element.for_id:
+            of_step = (element.thread_id, element.for_id, element.id)
+            await self.put(owner, ELEMENT_OF, of_step, {"id": element.id})
         # Chainlit's key leads to a file of the session, which will be gone.
-        await self.put(owner, ELEMENT, ids, {**element.to_dict(), "chainlitKey": None})
+        shown = {**element.to_dict(), "chainlitKey": None}
+        await self.put(owner, ELEMENT, ids, {"element": shown, "bytes": None if content is None else len(content)})
 
-    async def elements(self, owner: str, thread: str, shown: set[str]) -> list[ElementDict]:
-        """The elements of the steps shown; contents of up to 8 MiB in all are in their ``url``."""
-        found: list[ElementDict] = []
+    async def elements(self, owner: str, thread: str, kept: Kind, shown: set[str]) -> list[ElementDict]:
+        """Those of the elements ``kept`` in a thread that belong to the steps shown.
+
+        Contents of up to 8 MiB in all are in their ``url``.
+        """
+        if kept.whole:
+            found = [value for value in kept.values() if value["element"].get("forId") in shown]
+        else:
+            index = await each(partial(self.scan, owner, ELEMENT_OF, thread), sorted(shown))
+            ids = [steps.load(record.value)["id"] for records in index for record in records]
+            found = list((await kept.of(ids)).values())
         room = _INLINE_BYTES
-        async for record in self.scan(owner, ELEMENT, thread):
-            if steps.load(record.value).get("forId") in shown:
-                element, used = await self._with_content(owner, record, room)
-                found.append(element)
-                room -= used
-        return found
+        inline: list[dict[str, Any]] = []
+        for value in found:
+            if value["bytes"] is not None and value["bytes"] <= room:
+                room -= value["bytes"]
+                inline.append(value["element"])
+        await each(partial(self._fill, owner, thread), inline)
+        return [cast("ElementDict", value["element"]) for value in found]
 
     async def element(self, owner: str, thread: str, element_id: str) -> ElementDict | None:
         """One element with its content, or None."""
-        record = await self._records.get_record(owner, ELEMENT, steps.key(thread, element_id))
-        return None if record is None else (await self._with_content(owner, record, _INLINE_BYTES))[0]
+        value = await self.get(owner, ELEMENT, thread, element_id)
+        if value is None:
+            return None
+        if value["bytes"] is not None:
+            await self._fill(owner, thread, value["element"])
+        return cast("ElementDict", value["element"])
 
     async def delete_element(self, owner: str, thread: str, element_id: str) -> None:
         """Delete an element with its content, if it is there."""
+        value = await self.get(owner, ELEMENT, thread, element_id)
+        if value is not None and (step := value["element"].get("forId")):
+            await self.delete(owner, ELEMENT_OF, thread, step, element_id)
         for namespace in (ELEMENT, CONTENT):
             await self.delete(owner, namespace, thread, element_id)
 
-    async def _with_content(self, owner: str, record: Record, room: int) -> tuple[ElementDict, int]:
-        element = steps.load(record.value)
-        content = None if element.get("url") else await self._records.get_record(owner, CONTENT, record.key)
-        if content is None or len(content.value) > room:
-            return cast("ElementDict", element), 0
-        mime = element.get("mime") or "application/octet-stream"
-        element["url"] = f"data:{mime};base64,{b64encode(content.value).decode()}"
-        return cast("ElementDict", element), len(content.value)
+    async def _fill(self, owner: str, thread: str, element: dict[str, Any]) -> None:
+        content = None
+        if not element.get("url"):
+            content = await self._records.get_record(owner, CONTENT, steps.key(thread, element["id"]))
+        if content is not None:
+            mime = element.get("mime") or "application/octet-stream"
+            element["url"] = f"data:{mime};base64,{b64encode(content.value).decode()}"
+
+
+class Kind:
+    """What is kept of one kind below some ids: the first 1,000 things by one call, others when they are asked for."""
+
+    def __init__(
+        self, records: SideRecords, owner: str, namespace: str, ids: tuple[str, ...], page: Page[Record]
+    ) -> None:
+        self._records = records
+        self._where = (owner, namespace, *ids)
+        self._ids = ids
+        self._known = {record.key: record.value for record in page.items}
+        self.whole = page.next_cursor is None
+
+    def values(self) -> Iterator[dict[str, Any]]:
+        """Those that the one call gave: all of them if it is ``whole``."""
+        return map(steps.load, self._known.values())
+
+    async def of(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Those that are there of these ids, by id."""
+        wanted = {id: steps.key(*self._ids, id) for id in ids}
+        found = {id: steps.load(self._known[key]) for id, key in wanted.items() if key in self._known}
+        if not self.whole:
+            others = [id for id in wanted if id not in found]
+            values = await each(partial(self._records.get, *self._where), others)
+            found |= {id: value for id, value in zip(others, values, strict=True) if value is not None}
+        return found
+
+    async def any_below(self, id: str) -> bool:
+        """Whether there is anything below this id."""
+        if self.whole:
+            return steps.key(*self._ids, id) in self._parents
+        return await self._records.any(*self._where, id)
+
+    @cached_property
+    def _parents(self) -> set[str]:
+        return {key.rpartition("/")[0] for key in self._known}

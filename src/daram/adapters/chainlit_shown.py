@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from daram.adapters import chainlit_records as side
 from daram.adapters import chainlit_steps as steps
@@ -16,58 +18,92 @@ _SIDE_STEPS: Final = 1000
 
 
 async def shown_steps(
-    records: side.SideRecords, owner: str, thread: str, messages: list[Message], note: Callable[[Message], str]
+    records: side.SideRecords,
+    owner: str,
+    thread: str,
+    messages: list[Message],
+    kept: side.Kind,
+    note: Callable[[Message], str],
 ) -> list[StepDict]:
-    """The messages with what is kept beside them, each behind the run that it belongs to, and the user's opinions."""
-    around = _Around(records, owner, thread, {message.id for message in messages})
+    """The messages with what is kept beside them (``kept``: the steps of the thread), each behind its run."""
+    beside = await kept.of(message.id for message in messages)
+    around = _Around(thread, {message.id for message in messages})
+    await around.read(records, owner, kept, [value.get("parentId") for value in reversed(beside.values())])
     found = around.found
-    has_steps = await records.any(owner, side.STEP, thread)
     for message in messages:
-        beside = await records.get(owner, side.STEP, thread, message.id) if has_steps else None
-        step = steps.from_message(thread, message, note(message), beside)
+        step = steps.from_message(thread, message, note(message), beside.get(message.id))
         parent = step.get("parentId")
-        if parent and not await around.add(parent):
+        if parent and not around.add(parent):
             step["parentId"] = parent = None  # the page drops a step whose parent it does not have
         if parent is None and message.role == "assistant":
             run = steps.run_of(thread, message.id, step.get("createdAt"))
             step["parentId"] = run["id"]
             found.append(run)
         found.append(step)
-    opinions = {record.key: record.value async for record in records.scan(owner, side.FEEDBACK, thread)}
-    for step in found:
-        key = steps.key(thread, step["id"])
-        if key in opinions:
-            given = steps.load(opinions[key])
-            step["feedback"] = {
-                "forId": step["id"], "id": key, "value": given["value"], "comment": given["comment"]
-            }  # fmt: skip
     return found
+
+
+async def give_opinions(thread: str, shown: list[StepDict], opinions: Iterable[side.Kind]) -> None:
+    """Add to the steps what the user thinks of them."""
+    for kind in opinions:
+        given = await kind.of(step["id"] for step in shown)
+        for step in shown:
+            if (opinion := given.get(step["id"])) is not None:
+                step["feedback"] = {
+                    "forId": step["id"],
+                    "id": steps.key(thread, step["id"]),
+                    "value": opinion["value"],
+                    "comment": opinion["comment"],
+                }
 
 
 class _Around:
     """Steps beside the messages, at most 1,000. ``found`` is in the order in which the page wants them."""
 
-    def __init__(self, records: side.SideRecords, owner: str, thread: str, messages: set[str]) -> None:
-        self._records = records
-        self._owner = owner
+    def __init__(self, thread: str, messages: set[str]) -> None:
         self._thread = thread
         self._seen = messages  # a run may hang below the message that began it
-        self._room = _SIDE_STEPS
+        self._steps: dict[str, dict[str, Any]] = {}
+        self._children: dict[str, list[str]] = {}
         self.found: list[StepDict] = []
 
-    async def add(self, step_id: str) -> bool:
+    async def read(self, records: side.SideRecords, owner: str, kept: side.Kind, wanted: Iterable[str | None]) -> None:
+        """Read these steps, those above them and those below them, one storey after the other."""
+        below: dict[str, list[str]] = defaultdict(list)
+        if kept.whole:
+            for value in kept.values():
+                if "id" in value and value.get("parentId"):
+                    below[value["parentId"]].append(value["id"])
+        asked = set(self._seen)
+        storey = list(dict.fromkeys(id for id in wanted if id and id not in asked))
+        while storey and (room := _SIDE_STEPS - len(self._steps)) > 0:
+            asked.update(storey)
+            found = await kept.of(storey[:room])
+            # Without an id it is what is beside a message that is not shown.
+            fresh = {id: value for id, value in found.items() if "id" in value}
+            self._steps |= fresh
+            if not kept.whole:
+                children = await side.each(partial(records.scan, owner, side.CHILD, self._thread), list(fresh))
+                for id, listed in zip(fresh, children, strict=True):
+                    below[id] = [steps.load(child.value)["id"] for child in listed]
+            self._children |= {id: below[id] for id in fresh}
+            near = [value.get("parentId") for value in fresh.values()] + [child for id in fresh for child in below[id]]
+            storey = list(dict.fromkeys(id for id in near if id and id not in asked))
+        for children_of in self._children.values():
+            children_of.sort(key=lambda id: (self._steps.get(id, {}).get("createdAt") or "", id))
+
+    def add(self, step_id: str) -> bool:
         """Add a step, those above it and those below it; whether it is there."""
         if step_id in self._seen:
             return True
-        step = await self._records.get(self._owner, side.STEP, self._thread, step_id)
-        if step is None or "id" not in step or not self._room:  # without: what is beside a message that is not shown
+        step = self._steps.get(step_id)
+        if step is None:
             return False
         self._seen.add(step_id)
-        self._room -= 1
         parent = step.get("parentId")
-        if parent and not await self.add(parent):
+        if parent and not self.add(parent):
             step["parentId"] = None
         self.found.append(cast("StepDict", {"threadId": self._thread, "input": "", "output": "", **step}))
-        async for child in self._records.scan(self._owner, side.CHILD, self._thread, step_id):
-            await self.add(steps.load(child.value)["id"])
+        for child in self._children[step_id]:
+            self.add(child)
         return True

@@ -48,7 +48,7 @@ class StepWriter:
         known = await self._side.get(owner, side.STEP, thread, step_id) or {}
         if parent := known.get("parentId"):
             await self._side.delete(owner, side.CHILD, thread, parent, step_id)
-        for namespace in (side.STEP, side.FEEDBACK, side.FAVORITE):
+        for namespace in (side.STEP, *side.FEEDBACK.values(), side.FAVORITE):
             await self._side.delete(owner, namespace, thread, step_id)
         if self._messages:
             try:

@@ -46,6 +46,8 @@ from daram.errors import (
 from daram.llm.base import Options
 from daram.llm.langchain import LangChainModel
 from daram.memory import Memory
+from daram.store.wrapper import StoreWrapper
+from daram.text.tokens import TokenCounter
 
 EVERY_KIND: list[BaseMessage] = [
     SystemMessage("be brief"),
@@ -121,6 +123,36 @@ async def test_windows(memory: Memory) -> None:
         found = await DaramChatMessageHistory("s", owner="ann", memory=memory, window=window).aget_messages()
         assert isinstance(found[0], ToolMessage) is False
         assert len(found) == (1 if window == 2 else window)
+
+
+async def test_a_budget_of_tokens_bounds_what_is_read(memory: Memory) -> None:
+    read = 0
+
+    class Counting(StoreWrapper):
+        async def messages(self, *args: Any, **kwargs: Any) -> Any:
+            nonlocal read
+            page = await super().messages(*args, **kwargs)
+            read += len(page.items)
+            return page
+
+        async def tail(self, *args: Any, **kwargs: Any) -> Any:
+            nonlocal read
+            found = await super().tail(*args, **kwargs)
+            read += len(found)
+            return found
+
+    said: list[BaseMessage] = [HumanMessage(f"word {n}") for n in range(1000)]
+    await DaramChatMessageHistory("s", owner="ann", memory=memory).aadd_messages(said)
+    each = TokenCounter().message(daram.user("word 100"))
+    for tokens, bound in ((100, 20), (1500, 400), (4, 0), (100_000, 1000)):
+        read = 0
+        history = DaramChatMessageHistory("s", owner="ann", memory=Counting(memory), window=None, tokens=tokens)
+        found = await history.aget_messages()
+        count = min(tokens // each, 1000)
+        assert found == said[1000 - count :]
+        assert read <= bound
+    history = DaramChatMessageHistory("s", owner="ann", memory=memory, window=300, tokens=100_000)
+    assert await history.aget_messages() == said[-300:]
 
 
 async def test_two_writers_keep_everything(memory: Memory) -> None:

@@ -28,9 +28,8 @@ from daram import memory as memories
 from daram import sync
 from daram.adapters.appending import append_all, clear, outcome
 from daram.llm.langchain_messages import from_message, to_message
-from daram.model import Message
 from daram.store.base import Store
-from daram.text.tokens import TokenCounter
+from daram.text.tokens import MESSAGE_OVERHEAD, TokenCounter
 
 __all__ = ["DaramChatMessageHistory"]
 
@@ -84,10 +83,9 @@ class DaramChatMessageHistory(BaseChatMessageHistory):
     async def aget_messages(self) -> list[BaseMessage]:
         """The last messages, the oldest first; none where there is no conversation."""
         try:
-            stored = await self._on_store(self._read)
+            return _without_orphans(await self._on_store(self._read))
         except NotFound:
             return []
-        return self._bounded([from_message(message) for message in stored])
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """``aadd_messages``, synchronously."""
@@ -119,26 +117,25 @@ class DaramChatMessageHistory(BaseChatMessageHistory):
             return await there()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there(), loop))
 
-    async def _read(self, store: Store) -> list[Message]:
-        if self.window is not None and self.window <= _PAGE:
-            return await store.tail(self.owner, self.session_id, self.window)
-        found: list[Message] = []
+    async def _read(self, store: Store) -> list[BaseMessage]:
+        counter, left, most = TokenCounter(), self.tokens, self.window
+        if left is not None:  # of messages that say nothing no more than these fit
+            most = min(left // MESSAGE_OVERHEAD, left if most is None else most)
+        found: list[BaseMessage] = []
         cursor = None
-        while self.window is None or len(found) < self.window:
-            page = await store.messages(self.owner, self.session_id, limit=_PAGE, cursor=cursor, order="desc")
-            found += page.items
-            cursor = page.next_cursor
+        while most is None or len(found) < most:
+            if most is not None and most <= _PAGE:
+                newest = (await store.tail(self.owner, self.session_id, most))[::-1]
+            else:
+                page = await store.messages(self.owner, self.session_id, limit=_PAGE, cursor=cursor, order="desc")
+                newest, cursor = page.items, page.next_cursor
+            for message in map(from_message, newest):
+                if left is not None and (left := left - counter.message(to_message(message))) < 0:
+                    return found[::-1]
+                found.append(message)
             if cursor is None:
                 break
-        return found[: self.window][::-1]
-
-    def _bounded(self, messages: list[BaseMessage]) -> list[BaseMessage]:
-        if self.tokens is not None:
-            counter, left, start = TokenCounter(), self.tokens, len(messages)
-            while start and (left := left - counter.message(to_message(messages[start - 1]))) >= 0:
-                start -= 1
-            messages = messages[start:]
-        return _without_orphans(messages)
+        return found[:most][::-1]
 
 
 def _without_orphans(messages: list[BaseMessage]) -> list[BaseMessage]:

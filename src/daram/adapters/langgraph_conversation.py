@@ -9,8 +9,8 @@ import msgspec
 
 from daram import model
 from daram.adapters import langgraph_messages as lists
+from daram.adapters.langgraph_lists import Added
 from daram.adapters.langgraph_records import Space
-from daram.adapters.langgraph_threads import Added
 from daram.errors import Conflict, Gone, InvalidInput, NotFound
 from daram.ids import conversation_key
 from daram.llm.langchain_messages import to_message
@@ -41,7 +41,7 @@ class Projection:
         for item, packed in zip(added.messages, added.packed, strict=True):
             at = lists.projected_id(at, packed)
             messages.append(_fitting(to_message(item, id=at)))
-        parent: str | None = added.parent or (None if added.first else model.ROOT)
+        parent: str | None = None if added.first else added.parent or model.ROOT
         try:
             try:
                 await self._append_all(messages, parent)

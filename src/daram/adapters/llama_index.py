@@ -83,7 +83,7 @@ class DaramChatStore(BaseChatStore):
     async def aget_messages(self, key: str) -> list[ChatMessage]:
         """The messages, the oldest first; none where there is no conversation."""
         found, more = await self._read(key, self._window)
-        return [_from_message(message) for message in (_without_orphans(found) if more else found)]
+        return [from_message(message) for message in (_without_orphans(found) if more else found)]
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Replace all that the conversation says, its other branches too, in one piece: at most 1,000 messages (where
@@ -91,18 +91,18 @@ class DaramChatStore(BaseChatStore):
 
         Raises ``InvalidInput`` for more; ``Unsupported`` where the engine is not one that ``SupportsTransfer``.
         """
-        made = [_to_message(message) for message in messages]
+        made = [to_message(message) for message in messages]
         await outcome(self._replace(key, made))
 
     async def async_add_message(self, key: str, message: ChatMessage) -> None:
         """Add a message behind what is there."""
-        await append_all(self._store, self._owner, key, [_to_message(message)])
+        await append_all(self._store, self._owner, key, [to_message(message)])
 
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
         """Delete the conversation's messages and return them; None where there are none."""
         stored, _ = await self._read(key, None)
         await clear(self._store, self._owner, key)
-        return [_from_message(message) for message in stored] or None
+        return [from_message(message) for message in stored] or None
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Delete one message by its index; returns it, or None."""
@@ -224,7 +224,7 @@ class DaramChatStore(BaseChatStore):
             await self._store.delete_message(self._owner, key, message.id)
         except NotFound:
             return None  # somebody else did
-        return _from_message(message)
+        return from_message(message)
 
 
 def _without_orphans(messages: list[Message]) -> list[Message]:
@@ -236,14 +236,14 @@ def _without_orphans(messages: list[Message]) -> list[Message]:
     return messages[start:]
 
 
-def _to_message(message: ChatMessage) -> Message:
+def to_message(message: ChatMessage) -> Message:
     made = Message(role=_ROLES.get(message.role.value, "user"), text=clean_text(message.content or ""))
-    if made.text and _from_message(made) == message:
+    if made.text and from_message(made) == message:
         return made  # one text and nothing beside it: most are
     return replace(made, parts=(json_part(EXACT, message.model_dump(mode="json"), "messages"),))
 
 
-def _from_message(message: Message) -> ChatMessage:
+def from_message(message: Message) -> ChatMessage:
     for part in message.parts:
         if part.type == EXACT:
             return ChatMessage.model_validate(json_of(part))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -150,6 +151,27 @@ async def test_what_other_doors_said(memory: Memory) -> None:
     assert await session.pop_item() is None
     with pytest.raises(Gone):
         await session.add_items([user("on")])
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_of_a_message_that_says_several_things_the_last_is_popped_in_one_piece(
+    memory: Memory, first: bool
+) -> None:
+    class Dying(StoreWrapper):
+        async def delete_message(self, *args: Any, **kwargs: Any) -> Any:
+            await super().delete_message(*args, **kwargs)
+            raise ConnectionAbortedError("the process is gone")
+
+    call = daram.Part(type="tool_call", data={"call_id": "c", "name": "look", "arguments": "{}"})
+    front = [] if first else [daram.user("hi")]
+    await memory.append("ann", "s", [*front, daram.assistant("let me see", parts=[call])], create=True)
+    with suppress(ConnectionAbortedError):
+        await DaramSession(Dying(memory), "ann", "s").pop_item()
+    session = DaramSession(memory, "ann", "s")
+    left = [item.get("content") for item in await session.get_items()]
+    assert left == [*([] if first else ["hi"]), "let me see"]
+    await session.add_items([user("on")])
+    assert len(await session.get_items()) == len(left) + 1
 
 
 # --- beside the engines -------------------------------------------------------------------------------------------

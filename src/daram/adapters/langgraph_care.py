@@ -10,9 +10,9 @@ import msgspec
 from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
 
 from daram.adapters import langgraph_layout as layout
-from daram.adapters import langgraph_messages as lists
+from daram.adapters.langgraph_lists import Added, Stored
 from daram.adapters.langgraph_records import CheckpointRecord, Head, Space, ThreadRecord
-from daram.adapters.langgraph_threads import Added, Stored, Threads
+from daram.adapters.langgraph_threads import Threads
 
 COUNTERS: Final = "counters_since_delta_snapshot"
 _AT_ONCE: Final = 200
@@ -62,15 +62,10 @@ class Care:
             await self._side.put(layout.THREAD, copied.key, msgspec.msgpack.encode(ThreadRecord(target, space.ns)))
 
     async def conversation(self, space: Space, channel: str) -> Added | None:
-        """All messages of a thread as it is now."""
+        """All messages of a thread as it is now, and those before them that are kept of a trimmed history."""
         async for head in self._threads.heads(space, page=1):
-            values = await self._threads.values(space, head)
-            if values is None:
-                continue
-            messages = values.get(channel, [])
-            if not lists.is_message_list(messages):
-                return None
-            return Added(messages, [lists.pack([item], self._threads.plain) for item in messages], "", True)
+            if await self._threads.values(space, head) is not None:
+                return await self._threads.lists.talk(space, head, channel)
         return None
 
     async def delete_for_runs(self, runs: frozenset[str]) -> None:
@@ -132,17 +127,10 @@ class Care:
 
     async def _drop_all(self, space: Space, gone: Sequence[Head], kept: Sequence[Head]) -> None:
         """Delete checkpoints, and what they alone are made of: what a run is writing at this moment stays."""
-        built_on = await self._threads.built_on(space)
+        built_on = await self._threads.lists.built_on(space)
 
         def reached(heads: Sequence[Head]) -> set[Stored]:
-            found: set[Stored] = set()
-            for head in heads:
-                for part in self._threads.parts_of(space, head):
-                    at: Stored | None = part
-                    while at is not None and at not in found:
-                        found.add(at)
-                        at = built_on.get(at)
-            return found
+            return {part for head in heads for part in self._threads.parts_of(space, head, built_on)}
 
         # The checkpoints last: killed in between, the next pruning finds them, and readers step over them.
         rest = sorted(reached(gone) - reached(kept))

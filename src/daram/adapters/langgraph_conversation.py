@@ -11,8 +11,8 @@ import msgspec
 
 from daram import model
 from daram.adapters import langgraph_messages as lists
+from daram.adapters.langgraph_lists import Added
 from daram.adapters.langgraph_records import Space
-from daram.adapters.langgraph_threads import Added
 from daram.adapters.langgraph_tries import again
 from daram.errors import Conflict, Gone, InvalidInput, NotFound
 from daram.ids import conversation_key

@@ -1,9 +1,13 @@
 """Lists of LangChain messages as what each step added to them.
 
-The value of a channel at a version is a chain of *segments* (32 messages or more each, never changed) and behind it a
-*tail* of fewer than 32, told by *deltas*: one for each version, which names the version before, how much of that one's
-tail stays, and what is new. So a step writes what it added; a reader fetches the segments (or has them: they never
-change) and the deltas of one tail, whatever the age of the thread.
+The messages of a channel lie in a chain of *segments* (32 messages or more each, never changed) and behind it a *tail*
+of fewer than 32, told by *deltas*: one for each version, which names the version before, how much of that one's tail
+stays, and what is new. So a step writes what it added; a reader fetches the segments (or has them: they never change)
+and the deltas of one tail, whatever the age of the thread.
+
+What a channel holds is the end of that chain: of a history that is trimmed each version says how many segments count,
+and how many messages of the first of them do not. What a graph puts in front of the messages that it keeps (a summary;
+the system message, with the oldest behind it gone) is a segment of its own, the *front*.
 
 A message is packed as the fields that it has. That is a fraction of the work of the framework's own way, and names no
 class that a reader would have to import: only those of the table below come to life.
@@ -22,12 +26,9 @@ from langchain_core import messages as lc
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from pydantic import BaseModel
 
-from daram.ids import etag
 from daram.llm.langchain_messages import MESSAGE_TYPES
 
-BLOCK: Final = 32
-_BULK: Final = 256
-_SEGMENT_BYTES: Final = 256 << 10
+_ITEMS: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _CACHE_BYTES: Final = 64 << 20
 _CACHE_VALUES: Final = 1024
 
@@ -40,26 +41,60 @@ _put_fields, _put_extra, _put_names, _put_private = (
 
 
 class Segment(NamedTuple):
-    """Messages that lie together: ``plain`` packed, behind those of the segment ``before`` ("0": none)."""
+    """Messages that lie together: ``plain`` packed, behind those of the segment ``before`` ("0": none).
+
+    ``behind`` and ``last``: the projection's ids of the message in front of the first ("": none) and of the last one.
+    ``hidden``: how many messages of the stored segment come before these and are not shown.
+    """
 
     id: str
     before: str
     size: int
     plain: bytes
-    last: str  # the projection's id of the last message
+    behind: str
+    last: str
+    hidden: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is called here; as it is stored by its id."""
+        return f"{self.id}/{self.hidden}" if self.hidden else self.id
 
 
 class Value(NamedTuple):
-    """What a channel holds at a version: the segments, and the messages of the tail, packed one by one."""
+    """What a channel holds at a version: the front, the segments, and the messages of the tail, packed one by one.
 
+    ``block``: the segment behind which the tail stands, in sight or not; ``behind``: the projection's id of its last
+    message. ``skip``: how many messages of the tail are not shown (then no segment is). ``last``: as in a segment.
+    """
+
+    block: str
     segments: tuple[Segment, ...]
     tail: tuple[bytes, ...]
+    behind: str
     last: str
+    skip: int = 0
+    front: Segment | None = None
 
     @property
-    def block(self) -> str:
-        """The segment behind which the tail stands."""
-        return self.segments[-1].id if self.segments else "0"
+    def hidden(self) -> int:
+        """How many messages are not shown of what the first one shown is stored with."""
+        return self.segments[0].hidden if self.segments else self.skip
+
+    @property
+    def size(self) -> int:
+        """How many messages are shown behind the front."""
+        return sum(segment.size for segment in self.segments) + len(self.tail) - self.skip
+
+    @property
+    def start(self) -> str:
+        """The projection's id of the message that the first one behind the front stands behind."""
+        return self.segments[0].behind if self.segments else chain(self.behind, self.tail[: self.skip])[-1]
+
+    def packed(self) -> list[bytes]:
+        """All messages, in their order, in packs of one or more."""
+        whole = ([] if self.front is None else [self.front]) + list(self.segments)
+        return [segment.plain for segment in whole] + list(self.tail[self.skip :])
 
 
 class Delta(msgspec.Struct, frozen=True, array_like=True):
@@ -68,7 +103,7 @@ class Delta(msgspec.Struct, frozen=True, array_like=True):
     before: str | None
     keep: int
     added: list[bytes]
-    last: str
+    behind: str
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -77,20 +112,8 @@ class SegmentRecord(msgspec.Struct, frozen=True, array_like=True):
     before: str
     count: int
     plain: bytes
+    behind: str
     last: str
-
-
-class Change(NamedTuple):
-    """What is to be written for a new value: new segments, and a delta where the tail is not empty.
-
-    ``since``: how many messages stayed; ``parent``: the projection's id of the last of those ("": none).
-    """
-
-    value: Value
-    segments: list[Segment]
-    delta: Delta | None
-    since: int
-    parent: str
 
 
 def is_message_list(value: object) -> bool:
@@ -137,72 +160,37 @@ def projected_id(before: str, plain: bytes) -> str:
     return "lg_" + blake2b(before.encode() + b"\n" + plain, digest_size=16, person=b"daram.langgraph").hexdigest()
 
 
-def change(new: Sequence[lc.BaseMessage], base: Value | None, before: str | None, serde: SerializerProtocol) -> Change:
-    """What makes ``new`` out of ``base``, which is stored as the version ``before`` (None: its tail is empty)."""
-    segments, at = _same_segments(new, base, serde)
-    last = segments[-1].last if segments else ""
-    fresh = [pack([item], serde) for item in new[at:]]
-    keep = 0
-    appended = base is None
-    if base is not None:
-        whole = len(segments) == len(base.segments)
-        if whole:
-            old: Sequence[bytes] = base.tail
-        else:  # something in the middle of a segment is another now
-            old = [pack([item], serde) for item in unpack(base.segments[len(segments)].plain, serde)]
-        while keep < min(len(old), len(fresh)) and old[keep] == fresh[keep]:
-            keep += 1
-        appended = whole and keep == len(old)
-    ids = _chain(last, fresh)
-    since = at + keep
-    parent = ids[keep - 1] if keep else last
-    last = ids[-1] if ids else last
-    if appended and len(fresh) < BLOCK and sum(map(len, fresh)) < _SEGMENT_BYTES:
-        value = Value(segments, tuple(fresh), last)
-        delta = Delta(before if keep else None, keep, fresh[keep:], last) if fresh else None
-        return Change(value, [], delta, since, parent)
-    written = _segments(new[at:], fresh, ids, segments[-1].id if segments else "0", serde)
-    return Change(Value((*segments, *written), (), last), written, None, since, parent)
+def one_by_one(plain: bytes) -> list[bytes]:
+    """The messages of a pack, each in a pack of its own."""
+    return [b"\x91" + bytes(item) for item in _ITEMS.decode(plain)]
 
 
-def _same_segments(
-    new: Sequence[lc.BaseMessage], base: Value | None, serde: SerializerProtocol
-) -> tuple[tuple[Segment, ...], int]:
-    at = 0
-    same: list[Segment] = []
-    for segment in base.segments if base is not None else ():
-        # To pack them again and compare costs a third of a millisecond for a thousand messages, and sees a message
-        # that was changed in its place.
-        if at + segment.size > len(new) or pack(new[at : at + segment.size], serde) != segment.plain:
-            break
-        same.append(segment)
-        at += segment.size
-    return tuple(same), at
+def together(packed: Sequence[bytes]) -> bytes:
+    """One pack of packs of one: the same bytes as when the messages are packed at once."""
+    count = len(packed)
+    head = bytes([0x90 | count]) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return head + b"".join(item[1:] for item in packed)
 
 
-def _chain(before: str, packed: Sequence[bytes]) -> list[str]:
-    ids = []
+def chain(before: str, packed: Sequence[bytes]) -> list[str]:
+    """The projection's ids of messages, and before them the one that they stand behind."""
+    ids = [before]
     for plain in packed:
-        before = projected_id(before, plain)
-        ids.append(before)
+        ids.append(projected_id(ids[-1], plain))
     return ids
 
 
-def _segments(
-    items: Sequence[lc.BaseMessage], fresh: Sequence[bytes], ids: Sequence[str], before: str, serde: SerializerProtocol
-) -> list[Segment]:
-    made: list[Segment] = []
-    start = 0
-    while start < len(items):
-        end, size = start, 0
-        while end < len(items) and end - start < _BULK and (end == start or size + len(fresh[end]) < _SEGMENT_BYTES):
-            size += len(fresh[end])
-            end += 1
-        plain = pack(items[start:end], serde)
-        made.append(Segment(etag(), before, end - start, plain, ids[end - 1]))
-        before = made[-1].id
-        start = end
-    return made
+def without(segment: Segment, count: int) -> Segment:
+    """The segment with so many messages at its beginning not shown."""
+    if not count:
+        return segment
+    items = one_by_one(segment.plain)
+    return segment._replace(
+        size=segment.size - count,
+        plain=together(items[count:]),
+        behind=chain(segment.behind, items[:count])[-1],
+        hidden=segment.hidden + count,
+    )
 
 
 def tail_of(version: str, deltas: dict[str, Delta]) -> tuple[bytes, ...] | None:
@@ -231,7 +219,7 @@ class Cache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._segments: OrderedDict[tuple[str, ...], Segment] = OrderedDict()
-        self._values: OrderedDict[tuple[str, ...], tuple[tuple[str, ...], tuple[bytes, ...], str]] = OrderedDict()
+        self._values: OrderedDict[tuple[str, ...], tuple[Value, tuple[str, ...], str]] = OrderedDict()
         self._bytes = 0
 
     def segment(self, key: tuple[str, ...]) -> Segment | None:
@@ -258,20 +246,22 @@ class Cache:
             if found is None:
                 return None
             self._values.move_to_end(key)
-            segments = []
-            for id in found[0]:
-                segment = self._segments.get((*key[:-1], id))
-                if segment is None:
-                    return None
-                segments.append(segment)
-            return Value(tuple(segments), found[1], found[2])
+            value, names, front = found
+            whole = [self._segments.get((*key[:-1], name)) for name in (*names, *([front] if front else []))]
+            segments = tuple(segment for segment in whole if segment is not None)
+            if len(segments) < len(whole):
+                return None
+            count = len(names)
+            return value._replace(segments=segments[:count], front=segments[count] if front else None)
 
     def keep_value(self, key: tuple[str, ...], value: Value) -> None:
         """Keep what a version holds, and its segments: ``key`` is theirs but for the last part."""
-        for segment in value.segments:
-            self.keep_segment((*key[:-1], segment.id), segment)
+        for segment in (*value.segments, *([] if value.front is None else [value.front])):
+            self.keep_segment((*key[:-1], segment.name), segment)
+        names = tuple(segment.name for segment in value.segments)
         with self._lock:
-            self._values[key] = (tuple(segment.id for segment in value.segments), value.tail, value.last)
+            bare = value._replace(segments=(), front=None)
+            self._values[key] = (bare, names, "" if value.front is None else value.front.id)
             self._values.move_to_end(key)
             while len(self._values) > _CACHE_VALUES:
                 self._values.popitem(last=False)

@@ -18,11 +18,17 @@ Typed = tuple[str, bytes]
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where a list of messages is: behind which segment, whether there is a delta, how many segments there are."""
+    """Where a list of messages is: behind which segment, whether there is a delta, how many segments count.
+
+    ``skip``: how many messages of the first of these (or else of the tail) do not; ``front``: the segment in front of
+    them all ("": none).
+    """
 
     block: str
     delta: bool
     segments: int
+    skip: int
+    front: str
 
 
 class CheckpointRecord(msgspec.Struct, frozen=True, array_like=True):

@@ -11,8 +11,9 @@ from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMet
 from daram.adapters.langgraph_care import Care
 from daram.adapters.langgraph_conversation import Projection, log
 from daram.adapters.langgraph_deleted import Deleted
+from daram.adapters.langgraph_lists import Added
 from daram.adapters.langgraph_records import Memo, Space
-from daram.adapters.langgraph_threads import Added, Threads
+from daram.adapters.langgraph_threads import Threads
 from daram.errors import NotFound
 from daram.store.base import Store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from langgraph.checkpoint.base import (
@@ -22,6 +22,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from daram.adapters import langgraph_layout as layout
 from daram.adapters import langgraph_messages as lists
 from daram.adapters.langgraph_layout import Side
+from daram.adapters.langgraph_lists import Added, Lists, Stored, channel_key
 from daram.adapters.langgraph_records import (
     CheckpointRecord,
     Head,
@@ -40,18 +41,6 @@ if TYPE_CHECKING:
 
 _INLINE_BYTES: Final = 512
 
-Stored = tuple[str, str]
-"""A record: its namespace and key."""
-
-
-class Added(NamedTuple):
-    """What a step added to the channel of the conversation: messages, packed, and behind which one."""
-
-    messages: list[Any]
-    packed: list[bytes]
-    parent: str
-    first: bool  # there was nothing before
-
 
 class Threads:
     """Reads and writes checkpoints of one owner; ``named``: the configs that it gives say whose they are."""
@@ -66,6 +55,7 @@ class Threads:
         self._serde = serde
         self._seals = serde is not plain
         self._named = named
+        self.lists = Lists(side, memo, plain, self._seal, self._unseal)
 
     # --- writing ---
 
@@ -108,24 +98,11 @@ class Threads:
                     blobs.append(channel)
                     continue
             if lists.is_message_list(value):
-                base, before = await self._base(space, head, channel)
-                change = lists.change(value, base, before, self.plain)
-                key = self._channel_key(space, channel)
-                for segment in change.segments:
-                    data = msgspec.msgpack.encode(
-                        lists.SegmentRecord(segment.before, segment.size, segment.plain, segment.last)
-                    )
-                    writes.append(self.side.put(layout.SEGMENT, f"{key}/{segment.id}", self._seal(data)))
-                if change.delta is not None:
-                    at = f"{key}/{change.value.block}/{layout.version_key(version)}"
-                    data = msgspec.msgpack.encode(change.delta)
-                    writes.append(self.side.put(layout.DELTA, at, self._seal(data)))
-                places[channel] = Place(change.value.block, change.delta is not None, len(change.value.segments))
-                known[channel] = (version, change.value)
+                new, places[channel], found, step = await self.lists.save(space, head, channel, version, value)
+                writes += new
+                known[channel] = (version, found)
                 if channel == watch:
-                    fresh = value[change.since :]
-                    packed = [lists.pack([item], self.plain) for item in fresh]
-                    added = Added(fresh, packed, change.parent, base is None)
+                    added = step
                 continue
             typed = self._serde.dumps_typed(value)
             if len(typed[1]) <= _INLINE_BYTES:
@@ -153,7 +130,7 @@ class Threads:
     def written(self, space: Space, head: Head, known: Mapping[str, tuple[object, lists.Value]]) -> None:
         """Remember what has been written."""
         for channel, (version, value) in known.items():
-            self._memo.messages.keep_value(self._value_key(space, channel, version), value)
+            self.lists.written(space, channel, version, value)
         self._memo.keep_head(space, head)
         self._memo.registered(space)
 
@@ -264,7 +241,7 @@ class Threads:
         blobs, messages = await asyncio.gather(
             asyncio.gather(*(self._blob(space, name, head.versions[name]) for name in record.blobs)),
             asyncio.gather(
-                *(self.value(space, name, head.versions[name], place) for name, place in record.messages.items())
+                *(self.lists.value(space, name, head.versions[name], place) for name, place in record.messages.items())
             ),
         )
         found = {channel: self._serde.loads_typed(typed) for channel, typed in record.inline.items()}
@@ -275,76 +252,8 @@ class Threads:
         for channel, value in zip(record.messages, messages, strict=True):
             if value is None:
                 return None
-            items: list[Any] = []
-            for plain in (*(segment.plain for segment in value.segments), *value.tail):
-                items += lists.unpack(plain, self.plain)
-            found[channel] = items
+            found[channel] = self.lists.messages(value)
         return {channel: found[channel] for channel in head.versions if channel in found}
-
-    async def value(self, space: Space, channel: str, version: object, place: Place) -> lists.Value | None:
-        """The messages that a channel held at a version, packed; None where a part is missing."""
-        key = self._value_key(space, channel, version)
-        # Our own versions are never given twice; those of others may be.
-        known = self._memo.messages.value(key) if isinstance(version, str) else None
-        if known is not None:
-            return known
-        segments, deltas = await asyncio.gather(
-            self._segments(space, channel, place), self._deltas(space, channel, place)
-        )
-        tail = lists.tail_of(layout.version_key(version), deltas) if place.delta else ()
-        if segments is None or tail is None:
-            return None
-        last = segments[-1].last if segments else ""
-        for plain in tail:
-            last = lists.projected_id(last, plain)
-        value = lists.Value(segments, tail, last)
-        self._memo.messages.keep_value(key, value)
-        return value
-
-    async def _base(self, space: Space, head: Head | None, channel: str) -> tuple[lists.Value | None, str | None]:
-        if head is None or channel not in head.record.messages:
-            return None, None
-        place, version = head.record.messages[channel], head.versions[channel]
-        value = self._memo.messages.value(self._value_key(space, channel, version))
-        if value is None:
-            value = await self.value(space, channel, version, place)
-        return value, layout.version_key(version) if place.delta else None
-
-    async def _segments(self, space: Space, channel: str, place: Place) -> tuple[lists.Segment, ...] | None:
-        key = self._segment_key(space, channel)
-        chain: list[lists.Segment] = []
-        at = place.block
-        scanned: dict[str, lists.Segment] | None = None
-        while at != "0":
-            segment = self._memo.messages.segment((*key, at))
-            if segment is None and scanned is None and place.segments - len(chain) > 4:
-                scanned = {}
-                prefix = self._channel_key(space, channel) + "/"
-                async for name, data in self.side.scan(layout.SEGMENT, prefix, page=200):
-                    scanned[name.removeprefix(prefix)] = self._segment(name.removeprefix(prefix), data)
-            if segment is None and scanned is not None:
-                segment = scanned.get(at)
-            elif segment is None:
-                data_ = await self.side.get(layout.SEGMENT, f"{self._channel_key(space, channel)}/{at}")
-                segment = None if data_ is None else self._segment(at, data_)
-            if segment is None:
-                return None
-            chain.append(segment)
-            at = segment.before
-        return tuple(reversed(chain))
-
-    def _segment(self, id: str, data: bytes) -> lists.Segment:
-        record = msgspec.msgpack.decode(self._unseal(data), type=lists.SegmentRecord)
-        return lists.Segment(id, record.before, record.count, record.plain, record.last)
-
-    async def _deltas(self, space: Space, channel: str, place: Place) -> dict[str, lists.Delta]:
-        if not place.delta:
-            return {}
-        prefix = f"{self._channel_key(space, channel)}/{place.block}/"
-        return {
-            name.removeprefix(prefix): msgspec.msgpack.decode(self._unseal(data), type=lists.Delta)
-            async for name, data in self.side.scan(layout.DELTA, prefix)
-        }
 
     async def _blob(self, space: Space, channel: str, version: object) -> Typed | None:
         data = await self.side.get(layout.BLOB, self.blob_key(space, channel, version))
@@ -372,28 +281,10 @@ class Threads:
         async for key, data in self.side.scan(layout.WRITE, space.key + "/"):
             yield key.removeprefix(space.key + "/").rpartition("/")[0], data
 
-    def parts_of(self, space: Space, head: Head) -> list[Stored]:
-        """What a checkpoint refers to: the last of each chain of segments or deltas, and the blobs."""
-        record = head.record
-        found = [(layout.BLOB, self.blob_key(space, channel, head.versions[channel])) for channel in record.blobs]
-        for channel, place in record.messages.items():
-            key = self._channel_key(space, channel)
-            found.append((layout.SEGMENT, f"{key}/{place.block}"))
-            if place.delta:
-                found.append((layout.DELTA, f"{key}/{place.block}/{layout.version_key(head.versions[channel])}"))
-        return found
-
-    async def built_on(self, space: Space) -> dict[Stored, Stored]:
-        """Of each segment and delta of a space the one that it stands on."""
-        found: dict[Stored, Stored] = {}
-        kinds: dict[str, type[lists.SegmentRecord | lists.Delta]]
-        kinds = {layout.SEGMENT: lists.SegmentRecord, layout.DELTA: lists.Delta}
-        for namespace, kind in kinds.items():
-            async for key, data in self.side.scan(namespace, space.key + "/"):
-                before = msgspec.msgpack.decode(self._unseal(data), type=kind).before
-                if before is not None:
-                    found[namespace, key] = (namespace, f"{key.rpartition('/')[0]}/{before}")
-        return found
+    def parts_of(self, space: Space, head: Head, built_on: Mapping[Stored, Stored]) -> set[Stored]:
+        """What a checkpoint is made of: the blobs, and what its lists need of what ``Lists.built_on`` found."""
+        blobs = {(layout.BLOB, self.blob_key(space, channel, head.versions[channel])) for channel in head.record.blobs}
+        return blobs | self.lists.parts_of(space, head, built_on)
 
     def metadata(self, head: Head) -> dict[str, Any]:
         """What was said of a checkpoint."""
@@ -408,16 +299,7 @@ class Threads:
 
     def blob_key(self, space: Space, channel: str, version: object) -> str:
         """Where a large value of a channel is."""
-        return f"{self._channel_key(space, channel)}/{layout.version_key(version)}"
-
-    def _channel_key(self, space: Space, channel: str) -> str:
-        return f"{space.key}/{layout.digest(channel)}"
-
-    def _segment_key(self, space: Space, channel: str) -> tuple[str, ...]:
-        return (space.owner, layout.thread_key(space.thread), space.ns, channel)
-
-    def _value_key(self, space: Space, channel: str, version: object) -> tuple[str, ...]:
-        return (*self._segment_key(space, channel), layout.version_key(version))
+        return f"{channel_key(space, channel)}/{layout.version_key(version)}"
 
     def _seal(self, data: bytes) -> bytes:
         # Another serializer than the framework's plain one is there to encrypt.

@@ -213,7 +213,15 @@ class DaramSession(SessionABC):
                 tail = await self._store.tail(self._owner, self.session_id, 1)
                 if not tail:
                     return None
-                await self._store.delete_message(self._owner, self.session_id, tail[-1].id)
+                items = _items(tail[0])
+                if len(items) > 1:  # of another door, whose messages may say several things: the others stay
+                    end = await read_end(self._store, self._owner, self.session_id, 1)
+                    others = [_to_message(item) for item in items[:-1]]
+                    same = [message.id for message in end.messages] == [tail[0].id]
+                    if not same or not await replace_end(self._store, self._owner, self.session_id, end, others):
+                        continue
+                else:
+                    await self._store.delete_message(self._owner, self.session_id, tail[0].id)
             except NotFound:
                 # Another run was faster, or the conversation is not there, which the next look tells.
                 try:
@@ -221,10 +229,6 @@ class DaramSession(SessionABC):
                 except NotFound:
                     return None
                 continue
-            items = _items(tail[-1])
-            if len(items) > 1:  # of another door, whose messages may say several things
-                said = [_to_message(item) for item in items[:-1]]
-                await append_all(self._store, self._owner, self.session_id, said)
             if items:
                 return items[-1]
 

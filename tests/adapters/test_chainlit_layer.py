@@ -455,6 +455,8 @@ async def test_a_user_sees_the_threads_of_the_owner_whom_the_app_names(store: Me
 
 async def test_without_a_login_everything_is_one_owners(store: Memory) -> None:
     enter(None)
+    await DaramDataLayer(store).update_thread("gone", metadata={"late": 1})  # as a tab says when it is closed
+    assert (await store.list("anonymous")).items == []
     await DaramDataLayer(store).create_step(step("hi"))
     assert len((await store.list("anonymous")).items) == 1
     await DaramDataLayer(store, owner="local").create_step(step("hi"))

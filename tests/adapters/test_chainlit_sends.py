@@ -70,6 +70,12 @@ class Hard(StoreWrapper):
     async def delete_message(self, *args: Any, **kwargs: Any) -> Any:
         return await self._call(lambda: self.inner.delete_message(*args, **kwargs))
 
+    async def create(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._call(lambda: self.inner.create(*args, **kwargs))
+
+    async def update(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._call(lambda: self.inner.update(*args, **kwargs))
+
 
 @pytest.fixture(autouse=True)
 def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -162,6 +168,7 @@ async def test_a_step_that_is_changed_while_it_is_stored_is_as_it_was_last(memor
 async def test_what_a_store_refuses_for_a_moment_is_not_lost(memory: Memory) -> None:
     layer = DaramDataLayer(Hard(memory, faults=60))
     session = enter(layer)
+    await layer.update_thread(session.thread_id, name="thirty", user_id="alice", metadata={"chat_profile": "p"})
     expected = []
     for number in range(30):
         message = cl.Message(f"first {number}")
@@ -173,6 +180,8 @@ async def test_what_a_store_refuses_for_a_moment_is_not_lost(memory: Memory) -> 
     await finished()
     assert await said(memory, session) == [f"first {number}" for number in range(30)]
     assert await shown(layer, session) == expected
+    thread: Any = await layer.get_thread(session.thread_id)
+    assert (thread["name"], thread["metadata"]) == ("thirty", {"chat_profile": "p"})
 
 
 async def test_what_is_lost_is_said_and_holds_nobody_up(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
@@ -206,7 +215,7 @@ async def test_what_was_shown_before_the_first_message_is_stored_before_it(memor
         "message": {
             "id": str(uuid.uuid4()),
             "type": "user_message",
-            "output": "hi",
+            "output": "hi\nand more",
             "name": "alice",
             "createdAt": "2026-01-01T00:00:00Z",
         }
@@ -215,8 +224,9 @@ async def test_what_was_shown_before_the_first_message_is_stored_before_it(memor
     await asyncio.sleep(0.001)
     await cl.Message("an answer").send()
     await finished()
-    assert await said(memory, session, owner or "alice") == ["greeting", "one more thing", "hi", "an answer"]
-    assert await shown(layer, session) == ["greeting", "one thing more", "hi", "an answer"]
+    assert await said(memory, session, owner or "alice") == ["greeting", "one more thing", "hi\nand more", "an answer"]
+    assert await shown(layer, session) == ["greeting", "one thing more", "hi\nand more", "an answer"]
+    assert (await memory.get(owner or "alice", session.thread_id)).title == "hi"
 
 
 async def test_a_text_that_no_store_takes_is_kept_without_what_is_wrong_in_it(memory: Memory) -> None:

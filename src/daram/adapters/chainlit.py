@@ -36,7 +36,7 @@ from daram.adapters import chainlit_steps as steps
 from daram.adapters.chainlit_lines import Lines, persevere
 from daram.adapters.chainlit_shown import give_opinions, shown_steps
 from daram.adapters.chainlit_writes import StepWriter, of_step
-from daram.errors import Conflict, InvalidInput, NotFound, Unsupported
+from daram.errors import InvalidInput, NotFound, Unsupported
 from daram.model import Conversation, Message
 from daram.store.base import Store, SupportsRecords
 
@@ -199,21 +199,10 @@ class DaramDataLayer(BaseDataLayer):
     ) -> None:
         """Rename a thread, or keep what Chainlit says of it; with ``user_id`` it begins, named after its start."""
         owner = self._fixed_owner or user_id or self._owner()
-        conversation = await self._steps.conversation(owner, thread_id)
-        begins = user_id is not None or owner == _ANONYMOUS  # whom Chainlit lets rename nothing
-        if begins and self._messages and conversation is None:
-            try:
-                conversation = await self._store.create(owner, id=thread_id, title=steps.title_of(name))
-            except Conflict:
-                conversation = await self._steps.conversation(owner, thread_id)
-        if conversation is None:
-            return  # a late word on a thread that was deleted, or one that its Chatbot is about to make
-        if name is not None and not begins:
-            await self._store.update(owner, thread_id, title=name[:500])
-        elif name is not None and self._messages and conversation.title is None:
-            await self._store.update(owner, thread_id, title=steps.title_of(name))
-        if metadata is not None or tags is not None:
-            await self._side.merge_session(owner, thread_id, metadata or {}, tags)
+        # Whoever is not logged in, Chainlit lets rename nothing: a name is what begins a thread.
+        begins = user_id is not None or (name is not None and self._user() == _ANONYMOUS)
+        change = partial(self._steps.change_thread, owner, thread_id, name, metadata, tags, begins=begins)
+        await persevere(f"what was said of thread {thread_id}", change)
 
     async def delete_thread(self, thread_id: str) -> None:
         """Delete the conversation and all that was kept beside it; a second time it is harmless."""

@@ -1,4 +1,4 @@
-"""How a step that Chainlit makes, changes or removes is stored: as a message, beside one, or as a record."""
+"""How what Chainlit makes, changes or removes is stored: a step as a message, beside one, or as a record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MESSAGES: Final = "messages"
 
 
 class StepWriter:
-    """Writes steps; each operation may be done twice. ``messages``: whether those that are messages are stored so.
+    """Writes threads and steps; each operation may be done twice. ``messages``: whether a message is stored as one.
 
     Operations on one step have to come one after the other, as do those that add messages: ``lines`` says behind what.
     """
@@ -55,6 +55,32 @@ class StepWriter:
                 await self._store.delete_message(owner, thread, step_id)
             except NotFound:
                 pass
+
+    async def change_thread(
+        self,
+        owner: str,
+        thread: str,
+        name: str | None,
+        metadata: dict[str, Any] | None,
+        tags: list[str] | None,
+        *,
+        begins: bool,
+    ) -> None:
+        """Rename a thread, or add to what is kept of it. ``begins``: it is made, and named after its start."""
+        conversation = await self.conversation(owner, thread)
+        if begins and self._messages and conversation is None:
+            try:
+                conversation = await self._store.create(owner, id=thread, title=steps.title_of(name))
+            except Conflict:
+                conversation = await self.conversation(owner, thread)
+        if conversation is None:
+            return  # a late word on a thread that was deleted, or one that its Chatbot is about to make
+        if name is not None and not begins:
+            await self._store.update(owner, thread, title=clean_text(name)[:500])
+        elif name is not None and self._messages and conversation.title is None:
+            await self._store.update(owner, thread, title=steps.title_of(name))
+        if metadata is not None or tags is not None:
+            await self._side.merge_session(owner, thread, metadata or {}, tags)
 
     async def conversation(self, owner: str, thread: str) -> Conversation | None:
         """The thread's conversation, or None."""

@@ -1,0 +1,115 @@
+"""What goes wrong under Chainlit's data layer: a process that is killed, a caller that is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.chainlit_home import load_chainlit
+from tests.faults.children import environment
+
+import daram
+from daram.memory import Memory
+from daram.store.wrapper import StoreWrapper
+
+load_chainlit()
+
+from chainlit.context import init_http_context  # noqa: E402
+
+from daram.adapters.chainlit import DaramDataLayer  # noqa: E402
+
+CHILD = Path(__file__).with_name("crash_chainlit.py")
+
+
+def step(text: str, id: str, type: str = "user_message", thread: str = "t1", **more: Any) -> Any:
+    return {"id": id, "threadId": thread, "parentId": None, "type": type, "output": text, "name": "ann"} | more
+
+
+async def shown(layer: DaramDataLayer, thread: str = "t1") -> list[str]:
+    found: Any = await layer.get_thread(thread)
+    return [s["output"] for s in found["steps"] if s["type"].endswith("_message")]
+
+
+async def test_what_the_layer_acknowledged_outlives_kill(url: str, tmp_path: Path) -> None:
+    async with await daram.open(url):
+        pass  # the server has its tables before the child comes
+    with subprocess.Popen(
+        [sys.executable, str(CHILD), url, str(tmp_path / "home")],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            while await asyncio.to_thread(process.stdout.readline) != b"5\n":
+                assert process.poll() is None
+        finally:
+            process.kill()
+        told = process.stdout.read().split()
+    acknowledged = int(told[-1]) if told else 5
+    async with await daram.open(url) as memory:
+        layer = DaramDataLayer(memory, owner="ann", history=1000)
+        init_http_context(thread_id="told", user=None)
+        texts = await shown(layer, "told")
+        whole = [text for n in range(acknowledged + 1) for text in (f"ask {n}", f"said {n}")]
+        begun = (f"ask {acknowledged + 1}", f"say {acknowledged + 1}", f"said {acknowledged + 1}")
+        assert texts[: len(whole)] == whole and set(texts[len(whole) :]) <= set(begun)
+        thread: Any = await layer.get_thread("told")
+        assert {s["parentId"] for s in thread["steps"] if s["type"] == "run"} >= {
+            f"user_message-{n}" for n in range(acknowledged + 1)
+        }
+        # Nobody acknowledged those that Chainlit sent, but what is there is all that came before.
+        sent = [message.text for message in await memory.tail("ann", "sent", 1000)]
+        assert sent == [f"{n // 3}.{n % 3}" for n in range(len(sent))] and len(sent) >= acknowledged
+        # The process that takes over writes on, and what it writes once more is there once.
+        await layer.create_step(step("ask 0", "user_message-0", thread="told"))
+        await layer.create_step(step("on", "on", thread="told"))
+        assert await shown(layer, "told") == [*texts, "on"]
+
+
+class Gate(StoreWrapper):
+    """Holds each append behind its commit until it is let go."""
+
+    def __init__(self, inner: Memory) -> None:
+        super().__init__(inner)
+        self.stored = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def append(self, *args: Any, **kwargs: Any) -> Any:
+        found = await super().append(*args, **kwargs)
+        self.stored.set()
+        await self.go.wait()
+        return found
+
+
+async def test_a_write_whose_caller_is_cancelled_is_whole_and_nobody_overtakes_it(memory: Memory) -> None:
+    gate = Gate(memory)
+    layer = DaramDataLayer(gate, owner="ann")
+    init_http_context(thread_id="t1", user=None)
+    first, second, third = (
+        asyncio.create_task(layer.create_step(step(text, text, metadata={"is": text})))
+        for text in ("first", "second", "third")
+    )
+    changed = asyncio.create_task(layer.update_step(step("first, changed", "first", metadata={"is": "changed"})))
+    await gate.stored.wait()
+    first.cancel()  # in the middle of its write
+    second.cancel()  # in line
+    await asyncio.sleep(0.05)
+    assert second.done() and not first.done() and not third.done()
+    assert [message.text for message in await memory.tail("ann", "t1")] == ["first"]
+    gate.go.set()
+    for cancelled in (first, second):
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+    await asyncio.gather(third, changed)
+    assert [message.text for message in await memory.tail("ann", "t1")] == ["first", "third"]
+    thread: Any = await layer.get_thread("t1")
+    assert [(s["output"], s["metadata"]) for s in thread["steps"]] == [
+        ("first, changed", {"is": "changed"}),
+        ("third", {"is": "third"}),
+    ]

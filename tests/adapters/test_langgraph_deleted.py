@@ -6,10 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
 from langgraph.graph import START, StateGraph
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import Command, interrupt
-from tests.adapters.test_langgraph_saver import Chat, chat, say, thread
+from tests.adapters.test_langgraph_saver import Chat, chat, echo, say, thread
 
 from daram.adapters.langgraph import DaramSaver
 from daram.adapters.langgraph_layout import DELETED
@@ -98,3 +99,45 @@ async def test_writes_of_a_task_that_ends_behind_the_deletion_are_not_kept(memor
     await DaramSaver(memory, owner="ann").adelete_thread("t")
     await saver.aput_writes(found.config, [("messages", [HumanMessage("secret")])], "task")
     assert await left(memory) == []
+
+
+async def test_messages_that_a_step_removed_are_not_what_the_conversation_goes_on_from(memory: Memory) -> None:
+    def answer(state: Chat) -> dict[str, Any]:
+        if state["messages"][-1].content == "forget":
+            return {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES)]}
+        return echo(state)
+
+    for turn in range(20):
+        await say(chat(DaramSaver(memory, owner="ann"), answer), f"word {turn}")
+    for _ in range(2):
+        assert await say(chat(DaramSaver(memory, owner="ann"), answer), "forget") == []
+        assert (await chat(DaramSaver(memory, owner="ann")).aget_state(thread("t"))).values == {"messages": []}
+        graph = chat(DaramSaver(memory, owner="ann"), answer)
+        assert await say(graph, "anew") == ["anew", "1: anew"]
+        assert [m.text for m in await memory.tail("ann", "t", 10)] == ["anew", "1: anew"]
+        await DaramSaver(memory, owner="ann").aprune(["t"])
+        assert await say(graph, "on") == ["anew", "1: anew", "on", "3: on"]
+        assert [m.text for m in await memory.tail("ann", "t", 10)] == ["anew", "1: anew", "on", "3: on"]
+
+
+async def test_what_deleted_runs_said_goes_from_the_conversation_too(memory: Memory) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    graph = chat(saver)
+    for turn in range(40):  # several segments
+        run: Any = {**thread("t"), "metadata": {"run_id": f"one {turn}"}}
+        await graph.ainvoke({"messages": [HumanMessage(f"kept {turn}")]}, run)
+    for text, name in (("secret squirrel", "two"), ("secret tuna", "three")):
+        await graph.ainvoke({"messages": [HumanMessage(text)]}, {**thread("t"), "metadata": {"run_id": name}})
+    await DaramSaver(memory, owner="ann").adelete_for_runs(["two"])  # the later one holds its messages too
+    assert len(await memory.tail("ann", "t", 100)) == 84
+    await DaramSaver(memory, owner="ann").adelete_for_runs(["three", "none"])
+    texts = [m.text for m in await memory.tail("ann", "t", 100)]
+    assert len(texts) == 80 and texts[-2] == "kept 39"
+    assert not await memory.search("ann", "secret", conversation="t")
+    assert not any(b"secret" in value for _, value in await left(memory))
+    assert (await say(graph, "on"))[:-2] == texts
+    assert len(await memory.tail("ann", "t", 100)) == 82
+    await graph.ainvoke({"messages": [HumanMessage("alone")]}, {**thread("u"), "metadata": {"run_id": "four"}})
+    await DaramSaver(memory, owner="ann").adelete_for_runs(["four"])  # with which the thread goes
+    with pytest.raises(NotFound):
+        await memory.get("ann", "u")

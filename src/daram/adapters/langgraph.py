@@ -217,8 +217,16 @@ class DaramSaver(BaseCheckpointSaver[str]):
         self._memo.forget(owner, thread_id)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Delete the checkpoints and writes of runs; a thread that had no others goes, but for its conversation."""
-        await Care(self._threads(self._owner_of(None))).delete_for_runs(frozenset(run_ids))
+        """Delete the checkpoints and writes of runs, and the messages that no other checkpoint of the thread has.
+
+        A thread that had no others is deleted.
+        """
+        owner = self._owner_of(None)
+        channel = None if self._seals else self._channel
+        care = Care(self._threads(owner))
+        emptied = await care.delete_for_runs(frozenset(run_ids), channel, lambda at: Projection(self._store, at))
+        for thread in emptied:
+            await self.adelete_thread(thread)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread with all its checkpoints and writes, and its conversation as it is now."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 import msgspec
 from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
 
 from daram.adapters import langgraph_layout as layout
+from daram.adapters.langgraph_conversation import Projection
 from daram.adapters.langgraph_lists import Added, Stored
 from daram.adapters.langgraph_records import CheckpointRecord, Head, Space, ThreadRecord
 from daram.adapters.langgraph_threads import Threads
@@ -68,8 +69,14 @@ class Care:
                 return await self._threads.lists.talk(space, head, channel)
         return None
 
-    async def delete_for_runs(self, runs: frozenset[str]) -> None:
-        """Delete the checkpoints of runs; of a thread that had no others everything."""
+    async def delete_for_runs(
+        self, runs: frozenset[str], channel: str | None, projection: Callable[[Space], Projection]
+    ) -> set[str]:
+        """Delete the checkpoints of runs, and what they alone have put into the conversation by this channel.
+
+        Returns the threads that had no others: of these the rest is to be deleted.
+        """
+        emptied = set()
         for space in await self._threads.runs.spaces(runs):
             theirs: list[Head] = []
             others: list[Head] = []
@@ -84,11 +91,19 @@ class Care:
                     kept.append(head)
                 else:
                     gone.append(head)
+            # Before the checkpoints: killed in between, the next try finds them, and by them what else is to go.
+            if channel is not None and space.ns == "" and gone:
+                theirs_said, others_said = await self._threads.lists.ids(space, channel, gone, kept)
+                if kept:
+                    await projection(space).drop(sorted(theirs_said - others_said))
+                else:
+                    await projection(space).delete()
             await self._drop_all(space, gone, kept)
             self._threads.forget(space)
             if theirs and not others and await self._is_empty(space.thread):
-                await self.delete(space.thread)
+                emptied.add(space.thread)
         await self._threads.runs.strike(runs)
+        return emptied
 
     async def keep_latest(self, thread: str) -> None:
         """Delete all but the newest checkpoint of each namespace, and what only the others needed."""

@@ -58,6 +58,8 @@ class _Fit(NamedTuple):
 
 def change(new: Sequence[lc.BaseMessage], base: Value | None, before: str | None, serde: SerializerProtocol) -> Change:
     """What makes ``new`` out of ``base``, which is stored as the version ``before`` (None: its tail is empty)."""
+    if not new:
+        return Change(_NOTHING, [], None, 0, "")
     if base is None:
         return _extended(new, _NOTHING, 0, None, serde)
     at = _whole(new, base, serde)

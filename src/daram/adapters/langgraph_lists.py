@@ -105,7 +105,9 @@ class Lists:
         tail = lists.tail_of(layout.version_key(version), deltas) if place.delta else ()
         if len(segments) < place.segments or tail is None or (place.front and front is None):
             return None
-        behind = deltas[layout.version_key(version)].behind if place.delta else segments[-1].last
+        behind = segments[-1].last if segments else ""
+        if place.delta:
+            behind = deltas[layout.version_key(version)].behind
         skip = place.skip
         if segments:
             segments[0], skip = lists.without(segments[0], skip), 0
@@ -128,6 +130,8 @@ class Lists:
         version = layout.version_key(head.versions[channel])
         tail = lists.tail_of(version, deltas) if place.delta else ()
         packed = [one for segment in segments for one in lists.one_by_one(segment.plain)] + list(tail or ())
+        if not packed:
+            return None
         behind = segments[0].behind if segments else deltas[version].behind
         found = [item for plain in packed for item in lists.unpack(plain, self._plain)]
         return Added(found, packed, behind, True)
@@ -192,6 +196,37 @@ class Lists:
         }
 
     # --- what is needed of it ---
+
+    async def ids(self, space: Space, channel: str, *groups: Sequence[Head]) -> list[set[str]]:
+        """Of each group of checkpoints the projection's ids of their messages, and of all that those stand behind."""
+        prefix = channel_key(space, channel) + "/"
+        segments: dict[str, lists.Segment] = {}
+        async for name, data in self._side.scan(layout.SEGMENT, prefix):
+            segments[name.removeprefix(prefix)] = self._opened(name.removeprefix(prefix), data)
+        deltas: dict[str, dict[str, lists.Delta]] = {}
+        async for name, data in self._side.scan(layout.DELTA, prefix):
+            block, _, version = name.removeprefix(prefix).partition("/")
+            deltas.setdefault(block, {})[version] = msgspec.msgpack.decode(self._unseal(data), type=lists.Delta)
+        result = []
+        for heads in groups:
+            found: set[str] = set()
+            seen: set[str] = set()
+            for head in heads:
+                place = head.record.messages.get(channel)
+                if place is None:
+                    continue
+                at = place.block
+                while at in segments and at not in seen:
+                    seen.add(at)
+                    found.update(lists.chain(segments[at].behind, lists.one_by_one(segments[at].plain))[1:])
+                    at = segments[at].before
+                version = layout.version_key(head.versions[channel])
+                near = deltas.get(place.block, {})
+                tail = lists.tail_of(version, near) if place.delta else None
+                if tail:
+                    found.update(lists.chain(near[version].behind, tail)[1:])
+            result.append(found)
+        return result
 
     async def built_on(self, space: Space) -> dict[Stored, Stored]:
         """Of each segment and delta of a space the one that it stands on."""

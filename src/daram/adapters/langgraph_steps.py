@@ -43,7 +43,7 @@ class Steps:
         await threads.runs.enrol(space, metadata)
         writes, head, known, added = await threads.save(space, parent, checkpoint, metadata, new_versions, channel)
         # Where the conversation takes what comes behind a message, the thread is there: they are deleted together.
-        sure = added is not None and not added.first
+        sure = added is not None and not added.first and bool(added.messages)
         # At once, so that an engine with group commit makes one commit of it. A reader who finds the checkpoint without
         # a part of it goes on to the one before: nobody was told that it is there. The look at what was deleted is the
         # last: who deletes behind it finds these.

@@ -97,7 +97,8 @@ class Threads:
                 if channel in head.record.blobs:
                     blobs.append(channel)
                     continue
-            if lists.is_message_list(value):
+            emptied = value == [] and head is not None and channel in head.record.messages
+            if emptied or lists.is_message_list(value):
                 new, places[channel], found, step = await self.lists.save(space, head, channel, version, value)
                 writes += new
                 known[channel] = (version, found)

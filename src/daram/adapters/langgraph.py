@@ -11,7 +11,6 @@ synchronous methods run on Daram's background loop: they may be called from any 
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -46,8 +45,10 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from daram import sync
 from daram.adapters.langgraph_care import Care, merged
 from daram.adapters.langgraph_conversation import Projection
+from daram.adapters.langgraph_deleted import Deleted
 from daram.adapters.langgraph_layout import Side
 from daram.adapters.langgraph_records import Head, Memo, Space
+from daram.adapters.langgraph_steps import Steps
 from daram.adapters.langgraph_store import DaramStore
 from daram.adapters.langgraph_threads import Threads
 from daram.ids import etag
@@ -177,41 +178,43 @@ class DaramSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Keep a checkpoint: what its step changed. It is durable on return, and visible as a whole or not at all."""
+        """Keep a checkpoint: what its step changed. It is durable on return, and visible as a whole or not at all.
+
+        A write whose outcome is unknown, or whose store was away, is made again, for a second; then its error is the
+        run's: nothing is left out in silence. Where the checkpoint was kept and its messages were not yet in the
+        conversation, the next step adds them there. Of a thread that was deleted meanwhile nothing is kept, and the
+        run goes on.
+        """
         threads, space = self._at(config)
         own = get_serializable_checkpoint_metadata(config, metadata)
         watch = self._channel if space.ns == "" and not self._seals else None
-        await threads.runs.enrol(space, own)
-        writes, head, known, added = await threads.save(
-            space, _checkpoint(config), checkpoint, own, new_versions, watch
-        )
-        projected = [] if added is None else [Projection(self._store, space).append(added)]
-        # At once, so that an engine with group commit makes one commit of it. A reader who finds the checkpoint without
-        # a part of it goes on to the one before: nobody was told that it is there.
-        await asyncio.gather(*writes, *projected)
-        threads.written(space, head, known)
+        steps = Steps(self._store, threads, self._memo, space, _above(config))
+        await steps.put(_checkpoint(config), checkpoint, own, new_versions, watch)
         return threads.config(space, checkpoint["id"])
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Keep what a task wrote behind the checkpoint that the config names."""
+        """Keep what a task wrote behind the checkpoint that the config names, as ``aput`` keeps that."""
         threads, space = self._at(config)
         id = _checkpoint(config)
         if id is None:
             raise InvalidInput("checkpoint_id", "is not in the config's configurable: writes belong to a checkpoint")
-        await threads.write(space, id, writes, task_id, task_path)
+        await Steps(self._store, threads, self._memo, space, _above(config)).write(id, writes, task_id, task_path)
 
     # --- care ---
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """Delete a thread and its conversation."""
+        """Delete a thread and its conversation. A run that is on it goes on, and leaves nothing."""
         owner = self._owner_of(None)
         thread_id = _whole("thread_id", thread_id)
-        await Care(self._threads(owner)).delete(thread_id)
-        self._memo.forget(owner, thread_id)
+        threads = self._threads(owner)
+        await Deleted(threads, self._memo).mark(thread_id)
+        await Care(threads).delete(thread_id)
         if self._channel is not None:
             await Projection(self._store, Space(owner, thread_id, "")).delete()
+        await Care(threads).delete(thread_id)  # what a run that had not seen the mark was about to write
+        self._memo.forget(owner, thread_id)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints and writes of runs; a thread that had no others goes, but for its conversation."""
@@ -354,6 +357,11 @@ def _thread(config: RunnableConfig | None) -> str:
 def _checkpoint(config: RunnableConfig | None) -> str | None:
     id = None if config is None else get_checkpoint_id(config)
     return None if id is None else _whole("checkpoint_id", id)
+
+
+def _above(config: RunnableConfig) -> str | None:
+    found: str | None = config["configurable"].get("checkpoint_map", {}).get("")
+    return found
 
 
 def _whole(field: str, name: object) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ from daram import model
 from daram.adapters import langgraph_messages as lists
 from daram.adapters.langgraph_lists import Added
 from daram.adapters.langgraph_records import Space
+from daram.adapters.langgraph_tries import again
 from daram.errors import Conflict, Gone, InvalidInput, NotFound
 from daram.ids import conversation_key
 from daram.llm.langchain_messages import to_message
@@ -20,39 +23,73 @@ log = logging.getLogger("daram.langgraph")
 
 _BATCH = 100
 _CHARS = 100_000
+_MISSING = "the messages of a step are not in the conversation of their thread: %s"
 
 
 class Projection:
-    """Writes what a step added behind what the thread's messages stood behind: an edit becomes a branch."""
+    """Writes what a step added behind what the thread's messages stood behind: an edit becomes a branch.
+
+    Each write is made again as ``langgraph_tries`` says; where that is in vain its error is the step's.
+    """
 
     def __init__(self, store: Store, space: Space) -> None:
         self._store = store
         self._owner = space.owner
         self._id = conversation_id(space)
 
-    async def append(self, added: Added) -> None:
+    async def append(self, added: Added) -> NotFound | None:
         """Append; the ids are made of what is said and where, so that to do it again changes nothing.
 
-        A conversation that cannot take it (deleted by another door) is left as it is: the thread itself is whole
-        without it. Of texts of more than 100,000 characters it has the beginning.
+        Returns why it cannot be: ``Gone`` (the conversation, or the message that it would follow, was deleted) or
+        ``NotFound`` (what it would follow is not there). Of texts of more than 100,000 characters it has the beginning.
         """
-        messages: list[model.Message] = []
-        at = added.parent
-        for item, packed in zip(added.messages, added.packed, strict=True):
-            at = lists.projected_id(at, packed)
-            messages.append(_fitting(to_message(item, id=at)))
         parent: str | None = None if added.first else added.parent or model.ROOT
         try:
-            try:
-                await self._append_all(messages, parent)
-            except Gone:
-                if not added.first:
-                    raise
-                # A thread that begins: it, and so its conversation, had been deleted, and is used anew.
-                await self._create()
-                await self._append_all(messages, parent)
+            await self._append_all(_messages(added), parent)
+        except NotFound as error:
+            return error
+        except (Conflict, InvalidInput) as error:
+            log.warning(_MISSING, error)
+        return None
+
+    async def begin(self, added: Added) -> None:
+        """Append to a conversation that was deleted with its thread, which is used anew."""
+        try:
+            await again(lambda: self._store.create(self._owner, id=self._id))
+        except Conflict:
+            pass  # by the other of two runs
+        failed = await self.append(added)
+        if failed is not None:
+            log.warning(_MISSING, failed)
+
+    async def mend(self, whole: Added) -> None:
+        """Append what is missing of all that the thread says: a step may have failed between its record and this.
+
+        What other doors deleted stays so: a conversation as a whole, and messages.
+        """
+        messages = _messages(whole)
+        try:
+            await again(lambda: self._store.get(self._owner, self._id))
+            ids = [whole.parent, *(message.id for message in messages)]
+            start = len(messages)
+            while start > 0 and not await self._has(ids[start]):
+                start -= 1
+            parent = ids[start] if ids[start] and await self._has(ids[start]) else model.ROOT
+            for message in messages[start:]:
+                try:
+                    await self._append([message], parent)
+                except Gone:
+                    continue
+                parent = message.id
         except (NotFound, Conflict, InvalidInput) as error:
-            log.warning("the messages of a step are not in the conversation of their thread: %s", error)
+            log.warning(_MISSING, error)
+
+    async def _has(self, id: str) -> bool:
+        try:
+            await again(lambda: self._store.message(self._owner, self._id, id))
+        except NotFound:
+            return False
+        return True
 
     async def _append_all(self, messages: list[model.Message], parent: str | None) -> None:
         for start in range(0, len(messages), _BATCH):
@@ -66,21 +103,41 @@ class Projection:
                     parent = message.id
             parent = batch[-1].id
 
-    async def _create(self) -> None:
-        try:
-            await self._store.create(self._owner, id=self._id)
-        except Conflict:
-            pass  # by the other of two runs
-
     async def _append(self, messages: list[model.Message], parent: str | None) -> None:
-        await self._store.append(self._owner, self._id, messages, parent=parent, create=True)
+        await again(lambda: self._store.append(self._owner, self._id, messages, parent=parent, create=True))
+
+    async def take_back(self, added: Added) -> None:
+        """Delete what was appended, and the conversation if there is nothing else in it."""
+        await self.drop(message.id for message in _messages(added))
+        try:
+            if not await self._store.tail(self._owner, self._id, 1):
+                await self.delete()
+        except NotFound:
+            pass
+
+    async def drop(self, ids: Iterable[str]) -> None:
+        """Delete messages, of those that are there."""
+        for id in ids:
+            try:
+                await again(functools.partial(self._store.delete_message, self._owner, self._id, id))
+            except NotFound:
+                pass
 
     async def delete(self) -> None:
         """Delete the conversation, if there is one."""
         try:
-            await self._store.delete(self._owner, self._id)
+            await again(lambda: self._store.delete(self._owner, self._id))
         except NotFound:
             pass
+
+
+def _messages(added: Added) -> list[model.Message]:
+    at = added.parent
+    messages: list[model.Message] = []
+    for item, packed in zip(added.messages, added.packed, strict=True):
+        at = lists.projected_id(at, packed)
+        messages.append(_fitting(to_message(item, id=at)))
+    return messages
 
 
 def _fitting(message: model.Message) -> model.Message:

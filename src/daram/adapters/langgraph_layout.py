@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator
+from datetime import datetime
 from hashlib import blake2b
 from typing import Final
 
+from daram.adapters.langgraph_tries import again
 from daram.codec import records_cursor
+from daram.errors import Conflict
 from daram.model import UNSET, Record, Unset
 from daram.store.base import SupportsRecords
 from daram.store.paging import pages
@@ -29,6 +32,8 @@ ALL: Final = (CHECKPOINT, WRITE, DELTA, SEGMENT, BLOB, PART, THREAD)
 # What ``langgraph_runs`` keeps beside them: by the thread, and by the run.
 RUNS: Final = "langgraph.runs"
 RUN: Final = "langgraph.run"
+# What ``langgraph_deleted`` keeps of a thread that is gone.
+DELETED: Final = "langgraph.deleted"
 
 _PART_BYTES: Final = 1 << 20
 _PACK_FROM: Final = 400
@@ -89,6 +94,7 @@ class Side:
     def __init__(self, records: SupportsRecords, owner: str) -> None:
         self._records = records
         self.owner = owner
+        self._stored: list[Record] = []
 
     async def get(self, namespace: str, key: str) -> bytes | None:
         """The bytes, or None: not there, or not completely written."""
@@ -101,26 +107,53 @@ class Side:
         data = None if record is None else await self._open(record)
         return None if record is None or data is None else (data, record.etag)
 
-    async def put(self, namespace: str, key: str, data: bytes, *, expect: str | Unset | None = UNSET) -> None:
-        """Store; of what is cut the parts come first, so that it is there as a whole or not at all."""
+    async def put(
+        self,
+        namespace: str,
+        key: str,
+        data: bytes,
+        *,
+        expect: str | Unset | None = UNSET,
+        expires_at: datetime | None = None,
+    ) -> None:
+        """Store; of what is cut the parts come first, so that it is there as a whole or not at all.
+
+        It is made again as ``langgraph_tries`` says: with ``expect`` that may be a ``Conflict`` with oneself.
+        """
         kind = _WHOLE
         if len(data) >= _PACK_FROM:
             packed = _deflate(data)
             if len(packed) < len(data):
                 kind, data = _PACKED, packed
-        if len(data) <= _PART_BYTES:
-            await self._records.put_record(self.owner, namespace, key, kind + data, expect=expect)
-            return
-        pieces = [data[i : i + _PART_BYTES] for i in range(0, len(data), _PART_BYTES)]
-        own = digest(data.hex())
-        await asyncio.gather(
-            *(
-                self._records.put_record(self.owner, PART, f"{self._parts(namespace, key)}/{own}/{i:06}", piece)
-                for i, piece in enumerate(pieces)
-            )
+        if len(data) > _PART_BYTES:
+            pieces = [data[i : i + _PART_BYTES] for i in range(0, len(data), _PART_BYTES)]
+            own = digest(data.hex())
+            place = f"{self._parts(namespace, key)}/{own}"
+            await asyncio.gather(*(self._put(PART, f"{place}/{i:06}", piece) for i, piece in enumerate(pieces)))
+            kind, data = _PARTS + kind, len(pieces).to_bytes(4, "big") + own.encode()
+        await self._put(namespace, key, kind + data, expect, expires_at)
+
+    async def _put(
+        self,
+        namespace: str,
+        key: str,
+        value: bytes,
+        expect: str | Unset | None = UNSET,
+        expires_at: datetime | None = None,
+    ) -> None:
+        stored = await again(
+            lambda: self._records.put_record(self.owner, namespace, key, value, expect=expect, expires_at=expires_at)
         )
-        head = _PARTS + kind + len(pieces).to_bytes(4, "big") + own.encode()
-        await self._records.put_record(self.owner, namespace, key, head, expect=expect)
+        self._stored.append(stored)
+
+    async def take_back(self, but: str) -> None:
+        """Delete what was put by way of this object, as far as nobody has put it since, but for one namespace."""
+        for record in self._stored:
+            if record.namespace != but:
+                try:
+                    await self._records.delete_record(self.owner, record.namespace, record.key, expect=record.etag)
+                except Conflict:
+                    pass
 
     async def scan(
         self, namespace: str, prefix: str, *, page: int = 100, behind: str | None = None

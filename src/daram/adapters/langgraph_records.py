@@ -94,6 +94,7 @@ class Memo:
         self._lock = threading.Lock()
         self._heads: OrderedDict[tuple[Space, str], Head] = OrderedDict()
         self._known: OrderedDict[tuple[Space, str], None] = OrderedDict()
+        self._parents: OrderedDict[tuple[Space, str], str | None] = OrderedDict()
 
     def head(self, space: Space, id: str) -> Head | None:
         """A checkpoint, if it was seen."""
@@ -119,8 +120,29 @@ class Memo:
         with self._lock:
             return (space, run) in self._known
 
+    def follows(self, space: Space, id: str, parent: str | None) -> None:
+        """Remember behind which checkpoint this process puts one."""
+        with self._lock:
+            self._parents[space, id] = parent
+            while len(self._parents) > 16 * _HEADS:
+                self._parents.popitem(last=False)
+
+    def begun_after(self, space: Space, id: str, moment: str) -> bool | None:
+        """Whether a checkpoint is of a chain that this process has begun after a moment (an id); None: not known."""
+        at: str | None = id
+        with self._lock:
+            while at is not None:
+                if at[14:15] != "6":  # of a version that does not sort by time
+                    return None
+                if at <= moment:
+                    return False
+                if (space, at) not in self._parents:
+                    return None
+                at = self._parents[space, at]
+        return True
+
     def forget(self, owner: str, thread: str) -> None:
-        """Let go of everything of a thread."""
+        """Let go of everything of a thread, but for what followed what: a run may be on it still."""
         with self._lock:
             for at in [at for at in self._heads if at[0][:2] == (owner, thread)]:
                 del self._heads[at]

@@ -152,9 +152,18 @@ class Threads:
                 if found is not None:
                     known = {w[0]: w for w in msgspec.msgpack.decode(found[0], type=WriteRecord).writes}
                     new = {**new, **{i: w for i, w in known.items() if i >= 0 or i not in new}}
+                    if new == known:  # our own, of a try whose outcome was not known
+                        return
                     expect = found[1]
                 continue
             return
+
+    async def take_back(self, space: Space) -> None:
+        """Delete what was put by way of this object, of a thread that is not there."""
+        await self.side.take_back(layout.THREAD)
+        async for _ in self.heads(space, page=1, hidden=True):
+            return  # of a run that has begun the thread anew
+        await self.side.delete(layout.THREAD, space.key)
 
     # --- reading ---
 

@@ -1,0 +1,56 @@
+"""Threads that were deleted not long ago, so that a run that is still on them leaves nothing.
+
+Of each there is a record for 24 hours: the time of the deletion, as LangGraph's own ids of checkpoints tell it (UUIDs
+of version 6, which sort by it). What a run writes behind a checkpoint from before is taken back; a run that begins the
+thread anew has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from langgraph.checkpoint.base.id import uuid6
+
+from daram.adapters import langgraph_layout as layout
+from daram.adapters.langgraph_records import Memo, Space
+from daram.adapters.langgraph_threads import Threads
+
+_DAYS: Final = timedelta(days=1)
+_PAUSE: Final = 0.05
+_LOOKS: Final = 10
+
+
+class Deleted:
+    """The deleted threads of one owner."""
+
+    def __init__(self, threads: Threads, memo: Memo) -> None:
+        self._threads = threads
+        self._memo = memo
+
+    async def mark(self, thread: str) -> None:
+        """Note that a thread is deleted from now on; to be done first."""
+        at = str(uuid6())
+        async for head in self._threads.heads(Space(self._threads.side.owner, thread, ""), page=1, hidden=True):
+            at = max(at, head.record.id)  # of a machine whose clock is ahead
+            break
+        end = datetime.now(UTC) + _DAYS
+        await self._threads.side.put(layout.DELETED, layout.thread_key(thread), at.encode(), expires_at=end)
+
+    async def holds(self, space: Space, id: str | None) -> bool:
+        """Whether what comes behind this checkpoint belongs to a thread that was deleted."""
+        if id is None:
+            return False
+        found = await self._threads.side.get(layout.DELETED, layout.thread_key(space.thread))
+        if found is None:
+            return False
+        for _ in range(_LOOKS):
+            after = self._memo.begun_after(space, id, found.decode())
+            if after or await self._threads.stored(space, id) is not None:
+                return False
+            if after is False:
+                return True
+            # Of a subgraph's first step: that of the graph itself is on its way.
+            await asyncio.sleep(_PAUSE)
+        return False

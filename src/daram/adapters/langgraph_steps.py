@@ -1,0 +1,88 @@
+"""What a run writes to its thread: checkpoints and the writes of tasks, and what of it the conversation gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
+
+from daram.adapters.langgraph_care import Care
+from daram.adapters.langgraph_conversation import Projection, log
+from daram.adapters.langgraph_deleted import Deleted
+from daram.adapters.langgraph_lists import Added
+from daram.adapters.langgraph_records import Memo, Space
+from daram.adapters.langgraph_threads import Threads
+from daram.errors import NotFound
+from daram.store.base import Store
+
+
+class Steps:
+    """The writes of one call. ``above``: of a subgraph the checkpoint of its graph, with which it goes."""
+
+    def __init__(self, store: Store, threads: Threads, memo: Memo, space: Space, above: str | None) -> None:
+        self._threads = threads
+        self._memo = memo
+        self._space = space
+        self._above = above if space.ns else None
+        self._projection = Projection(store, space)
+        self._deleted = Deleted(threads, memo)
+
+    async def put(
+        self,
+        parent: str | None,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+        channel: str | None,
+    ) -> None:
+        """A checkpoint; ``channel``: whose messages the conversation gets."""
+        threads, space = self._threads, self._space
+        self._memo.follows(space, checkpoint["id"], parent)
+        await threads.runs.enrol(space, metadata)
+        writes, head, known, added = await threads.save(space, parent, checkpoint, metadata, new_versions, channel)
+        # Where the conversation takes what comes behind a message, the thread is there: they are deleted together.
+        sure = added is not None and not added.first
+        # At once, so that an engine with group commit makes one commit of it. A reader who finds the checkpoint without
+        # a part of it goes on to the one before: nobody was told that it is there. The look at what was deleted is the
+        # last: who deletes behind it finds these.
+        *_, missing, lost = await asyncio.gather(*writes, self._tell(added), self._lost(None if sure else parent))
+        if missing is not None and sure:
+            lost = await self._lost(parent)
+        if lost:
+            await self._take_back(added)
+            return
+        threads.written(space, head, known)
+        if added is not None and missing is not None:
+            await self._mend(added, channel)
+
+    async def write(self, id: str, writes: Sequence[tuple[str, Any]], task: str, path: str) -> None:
+        """What a task wrote behind a checkpoint."""
+        written = self._threads.write(self._space, id, writes, task, path)
+        _, lost = await asyncio.gather(written, self._lost(id))
+        if lost:
+            await self._take_back(None)
+
+    async def _tell(self, added: Added | None) -> NotFound | None:
+        return None if added is None else await self._projection.append(added)
+
+    async def _lost(self, id: str | None) -> bool:
+        if self._above is not None:
+            return await self._deleted.holds(self._space._replace(ns=""), self._above)
+        return await self._deleted.holds(self._space, id)
+
+    async def _take_back(self, added: Added | None) -> None:
+        log.info("thread %r was deleted while a run was on it: what the run says is not kept", self._space.thread)
+        await self._threads.take_back(self._space)
+        self._threads.forget(self._space)
+        if added is not None:
+            await self._projection.take_back(added)
+
+    async def _mend(self, added: Added, channel: str | None) -> None:
+        if added.first:  # a thread that begins: it, and so its conversation, had been deleted
+            await self._projection.begin(added)
+        elif channel is not None:
+            whole = await Care(self._threads).conversation(self._space, channel)
+            if whole is not None:
+                await self._projection.mend(whole)

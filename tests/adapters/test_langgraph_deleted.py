@@ -1,0 +1,100 @@
+"""What is deleted of LangGraph's threads is gone, from the checkpoints and from the conversation: also in mid-run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
+from tests.adapters.test_langgraph_saver import Chat, chat, say, thread
+
+from daram.adapters.langgraph import DaramSaver
+from daram.adapters.langgraph_layout import DELETED
+from daram.errors import NotFound
+from daram.memory import Memory
+
+
+class Held:
+    """A node that waits in its middle until it is let go."""
+
+    def __init__(self) -> None:
+        self.there = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def __call__(self, state: Chat) -> dict[str, Any]:
+        self.there.set()
+        await self.go.wait()
+        return {"messages": [AIMessage(f"secret {len(state['messages'])}")]}
+
+
+def nested(saver: Any, node: Any) -> Any:
+    inner = StateGraph(Chat)
+    inner.add_node("answer", node)
+    inner.add_edge(START, "answer")
+    return chat(saver, inner.compile())
+
+
+async def left(memory: Memory) -> list[tuple[str, bytes]]:
+    page = await memory.scan_all_records(limit=1000)
+    return [(found.record.namespace, found.record.value) for found in page.items if found.record.namespace != DELETED]
+
+
+@pytest.mark.parametrize("by", ["the same saver", "another process"])
+@pytest.mark.parametrize("make", [chat, nested])
+@pytest.mark.parametrize("before", [0, 1])
+async def test_a_thread_that_is_deleted_in_mid_run_leaves_nothing(
+    memory: Memory, make: Any, before: int, by: str
+) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    for turn in range(before):
+        await say(make(saver, lambda state: {"messages": [AIMessage("to it")]}), f"word {turn}")
+    node = Held()
+    run = asyncio.ensure_future(say(make(saver, node), "secret question"))
+    await node.there.wait()
+    await (saver if by == "the same saver" else DaramSaver(memory, owner="ann")).adelete_thread("t")
+    node.go.set()
+    assert (await run)[-1] == f"secret {2 * before + 1}"  # who began the run gets its answer
+    assert await left(memory) == []
+    with pytest.raises(NotFound):
+        await memory.get("ann", "t")
+    assert await say(make(saver, lambda state: {"messages": [AIMessage("to it")]}), "anew") == ["anew", "to it"]
+    for _ in range(2):  # that the thread was deleted once takes nothing from it
+        fresh = make(DaramSaver(memory, owner="ann"), lambda state: {"messages": [AIMessage("to it")]})
+        texts = await say(fresh, "on")
+    assert texts == ["anew", *["to it", "on"] * 2, "to it"]
+    assert [m.text for m in await memory.tail("ann", "t", 10)] == texts
+
+
+async def test_a_run_on_a_deleted_thread_adds_nothing_to_the_one_begun_anew(memory: Memory) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    node = Held()
+    run = asyncio.ensure_future(say(chat(saver, node), "secret question"))
+    await node.there.wait()
+    other = DaramSaver(memory, owner="ann")
+    await other.adelete_thread("t")
+
+    def ask(state: Chat) -> dict[str, Any]:
+        return {"messages": [AIMessage(f"you said {interrupt('really?')}")]}
+
+    await say(chat(other, ask), "anew")
+    node.go.set()
+    await run
+    assert not any(b"secret" in value for _, value in await left(memory))
+    # What waits at an interrupt is kept in writes, behind a checkpoint of the new thread.
+    found = await chat(DaramSaver(memory, owner="ann"), ask).ainvoke(Command(resume="yes"), thread("t"))
+    assert [m.text for m in found["messages"]] == ["anew", "you said yes"]
+    assert [m.text for m in await memory.tail("ann", "t", 10)] == ["anew", "you said yes"]
+    assert {found.config["configurable"]["thread_id"] async for found in saver.alist(None)} == {"t"}
+
+
+async def test_writes_of_a_task_that_ends_behind_the_deletion_are_not_kept(memory: Memory) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    await say(chat(saver), "word")
+    found = await saver.aget_tuple(thread("t"))
+    assert found is not None
+    await DaramSaver(memory, owner="ann").adelete_thread("t")
+    await saver.aput_writes(found.config, [("messages", [HumanMessage("secret")])], "task")
+    assert await left(memory) == []

@@ -1,0 +1,289 @@
+"""The SDK's compaction of a session loses nothing, whoever adds meanwhile and whenever a process ends."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import IO, Any
+
+import agents.memory.session
+import pytest
+from agents import Agent, Runner
+from agents.memory import OpenAIResponsesCompactionSession, SessionSettings
+from tests.adapters.agents_scripted import Answering, user
+from tests.adapters.crash_compaction import Compacting, texts
+from tests.faults.children import environment
+
+import daram
+from daram.adapters.openai_agents import DaramSession
+from daram.errors import Conflict, InvalidInput, OutcomeUnknown
+from daram.memory import Memory
+from daram.store.wrapper import StoreWrapper
+
+CHILD = Path(__file__).with_name("crash_compaction.py")
+
+HOOKED = pytest.mark.skipif(
+    not hasattr(agents.memory.session, "_CompactionSnapshot"), reason="this release clears and adds again"
+)
+BY_HAND: Any = {"force": True, "compaction_mode": "input"}
+
+
+def said(*rounds: int) -> list[Any]:
+    return [item for n in rounds for item in (user(f"{n}"), {"role": "assistant", "content": f"to {n}"})]
+
+
+def every(rounds: int) -> list[str]:
+    return sorted(f"{to}{n}" for n in range(rounds) for to in ("", "to "))
+
+
+async def kept(memory: Memory) -> list[str]:
+    """The texts that are in the session, and see that nothing else is stored."""
+    items: list[Any] = await DaramSession(memory, "ann", "s").get_items()
+    left = [entry.message for entry in await memory.log("ann", "s", limit=1000) if not entry.deleted]
+    assert len(left) == len(items)
+    return sorted(texts(items))
+
+
+async def test_by_hand_in_any_release(memory: Memory) -> None:
+    inner = DaramSession(memory, "ann", "s")
+    session = OpenAIResponsesCompactionSession("s", inner, client=Compacting())  # type: ignore[arg-type]
+    await session.add_items(said(*range(6)))
+    await session.run_compaction(BY_HAND)
+    assert [item["type"] for item in await inner.get_items()] == ["compaction"]  # type: ignore[typeddict-item]
+    await session.add_items(said(6))
+    assert await kept(memory) == every(7)
+    assert await memory.search("ann", "5", conversation="s") == []
+
+
+@HOOKED
+@pytest.mark.parametrize("limit", [None, 7])
+async def test_runs_compact_by_themselves_what_they_have_read(memory: Memory, limit: int | None) -> None:
+    inner = DaramSession(memory, "ann", "s", session_settings={"limit": limit})
+    await inner.add_items(said(*range(20)))
+    client = Compacting()
+    model = Answering()
+    for n in range(20, 40):
+        # A session for each run, as a server makes them.
+        session = OpenAIResponsesCompactionSession(
+            "s",
+            DaramSession(memory, "ann", "s", session_settings={"limit": limit}),
+            client=client,  # type: ignore[arg-type]
+            compaction_mode="input",
+            should_trigger_compaction=lambda context: len(context["compaction_candidate_items"]) >= 3,
+        )
+        await Runner.run(Agent(name="a", model=model), str(n), session=session)
+    assert client.times >= 4
+    assert await kept(memory) == every(40)
+    if limit is not None:
+        assert max(len(asked) for asked in model.asked) == 8
+
+
+@HOOKED
+@pytest.mark.parametrize("limit", [None, 4])
+async def test_what_another_adds_during_a_compaction_is_kept(memory: Memory, limit: int | None) -> None:
+    other = DaramSession(memory, "ann", "s")
+
+    class Slow(Compacting):
+        async def compact(self, **kwargs: Any) -> Any:
+            if not self.times:
+                await other.add_items(said(6))
+            return await super().compact(**kwargs)
+
+    class Beside(StoreWrapper):
+        """Somebody adds behind the last look, just before the commit."""
+
+        late = False
+
+        async def _add(self) -> None:
+            if self.late:
+                self.late = False
+                await other.add_items(said(7))
+
+        async def append(self, *args: Any, **kwargs: Any) -> Any:
+            await self._add()
+            return await super().append(*args, **kwargs)
+
+        async def load(self, *args: Any, **kwargs: Any) -> Any:
+            await self._add()
+            return await super().load(*args, **kwargs)
+
+    store = Beside(memory)
+    await other.add_items(said(*range(6)))
+    inner = DaramSession(store, "ann", "s", session_settings=SessionSettings(limit=limit))
+    session = OpenAIResponsesCompactionSession("s", inner, client=Slow())  # type: ignore[arg-type]
+    with pytest.raises(Conflict, match="once more"):
+        await session.run_compaction(BY_HAND)
+    assert await other.get_items() == said(*range(7))
+    store.late = True
+    with pytest.raises(Conflict, match="once more"):
+        await session.run_compaction(BY_HAND)
+    assert await other.get_items() == said(*range(8))
+    await memory.update("ann", "s", title="Trees")
+    await session.run_compaction(BY_HAND)
+    assert await kept(memory) == every(8)
+    assert (await memory.get("ann", "s")).title == "Trees"
+
+
+@HOOKED
+@pytest.mark.parametrize("limit", [None, 4])
+async def test_a_compaction_is_all_or_nothing(memory: Memory, limit: int | None) -> None:
+    """Killed behind any of its writes, it leaves what was there or what it makes of it; the next one tidies up."""
+
+    class Dying(StoreWrapper):
+        lives = 0
+
+        async def _live(self, found: Any) -> Any:
+            if not self.lives:
+                raise ConnectionAbortedError("the process is gone")
+            self.lives -= 1
+            return found
+
+        async def append(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._live(await super().append(*args, **kwargs))
+
+        async def load(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._live(await super().load(*args, **kwargs))
+
+        async def put_record(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._live(await super().put_record(*args, **kwargs))
+
+        async def delete_record(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._live(await super().delete_record(*args, **kwargs))
+
+        async def delete_message(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._live(await super().delete_message(*args, **kwargs))
+
+        async def delete(self, *args: Any, **kwargs: Any) -> None:
+            raise AssertionError("whoever reads now finds nothing")
+
+    def compacting(store: Any) -> OpenAIResponsesCompactionSession:
+        inner = DaramSession(store, "ann", "s", session_settings=SessionSettings(limit=limit))
+        return OpenAIResponsesCompactionSession("s", inner, client=Compacting())  # type: ignore[arg-type]
+
+    plain = DaramSession(memory, "ann", "s")
+    await plain.add_items(said(*range(3)))
+    for lives in range(7):
+        rounds = 3 + lives
+        before = await plain.get_items()
+        dying = Dying(memory)
+        dying.lives = lives
+        try:
+            await compacting(dying).run_compaction(BY_HAND)
+            died = False
+        except ConnectionAbortedError:
+            died = True
+        items: list[Any] = await plain.get_items()
+        assert sorted(texts(items)) == every(rounds)
+        assert items == before or len(items) < len(before)
+        await plain.add_items(said(rounds))
+    assert not died
+    await compacting(memory).run_compaction(BY_HAND)
+    assert await kept(memory) == every(10)
+
+
+@HOOKED
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("limit", [None, 4])
+async def test_a_compaction_whose_outcome_is_unknown_is_there_once(
+    memory: Memory, limit: int | None, committed: bool
+) -> None:
+    other = DaramSession(memory, "ann", "s")
+
+    class Lossy(StoreWrapper):
+        """Each kind of write loses its connection once, and somebody adds before it is back."""
+
+        lost: set[str] = set()  # noqa: RUF012
+
+        async def _lose(self, name: str, write: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+            if name in self.lost:
+                return await write(*args, **kwargs)
+            self.lost = {*self.lost, name}
+            if committed:
+                await write(*args, **kwargs)
+                if name in ("append", "load"):
+                    await other.add_items(said(6))
+            raise OutcomeUnknown("the connection was cut")
+
+        async def append(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._lose("append", super().append, *args, **kwargs)
+
+        async def load(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._lose("load", super().load, *args, **kwargs)
+
+        async def delete_message(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._lose("delete", super().delete_message, *args, **kwargs)
+
+        async def put_record(self, *args: Any, **kwargs: Any) -> Any:
+            return await self._lose("put", super().put_record, *args, **kwargs)
+
+    await other.add_items(said(*range(6)))
+    inner = DaramSession(Lossy(memory), "ann", "s", session_settings=SessionSettings(limit=limit))
+    session = OpenAIResponsesCompactionSession("s", inner, client=Compacting())  # type: ignore[arg-type]
+    await session.run_compaction(BY_HAND)
+    items: list[Any] = await other.get_items()
+    assert sorted(texts(items)) == every(7 if committed else 6)
+    assert [item.get("type") for item in items].count("compaction") == 1
+    await session.run_compaction(BY_HAND)
+    assert await kept(memory) == every(7 if committed else 6)
+
+
+@HOOKED
+async def test_one_process_compacts_and_is_killed_while_another_adds(url: str) -> None:
+    async with await daram.open(url) as memory:
+        session = DaramSession(memory, "ann", "s")
+        await session.add_items(said(*range(10)))
+        rounds = 10
+        with subprocess.Popen([sys.executable, str(CHILD), url], env=environment(), stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            try:
+                assert await asyncio.to_thread(_until, process.stdout, b"0\n")
+                reading = asyncio.ensure_future(asyncio.to_thread(_until, process.stdout, b"40\n"))
+                while not reading.done():
+                    await session.add_items(said(rounds))
+                    rounds += 1
+                    await asyncio.sleep(0.03)
+                assert await reading
+            finally:
+                process.kill()
+        items: list[Any] = await session.get_items()
+        found = texts(items)
+        assert sorted(found) == every(rounds)
+        assert len(items) < len(found)
+
+
+def _until(pipe: IO[bytes], line: bytes) -> bool:
+    return any(said == line for said in pipe)
+
+
+@HOOKED
+async def test_what_cannot_take_the_place_of_the_session_leaves_it_as_it_is(memory: Memory) -> None:
+    session = DaramSession(memory, "ann", "s")
+    await session.add_items(said(*range(6)))
+    assert (await session._get_compaction_snapshot(4)).complete is False
+    whole = await session._get_compaction_snapshot(100)
+    for snapshot, start in ((await session._get_compaction_snapshot(4), 1), (whole, 12), (whole, -1)):
+        assert not await snapshot.replace_suffix(start, said(*range(51)) if start == 1 else said(9))
+    for bad in ([], said(*range(501))):
+        assert not await whole.replace_suffix(0, bad)
+        with pytest.raises(InvalidInput):
+            await session._atomic_replace_items(bad)
+    turn = await memory.begin_turn("ann", "s", [daram.user("a page asks")])
+    with pytest.raises(Conflict, match="answer"):
+        await session._atomic_replace_items(said(9))
+    assert turn.answer is not None
+    await memory.cancel_turn("ann", "s")
+    assert (await session.get_items())[:12] == said(*range(6))
+
+    class Mine(DaramSession):
+        """Its items may be others outside than inside."""
+
+    mine = Mine(memory, "ann", "s")
+    assert await mine._get_compaction_snapshot(4) is None
+    assert not await mine._atomic_replace_items(said(9))
+    assert await mine._read_compaction_items(2) == (await mine.get_items(2), False)
+    new = DaramSession(memory, "ann", "t")
+    assert await new._atomic_replace_items(said(1))
+    assert await new.get_items() == said(1)

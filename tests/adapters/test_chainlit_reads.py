@@ -23,6 +23,8 @@ from chainlit.user import PersistedUser  # noqa: E402
 from daram.adapters import chainlit_records  # noqa: E402
 from daram.adapters.chainlit import DaramDataLayer  # noqa: E402
 
+READS = ("get", "list", "tail", "messages", "message", "answers", "get_record", "scan_records")
+COUNTED = (*READS, "append", "put_record", "delete_record")
 ALICE = PersistedUser(id="alice", identifier="alice", createdAt="2026-01-01T00:00:00Z", metadata={})
 
 
@@ -35,7 +37,7 @@ class Calls(StoreWrapper):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name in ("get", "list", "tail", "messages", "message", "get_record", "scan_records"):
+        if name in COUNTED:
             self.calls[name] += 1
         return found
 
@@ -101,6 +103,20 @@ async def test_a_thread_with_more_than_one_call_gives_is_shown_whole(memory: Mem
     await layer.delete_thread("t1")
     for namespace in chainlit_records.OF_A_THREAD:
         assert (await memory.scan_records("alice", namespace)).items == [], namespace
+
+
+async def test_what_a_turn_costs_does_not_grow(memory: Memory) -> None:
+    await filled(memory, 10)
+    store = Calls(memory)
+    layer = DaramDataLayer(store)
+    await layer.create_step(step("ask", "q", "user_message"))
+    assert store.calls == {"append": 1, "put_record": 1}
+    store.calls.clear()
+    await layer.create_step(step("say", "a", "assistant_message", "r"))
+    assert store.calls == {"answers": 1, "append": 1, "put_record": 1}
+    store.calls.clear()
+    await layer.update_step(step("said", "a", "assistant_message", "r"))
+    assert store.calls == {"message": 1, "delete_record": 1, "put_record": 1}
 
 
 async def rated(memory: Memory, threads: int) -> None:

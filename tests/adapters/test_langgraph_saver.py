@@ -8,7 +8,16 @@ import operator
 from typing import Annotated, Any, TypedDict
 
 import pytest
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    AnyMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.base import CipherProtocol
@@ -523,6 +532,61 @@ async def test_two_runs_at_once_on_one_thread_leave_it_whole(memory: Memory) -> 
     assert any(conversation[before:] in lists for before in range(3))
 
 
+def test_the_synchronous_face(url: str) -> None:
+    with sync.open(url) as memory:
+        saver = DaramSaver(memory, owner="ann")
+        graph = chat(saver)
+        for turn in range(3):
+            found = graph.invoke({"messages": [HumanMessage(f"w{turn}")]}, thread("t"))
+        assert len(found["messages"]) == 6
+        history = list(graph.get_state_history(thread("t")))
+        assert len(history) == 9
+        fork = graph.update_state(history[3].config, {"messages": [HumanMessage("by hand")]})
+        assert [m.text for m in graph.get_state(fork).values["messages"]][-2:] == ["3: w1", "by hand"]
+        beta_graph = chat(saver, beta, Beta)
+        for turn in range(9):
+            beta_graph.invoke({"messages": [HumanMessage(f"w{turn}")]}, thread("d"))
+        given = saver.get_delta_channel_history(config=thread("d"), channels=["messages"])
+        assert given == sync.portal().run(saver.aget_delta_channel_history(config=thread("d"), channels=["messages"]))
+        assert given["messages"]["writes"]
+        saver.copy_thread("t", "u")
+        saver.prune(["u"])
+        saver.delete_for_runs(["none"])
+        saver.delete_thread("t")
+        assert graph.get_state(thread("t")).values == {}
+        assert graph.get_state(thread("u")).values["messages"][-1].text == "by hand"
+
+
+def test_a_synchronous_graph_is_not_called_on_a_running_loop(tmp_path: Any) -> None:
+    with sync.open(f"sqlite:///{tmp_path}/daram.db") as memory:
+        graph = chat(DaramSaver(memory, owner="ann"))
+        graph.invoke({"messages": [HumanMessage("w")]}, thread("t"))
+
+        async def inside() -> None:
+            with pytest.raises(SyncInAsync):
+                graph.get_state(thread("t"))
+            assert len((await graph.aget_state(thread("t"))).values["messages"]) == 2
+
+        asyncio.run(inside())
+
+
+async def test_a_stream_of_tokens_is_kept_as_one_message(memory: Memory) -> None:
+    model = GenericFakeChatModel(messages=iter([AIMessage("a squirrel hides nuts"), AIMessage("and finds them")]))
+
+    async def ask(state: Chat) -> dict[str, Any]:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    for text, answer in (("what is it?", "a squirrel hides nuts"), ("and then?", "and finds them")):
+        graph = chat(DaramSaver(memory, owner="ann"), ask)
+        given = {"messages": [HumanMessage(text)]}
+        stream = graph.astream(given, thread("t"), stream_mode="messages")
+        pieces = [piece.text async for piece, _ in stream if isinstance(piece, AIMessageChunk)]
+        assert "".join(pieces) == answer and len(pieces) > 4
+    texts = ["what is it?", "a squirrel hides nuts", "and then?", "and finds them"]
+    assert await texts_of(memory) == texts
+    assert [m.text for m in await memory.tail("ann", "t", 10)] == texts
+
+
 # --- beside the engines -------------------------------------------------------------------------------------------
 
 
@@ -530,22 +594,6 @@ async def test_two_runs_at_once_on_one_thread_leave_it_whole(memory: Memory) -> 
 async def small() -> Any:
     async with daram.open("memory://") as memory:
         yield memory
-
-
-def test_the_synchronous_face(tmp_path: Any) -> None:
-    with sync.open(f"sqlite:///{tmp_path}/daram.db") as memory:
-        graph = chat(DaramSaver(memory, owner="ann"))
-        for turn in range(3):
-            found = graph.invoke({"messages": [HumanMessage(f"w{turn}")]}, thread("t"))
-        assert len(found["messages"]) == 6
-        assert len(list(graph.get_state_history(thread("t")))) == 9
-
-        async def inside() -> None:
-            with pytest.raises(SyncInAsync):
-                graph.get_state(thread("t"))
-            assert len((await graph.aget_state(thread("t"))).values["messages"]) == 6
-
-        asyncio.run(inside())
 
 
 async def test_a_checkpoint_without_one_of_its_parts_is_not_there(small: Memory) -> None:

@@ -23,6 +23,7 @@ log = logging.getLogger("daram.langgraph")
 
 _BATCH = 100
 _CHARS = 100_000
+_TRIES = 3
 _MISSING = "the messages of a step are not in the conversation of their thread: %s"
 
 
@@ -54,13 +55,16 @@ class Projection:
 
     async def begin(self, added: Added) -> None:
         """Append to a conversation that was deleted with its thread, which is used anew."""
-        try:
-            await again(lambda: self._store.create(self._owner, id=self._id))
-        except Conflict:
-            pass  # by the other of two runs
-        failed = await self.append(added)
-        if failed is not None:
-            log.warning(_MISSING, failed)
+        failed: NotFound | None = None
+        for _ in range(_TRIES):  # a run that is still on the deleted thread may take it for its own once more
+            try:
+                await again(lambda: self._store.create(self._owner, id=self._id))
+            except Conflict:
+                pass  # by the other of two runs
+            failed = await self.append(added)
+            if failed is None:
+                return
+        log.warning(_MISSING, failed)
 
     async def mend(self, whole: Added) -> None:
         """Append what is missing of all that the thread says: a step may have failed between its record and this.
@@ -108,20 +112,24 @@ class Projection:
 
     async def take_back(self, added: Added) -> None:
         """Delete what was appended, and the conversation if there is nothing else in it."""
-        await self.drop(message.id for message in _messages(added))
+        if not await self.drop(message.id for message in _messages(added)):
+            return  # the conversation that had it is gone; another may be about to begin
         try:
             if not await self._store.tail(self._owner, self._id, 1):
                 await self.delete()
         except NotFound:
             pass
 
-    async def drop(self, ids: Iterable[str]) -> None:
-        """Delete messages, of those that are there."""
+    async def drop(self, ids: Iterable[str]) -> int:
+        """Delete messages, of those that are there; returns how many."""
+        count = 0
         for id in ids:
             try:
                 await again(functools.partial(self._store.delete_message, self._owner, self._id, id))
+                count += 1
             except NotFound:
                 pass
+        return count
 
     async def delete(self) -> None:
         """Delete the conversation, if there is one."""

@@ -125,6 +125,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
             if found is not None:
                 return found
         self._memo.forget(space.owner, space.thread)  # another process may have deleted it
+        await Deleted(threads, self._memo).begin(space)
         return None
 
     async def alist(

@@ -38,13 +38,20 @@ class Deleted:
         end = datetime.now(UTC) + _DAYS
         await self._threads.side.put(layout.DELETED, layout.thread_key(thread), at.encode(), expires_at=end)
 
+    async def begin(self, space: Space) -> None:
+        """Note which deletion a run knows of that finds no thread."""
+        self._memo.begins(space, await self._mark_of(space))
+
+    async def _mark_of(self, space: Space) -> bytes | None:
+        return await self._threads.side.get(layout.DELETED, layout.thread_key(space.thread))
+
     async def holds(self, space: Space, id: str | None) -> bool:
-        """Whether what comes behind this checkpoint belongs to a thread that was deleted."""
-        if id is None:
-            return False
-        found = await self._threads.side.get(layout.DELETED, layout.thread_key(space.thread))
+        """Whether what comes behind this checkpoint (None: begins) belongs to a thread that was deleted."""
+        found = await self._mark_of(space)
         if found is None:
             return False
+        if id is None:
+            return self._memo.begun(space, found) != found
         for _ in range(_LOOKS):
             after = self._memo.begun_after(space, id, found.decode())
             if after or await self._threads.stored(space, id) is not None:

@@ -95,6 +95,7 @@ class Memo:
         self._heads: OrderedDict[tuple[Space, str], Head] = OrderedDict()
         self._known: OrderedDict[tuple[Space, str], None] = OrderedDict()
         self._parents: OrderedDict[tuple[Space, str], str | None] = OrderedDict()
+        self._begun: OrderedDict[Space, bytes | None] = OrderedDict()
 
     def head(self, space: Space, id: str) -> Head | None:
         """A checkpoint, if it was seen."""
@@ -119,6 +120,18 @@ class Memo:
         """Whether the space, or the run in it, is registered for certain."""
         with self._lock:
             return (space, run) in self._known
+
+    def begins(self, space: Space, mark: bytes | None) -> None:
+        """Remember by which mark of a deletion a run has found no thread."""
+        with self._lock:
+            self._begun[space] = mark
+            while len(self._begun) > _HEADS:
+                self._begun.popitem(last=False)
+
+    def begun(self, space: Space, default: bytes) -> bytes | None:
+        """The mark by which the last run began here."""
+        with self._lock:
+            return self._begun.get(space, default)
 
     def follows(self, space: Space, id: str, parent: str | None) -> None:
         """Remember behind which checkpoint this process puts one."""

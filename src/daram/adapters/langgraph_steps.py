@@ -47,7 +47,7 @@ class Steps:
         # At once, so that an engine with group commit makes one commit of it. A reader who finds the checkpoint without
         # a part of it goes on to the one before: nobody was told that it is there. The look at what was deleted is the
         # last: who deletes behind it finds these.
-        *_, missing, lost = await asyncio.gather(*writes, self._tell(added), self._lost(None if sure else parent))
+        *_, missing, lost = await asyncio.gather(*writes, self._tell(added), _nothing() if sure else self._lost(parent))
         if missing is not None and sure:
             lost = await self._lost(parent)
         if lost:
@@ -86,3 +86,7 @@ class Steps:
             whole = await Care(self._threads).conversation(self._space, channel)
             if whole is not None:
                 await self._projection.mend(whole)
+
+
+async def _nothing() -> bool:
+    return False

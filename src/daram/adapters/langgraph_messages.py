@@ -6,7 +6,7 @@ tail stays, and what is new. So a step writes what it added; a reader fetches th
 change) and the deltas of one tail, whatever the age of the thread.
 
 A message is packed as the fields that it has. That is a fraction of the work of the framework's own way, and names no
-class that a reader would have to import: only those of the table below come to life.
+class that a reader would have to import: only those of ``MESSAGE_TYPES`` come to life.
 """
 
 from __future__ import annotations

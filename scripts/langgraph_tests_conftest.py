@@ -1,6 +1,6 @@
 """The fixtures of LangGraph's own tests of graphs, on Daram's saver: it takes the place of their ``conftest.py``.
 
-``DARAM_ENGINES``: which of ``memory`` (the framework's own saver, to compare with), ``sqlite``, ``postgres``, ``redis``.
+``DARAM_ENGINES``: which of ``memory`` (the framework's own, to compare with), ``sqlite``, ``postgres`` and ``redis``.
 """
 
 from __future__ import annotations

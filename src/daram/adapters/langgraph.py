@@ -241,7 +241,9 @@ class DaramSaver(BaseCheckpointSaver[str]):
             target = Space(owner, target_thread_id, "")
             added = await Care(threads).conversation(target, self._channel)
             if added is not None:
-                await Projection(self._store, target).append(added)
+                projection = Projection(self._store, target)
+                if await projection.append(added) is not None:  # the target was deleted before
+                    await projection.begin(added)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Keep the newest checkpoint of each namespace (``keep_latest``), or none (``delete``).

@@ -72,10 +72,10 @@ class DaramSaver(BaseCheckpointSaver[str]):
     (``delete_thread`` and the like) needs it: ``saver.of("alice").delete_thread(…)``.
     ``messages``: the channel whose messages are the conversation with the id of the thread (None: no conversation). It
     follows the thread; what other doors add to it the graph does not see.
-    ``types``: the classes, beside the framework's own safe ones and those named in the graph's state, that may come
-    back from what is stored. Nothing else does: of others come their fields. ``serde``: another serializer, such as
-    the framework's ``EncryptedSerializer``; there is no readable conversation then. Raises ``ConfigError`` for one that
-    would import whatever the data names, or unpickle.
+    ``types``: the classes, beside the framework's own safe ones (and, with ``LANGGRAPH_STRICT_MSGPACK``, those in the
+    annotations of the graph's state), that may come back from what is stored. Nothing else does: of others come their
+    fields. ``serde``: another serializer, such as the framework's ``EncryptedSerializer``; there is no readable
+    conversation then. Raises ``ConfigError`` for one that would import whatever the data names, or unpickle.
     """
 
     def __init__(

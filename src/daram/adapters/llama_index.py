@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeVar
 
 from daram.adapters.versions import require
@@ -41,6 +41,7 @@ EXACT: Final = "llama_index"
 _PAGE: Final = 200
 _AT_ONCE: Final = 1000  # what an engine takes in one call of ``load``
 _TRIES: Final = 5
+_LATER: Final = timedelta(milliseconds=1)
 _ROLES: Final[dict[str, Role]] = {
     "user": "user",
     "assistant": "assistant",
@@ -273,7 +274,8 @@ class DaramChatStore(BaseChatStore):
                 f"are {len(messages):,}, but at most {_AT_ONCE:,} replace what is there at once; "
                 "call delete_messages first",
             )
-        now = max(datetime.now(UTC), found.updated_at)
+        # Younger than what it replaces, whatever this machine's clock says: by that a mark of the archive knows it.
+        now = max(datetime.now(UTC), found.updated_at + _LATER)
         entries = [
             LogEntry(message=replace(message, seq=seq, created_at=message.created_at or now), parent=seq - 1)
             for seq, message in enumerate(messages, 1)

@@ -186,6 +186,30 @@ async def test_whatever_others_do_meanwhile_what_they_add_is_not_lost(memory: Me
     assert await other.aget_messages("replaces") == said("theirs", "too", "late")
 
 
+async def test_where_others_never_stop_it_gives_up_and_changes_nothing(memory: Memory) -> None:
+    other = DaramChatStore(memory, owner="ann")
+
+    class Talking(StoreWrapper):
+        async def load(self, *args: Any, **kwargs: Any) -> Any:
+            await other.async_add_message("k", *said("more"))
+            return await super().load(*args, **kwargs)
+
+    class Asking(StoreWrapper):
+        async def load(self, *args: Any, **kwargs: Any) -> Any:
+            await memory.begin_turn("ann", "k", [user("a question")])
+            return await super().load(*args, **kwargs)
+
+    await other.aset_messages("k", said("one"))
+    with pytest.raises(Conflict, match="all the time"):
+        await DaramChatStore(Talking(memory), owner="ann").aset_messages("k", said("new"))
+    talked = await other.aget_messages("k")
+    assert talked == said("one", *["more"] * (len(talked) - 1))
+    with pytest.raises(Conflict, match="answer"):
+        await DaramChatStore(Asking(memory), owner="ann").aset_messages("k", said("new"))
+    assert await other.aget_messages("k") == [*talked, *said("a question")]
+    assert len(await memory.answers("ann", "k")) == 1
+
+
 async def test_an_answer_that_is_being_made_is_not_lost(memory: Memory) -> None:
     chat = DaramChatStore(memory, owner="ann")
     turn = await memory.begin_turn("ann", "k", [user("one")], create=True)

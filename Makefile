@@ -11,7 +11,7 @@ PARALLEL := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format docs bench bench-retrieval bench-peers e2e matrix adapters-matrix soak smoke clean dev
+.PHONY: help run test lint format docs bench bench-retrieval bench-peers e2e matrix adapters-matrix langgraph-tests soak smoke clean dev
 
 help: ## Say what there is to make
 	@echo 'Daram: a chat that remembers'
@@ -67,6 +67,9 @@ matrix: dev ## Every engine through every face and behind the cache
 
 adapters-matrix: dev ## The adapters with the oldest and the newest release of each framework
 	@$(IN) $(BIN)/python scripts/adapters_matrix.py oldest newest -- $(PARALLEL) $(ARGS)
+
+langgraph-tests: dev ## LangGraph's own tests on Daram's saver (CHECKOUT=… : a checkout of its repository)
+	@$(IN) $(BIN)/python scripts/langgraph_tests.py '$(CHECKOUT)' $(ARGS)
 
 soak: dev ## The long runs
 	@$(IN) $(PYTEST) -m soak --timeout 7200 $(ARGS)

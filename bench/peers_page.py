@@ -45,8 +45,7 @@ _ABOUT = (
     " a turn at the middle n with a server whose replies come 1 ms late; the figure beside it is how often a turn waits"
     " for them. Beside *wanted* stands what was promised before anything was built, and – where nothing was."
     " The floor of a session is its turn written by hand: one statement that reads, one that writes, with the same"
-    " durability and without all else; where another store is less than twice as slow as that, nobody can be twice as"
-    " fast as it."
+    " durability and without all else."
 )
 _FLAT = 1.5
 _DELTA = "DeltaChannel"
@@ -57,7 +56,7 @@ _SVG = (
     ' role="img"><title>Milliseconds of a turn by the length of the conversation</title>'
     '<rect width="{width}" height="{height}" fill="#fff"/><text x="60" y="20" font-size="15">One turn (ms) by earlier'
     ' messages: <tspan fill="#b4540a" font-weight="bold">Daram\'s adapter</tspan>, <tspan fill="#667">the framework\'s'
-    " own</tspan></text>"
+    " own</tspan>, dashed: the floor</text>"
 )
 _WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 250, 150, 60, 60, 46
 
@@ -177,11 +176,13 @@ def _machine(lines: Sequence[_Line], machine: Mapping[str, str]) -> list[str]:
     processors, load, minutes = (known.pop(name) for name in ("processors", "load", "minutes"))
     journals = []
     for journal in ("WAL", "rollback"):
-        names = dict.fromkeys(str(line["name"]) for line in lines if line["journal"] == journal)
+        names = dict.fromkeys(
+            str(line["name"]) for line in lines if line["journal"] == journal and _FLOOR not in line["name"]
+        )
         if names:
             journals.append(f"; SQLite's journal is {journal} in {', '.join(names)}")
     durable = ", ".join(f"{name} {value}" for name, value in known.items()) + "".join(journals)
-    why = "`synchronous` is SQLite's own choice, which none of these stores changes; Daram asks for FULL."
+    why = "`synchronous` is SQLite's own choice, which none of these stores changes; Daram and the floor ask for FULL."
     return [
         f"{processors} processors, load {load} (one to two of it the run's own), {minutes} minutes.",
         "",

@@ -47,6 +47,9 @@ class OverSync(DaramSaver):
         for item in await asyncio.to_thread(lambda: list(self._face.list(*args, **kwargs))):
             yield item
 
+    async def aget_delta_channel_history(self, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(lambda: self._face.get_delta_channel_history(**kwargs))
+
     async def aput(self, *args: Any) -> Any:
         return await asyncio.to_thread(self._face.put, *args)
 
@@ -66,10 +69,7 @@ class OverSync(DaramSaver):
         await asyncio.to_thread(lambda: self._face.prune(thread_ids, strategy=strategy))
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [DaramSaver, pytest.param(Forgetful, marks=pytest.mark.matrix), pytest.param(OverSync, marks=pytest.mark.matrix)],
-)
+@pytest.mark.parametrize("kind", [DaramSaver, Forgetful, OverSync])
 async def test_every_capability(memory: Memory, kind: type[DaramSaver]) -> None:
     @checkpointer_test(name=f"daram {kind.__name__}")
     async def checkpointer() -> AsyncGenerator[DaramSaver, None]:

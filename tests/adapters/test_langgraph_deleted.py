@@ -141,3 +141,14 @@ async def test_what_deleted_runs_said_goes_from_the_conversation_too(memory: Mem
     await DaramSaver(memory, owner="ann").adelete_for_runs(["four"])  # with which the thread goes
     with pytest.raises(NotFound):
         await memory.get("ann", "u")
+
+
+async def test_a_thread_can_be_copied_to_where_one_was_deleted(memory: Memory) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    for id in ("t", "u"):
+        await say(chat(saver), id, id)
+    await saver.adelete_thread("u")
+    await saver.acopy_thread("t", "u")
+    assert [m.text for m in await memory.tail("ann", "u", 10)] == ["t", "1: t"]
+    assert len(await say(chat(DaramSaver(memory, owner="ann")), "on", "u")) == 4
+    assert len(await memory.tail("ann", "u", 10)) == 4

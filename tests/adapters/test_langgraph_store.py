@@ -94,6 +94,8 @@ async def test_the_nearest_of_many_pages_are_found(
     assert [item.score for item in found] == sorted([item.score for item in found], reverse=True)
     pages = [await store.asearch(("a",), query="sea", limit=200, offset=start) for start in (0, 200, 400)]
     assert len({item.key for page in pages for item in page}) == 450
+    equal = [item.key for item in await store.asearch(("a",), query="sea", limit=60)]
+    assert equal == sorted(equal)  # all say "sea" six times: they stand in the order of their keys, whatever page
     assert len(await store.asearch(("a",), limit=450)) == 450
     assert [item.key for item in await store.asearch(("a",), limit=2, offset=3)] == ["003", "004"]
 
@@ -167,6 +169,8 @@ async def test_what_cannot_be_kept_is_said(memory: Memory) -> None:
     await store.aput(("a",), "k", {"n": 1})
     with pytest.raises(InvalidInput, match=r"\$near"):
         await store.asearch(("a",), filter={"n": {"$near": 1}})
+    with pytest.raises(InvalidInput, match="limit"):
+        await store.asearch(("a",), limit=-1)
     with pytest.raises(Unsupported):
         DaramStore(object(), owner="ann")  # type: ignore[arg-type]
 

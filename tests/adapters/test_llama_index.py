@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from llama_index.core.memory import ChatMemoryBuffer
 import daram
 from daram import sync
 from daram.adapters.llama_index import DaramChatStore
-from daram.errors import InvalidInput, OutcomeUnknown
+from daram.errors import Conflict, InvalidInput, OutcomeUnknown
 from daram.memory import Memory
+from daram.model import user
 from daram.store.wrapper import StoreWrapper
 
 SAID = [
@@ -88,14 +90,16 @@ async def test_replacing_what_was_said_is_all_or_nothing(memory: Memory) -> None
 
     chat, dying = DaramChatStore(memory, owner="ann"), Dying(memory)
     old, new = said("one", "two"), said("one", *(f"more {n}" for n in range(249)))
-    for lives in range(6):
-        await chat.aset_messages("k", old)
-        dying.left = lives
-        try:
-            await DaramChatStore(dying, owner="ann").aset_messages("k", new)
-        except ConnectionAbortedError:
-            assert await chat.aget_messages("k") in (old, new)
-    assert await chat.aget_messages("k") == new
+    for before in ([], old):
+        for lives in range(3):
+            await chat.aset_messages("k", old)
+            await chat.aset_messages("k", before)
+            dying.left = lives
+            try:
+                await DaramChatStore(dying, owner="ann").aset_messages("k", new)
+            except ConnectionAbortedError:
+                assert await chat.aget_messages("k") in (before, new)
+        assert await chat.aget_messages("k") == new
     kept = [entry.message.text for entry in await memory.log("ann", "k", limit=1000) if not entry.deleted]
     assert kept == [message.content for message in new]  # of the old ones nothing is left
     assert await memory.search("ann", "two", conversation="k") == []
@@ -131,8 +135,93 @@ async def test_what_another_says_while_a_list_is_replaced_is_behind_it(memory: M
     after = await memory.get("ann", "k")
     assert (after.title, after.metadata) == ("Trees", {"a": "b"}) and after.version > before.version
     lists = [said(f"{by}", f"{by} more") for by in "abcd"]
-    await asyncio.gather(*(DaramChatStore(memory, owner="ann").aset_messages("k", each) for each in lists))
-    assert await other.aget_messages("k") in lists
+    chats = [DaramChatStore(memory, owner="ann") for _ in lists]
+    ends = await asyncio.gather(
+        *(chat.aset_messages("k", each) for chat, each in zip(chats, lists, strict=True)), return_exceptions=True
+    )
+    assert {type(end) for end in ends} <= {type(None), Conflict}
+    assert await other.aget_messages("k") in [each for each, end in zip(lists, ends, strict=True) if end is None]
+
+
+async def test_whatever_others_do_meanwhile_what_they_add_is_not_lost(memory: Memory) -> None:
+    other = DaramChatStore(memory, owner="ann")
+
+    async def deletes(key: str) -> None:
+        await other.adelete_last_message(key)
+        await other.async_add_message(key, *said("late"))
+
+    async def edits(key: str) -> None:
+        first = (await memory.messages("ann", key, limit=1)).items[0].id
+        await memory.append("ann", key, [user("late")], parent=first)
+
+    async def empties(key: str) -> None:
+        await other.aset_messages(key, [])
+
+    async def replaces(key: str) -> None:
+        await other.aset_messages(key, said("theirs", "too"))
+        await other.async_add_message(key, *said("late"))
+
+    class Between(StoreWrapper):
+        """Before the list is written the first time, somebody does something."""
+
+        does: Callable[[str], Awaitable[None]] | None = None
+
+        async def load(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
+            does, self.does = self.does, None
+            if does is not None:
+                await does(conversation.id)
+            return await super().load(conversation, *args, **kwargs)
+
+    between = Between(memory)
+    chat = DaramChatStore(between, owner="ann")
+    for does, found in ((deletes, ("new", "late")), (edits, ("new", "late")), (empties, ("new",))):
+        await other.aset_messages(does.__name__, said("one", "two"))
+        between.does = does
+        await chat.aset_messages(does.__name__, said("new"))
+        assert await other.aget_messages(does.__name__) == said(*found)
+    await other.aset_messages("replaces", said("one", "two"))
+    between.does = replaces
+    with pytest.raises(Conflict, match="replaced"):
+        await chat.aset_messages("replaces", said("new"))
+    assert await other.aget_messages("replaces") == said("theirs", "too", "late")
+
+
+async def test_where_others_never_stop_it_gives_up_and_changes_nothing(memory: Memory) -> None:
+    other = DaramChatStore(memory, owner="ann")
+
+    class Talking(StoreWrapper):
+        async def load(self, *args: Any, **kwargs: Any) -> Any:
+            await other.async_add_message("k", *said("more"))
+            return await super().load(*args, **kwargs)
+
+    class Asking(StoreWrapper):
+        async def load(self, *args: Any, **kwargs: Any) -> Any:
+            await memory.begin_turn("ann", "k", [user("a question")])
+            return await super().load(*args, **kwargs)
+
+    await other.aset_messages("k", said("one"))
+    with pytest.raises(Conflict, match="all the time"):
+        await DaramChatStore(Talking(memory), owner="ann").aset_messages("k", said("new"))
+    talked = await other.aget_messages("k")
+    assert talked == said("one", *["more"] * (len(talked) - 1))
+    with pytest.raises(Conflict, match="answer"):
+        await DaramChatStore(Asking(memory), owner="ann").aset_messages("k", said("new"))
+    assert await other.aget_messages("k") == [*talked, *said("a question")]
+    assert len(await memory.answers("ann", "k")) == 1
+
+
+async def test_an_answer_that_is_being_made_is_not_lost(memory: Memory) -> None:
+    chat = DaramChatStore(memory, owner="ann")
+    turn = await memory.begin_turn("ann", "k", [user("one")], create=True)
+    assert turn.answer is not None
+    with pytest.raises(Conflict, match="answer"):
+        await chat.aset_messages("k", said("new"))
+    await memory.finish_turn("ann", "k", turn.answer.id, turn.answer.token, text="the answer")
+    assert [message.content for message in await chat.aget_messages("k")] == ["one", "the answer"]
+    await memory.begin_turn("ann", "k", [user("two")], lease=0.01)
+    await asyncio.sleep(0.05)  # its maker is dead
+    await chat.aset_messages("k", said("new"))
+    assert await chat.aget_messages("k") == said("new")
 
 
 async def test_a_replacing_whose_outcome_is_unknown_is_there_once(memory: Memory) -> None:

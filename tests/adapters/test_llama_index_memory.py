@@ -67,6 +67,7 @@ async def test_the_queue_and_what_left_it(memory: Memory) -> None:
     await memory.delete_message("ann", "s", (await memory.messages("ann", "s", limit=3)).items[2].id)  # by another door
     assert await store.get_messages("s") == told[3:]
     assert await store.get_messages("s", ARCHIVED) == told[:2]
+    assert await store.delete_oldest_messages("s", -1) == []
     assert await store.delete_oldest_messages("s", 1) == told[3:4]
     assert await store.delete_message("s", 0) == told[0]
     await store.delete_messages("s", ARCHIVED)
@@ -78,7 +79,7 @@ async def test_the_queue_and_what_left_it(memory: Memory) -> None:
     assert await store.get_keys() == ["s"]
 
 
-async def test_those_who_archive_at_once_take_the_same(memory: Memory) -> None:
+async def test_what_those_who_archive_at_once_take_is_archived_and_nothing_else(memory: Memory) -> None:
     class Lossy(StoreWrapper):
         """Before the mark is set the first time somebody else is faster; then each reply is lost."""
 
@@ -95,8 +96,47 @@ async def test_those_who_archive_at_once_take_the_same(memory: Memory) -> None:
     await other.add_messages("s", told)
     assert await DaramMemoryStore(Lossy(memory), owner="ann").archive_oldest_messages("s", 2) == told[:2]
     assert await other.get_messages("s") == told[2:]
-    await asyncio.gather(*(other.archive_oldest_messages("s", 1) for _ in range(4)))
-    assert (await other.get_messages("s"))[-2:] == told[-2:]
+    taken = await asyncio.gather(*(other.archive_oldest_messages("s", 1) for _ in range(3)))
+    distinct = {message.content for messages in taken for message in messages} | {"a", "b"}
+    assert {message.content for message in await other.get_messages("s", ARCHIVED)} == distinct
+    assert await other.get_messages("s") == told[len(distinct) :]
+
+
+async def test_a_list_that_is_refused_leaves_the_archive_as_it_was(memory: Memory) -> None:
+    store, told = DaramMemoryStore(memory, owner="ann"), said(*"abc")
+    await store.add_messages("s", told)
+    await store.archive_oldest_messages("s", 2)
+    with pytest.raises(InvalidInput):
+        await store.set_messages("s", said(*(str(n) for n in range(1001))))
+    assert await store.get_messages("s", ARCHIVED) == told[:2]
+    assert await store.get_messages("s") == told[2:]
+
+
+@pytest.mark.parametrize("where", ["load", "delete_record"])
+async def test_a_replacing_that_is_cancelled_is_finished_first(memory: Memory, where: str) -> None:
+    class Slow(StoreWrapper):
+        async def load(self, *args: Any, **more: Any) -> Any:
+            return await self._tell("load", await super().load(*args, **more))
+
+        async def delete_record(self, *args: Any, **more: Any) -> Any:
+            return await self._tell("delete_record", await super().delete_record(*args, **more))
+
+        async def _tell(self, what: str, found: Any) -> Any:
+            if what == where:
+                here.set()
+                await asyncio.sleep(0.05)
+            return found
+
+    here, store = asyncio.Event(), DaramMemoryStore(memory, owner="ann")
+    await store.add_messages("s", said(*"abc"))
+    await store.archive_oldest_messages("s", 2)
+    replacing = asyncio.create_task(DaramMemoryStore(Slow(memory), owner="ann").set_messages("s", said(*"xy")))
+    await here.wait()
+    replacing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await replacing
+    assert await store.get_messages("s", None) == await store.get_messages("s") == said(*"xy")
+    assert (await memory.scan_records("ann", "llama_index.archived")).items == []
 
 
 async def test_a_turn_costs_the_same_at_any_length(memory: Memory) -> None:

@@ -289,6 +289,24 @@ async def test_a_deletion_that_was_cut_off_is_ended_by_whoever_looks(
     assert mortal.left, "it was never let come to its end"
 
 
+async def test_ending_a_deletion_spares_the_conversation_that_another_door_began_since(
+    store: DaramConversationStore, memory: Memory
+) -> None:
+    class Killed(StoreWrapper):
+        async def delete(self, *args: Any, **more: Any) -> Any:
+            await super().delete(*args, **more)
+            raise ConnectionAbortedError("the process is gone")
+
+    await say(store, "c", "one")
+    with pytest.raises(ConnectionAbortedError):
+        await DaramConversationStore(Killed(memory), owner="ann").delete("c")
+    await memory.create("ann", id="c")
+    await memory.append("ann", "c", [user("precious")])
+    assert await store.list_conversations() == []
+    assert (await memory.scan_records("ann", RECORD)).items == []
+    assert [message.text for message in await memory.tail("ann", "c")] == ["precious"]
+
+
 async def test_writes_whose_outcome_is_unknown_are_there_once(memory: Memory) -> None:
     class Lossy(StoreWrapper):
         """Of every write the first reply is lost."""

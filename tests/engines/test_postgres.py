@@ -27,6 +27,7 @@ class TestPostgresStore(StoreTests):
         return stored_messages(self.databases, where, owner, id)
 
 
+@pytest.mark.matrix  # the sync face is the same for all: each run has SQLite's
 class TestPostgresStoreThroughSync(TestPostgresStore):
     async def open_store(self, where: Path) -> Store:
         url = await asyncio.to_thread(self.databases.url, where)

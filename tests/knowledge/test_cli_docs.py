@@ -254,7 +254,7 @@ def test_a_sitemap_brings_all_its_pages(run: Run, leave: Path) -> None:
 def test_what_was_taken_in_before_ctrl_c_is_read_at_the_next_start(tmp_path: Path, leave: Path) -> None:
     environ = {**os.environ, "DARAM_DATA": str(tmp_path / "data"), "DARAM_EMBEDDER": "off", "PYTHONUNBUFFERED": "1"}
     # A document that takes long enough to be caught at: many sections.
-    long = written(tmp_path / "long.md", "\n\n".join(f"# Part {n}\n\nSquirrels hide acorn {n}." for n in range(60_000)))
+    long = written(tmp_path / "long.md", "\n\n".join(f"# Part {n}\n\nSquirrels hide acorn {n}." for n in range(25_000)))
     command = [sys.executable, "-m", "daram", "docs"]
     adding = subprocess.Popen([*command, "add", str(long), str(leave)], env=environ, stderr=subprocess.PIPE)
     try:

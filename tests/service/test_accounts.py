@@ -615,3 +615,22 @@ def test_static_files_come_from_their_folders_only() -> None:
         "/etc/passwd",
     ):
         assert browser.get(f"/static/{path}").status_code in (400, 404), path
+
+
+def test_the_group_of_administrators_is_there_when_all_of_its_permissions_are() -> None:
+    """A service that starts beside this one takes its being there for the end of the set-up."""
+    from django.contrib.auth.models import Group, Permission
+    from django.core.management import call_command
+    from django.db import transaction
+
+    from daram.service.accounts.apps import _administrators
+    from daram.service.accounts.people import ADMINISTRATORS
+
+    group = Group.objects.filter(name=ADMINISTRATORS)
+    with transaction.atomic():
+        group.delete()
+        Permission.objects.filter(codename="view_storedconversation").delete()
+        _administrators("default")
+        assert not group.exists()
+    call_command("migrate", verbosity=0, interactive=False)
+    assert group.get().permissions.filter(codename="view_storedconversation").exists()

@@ -101,12 +101,16 @@ def test_several_processes_start_at_once_on_nothing(tmp_path: Path) -> None:
     assert again["SECRET_KEY"] == found[0]["SECRET_KEY"] and again["user"] == found[0]["user"]
 
 
-def test_a_process_that_ended_behind_its_last_migration_is_made_up_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_process_that_ended_behind_its_last_migration_is_made_up_for(tmp_path: Path, is_first: bool) -> None:
     whole = run({"DARAM_DATA": str(tmp_path)})[0]
     with sqlite3.connect(tmp_path / "accounts.sqlite3") as database:
-        database.execute("DELETE FROM auth_group_permissions")
-        database.execute("DELETE FROM auth_group")
-        database.execute("DELETE FROM auth_permission WHERE codename = 'view_storedconversation'")
+        if is_first:
+            database.execute("DELETE FROM auth_group_permissions")
+            database.execute("DELETE FROM auth_group")
+        one = "(SELECT id FROM auth_permission WHERE codename = 'view_storedconversation')"
+        database.execute(f"DELETE FROM auth_group_permissions WHERE permission_id IN {one}")
+        database.execute(f"DELETE FROM auth_permission WHERE id IN {one}")
     database.close()
     assert run({"DARAM_DATA": str(tmp_path)})[0]["permissions"] == whole["permissions"]
 

@@ -80,7 +80,7 @@ ALL = pytest.mark.parametrize("places", [memory, memory_through_sync, sqlite, sq
 
 @ALL
 def test_the_machine_finds_nothing(places: Places, tmp_path: Path) -> None:
-    examples = 25 if places in (memory_through_sync, sqlite_through_sync) else 50
+    examples = 15 if places in (memory_through_sync, sqlite_through_sync) else 50
     # The in-memory engine is the model of the others; by itself it has the oracle alone.
     steps = run_machine(
         places(tmp_path), None if places is memory else MemoryStore, how=settings(QUICK, max_examples=examples)

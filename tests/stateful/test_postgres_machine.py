@@ -50,7 +50,7 @@ PLACES = pytest.mark.parametrize("places", [direct, through_sync])
 def test_the_machine_finds_nothing(
     places: Callable[[Databases], Callable[[], OpenStore]], databases: Databases
 ) -> None:
-    steps = run_machine(places(databases), MemoryStore, how=settings(QUICK, max_examples=20))
+    steps = run_machine(places(databases), MemoryStore, how=settings(QUICK, max_examples=12))
     assert steps > 20
 
 

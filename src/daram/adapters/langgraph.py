@@ -72,10 +72,10 @@ class DaramSaver(BaseCheckpointSaver[str]):
     (``delete_thread`` and the like) needs it: ``saver.of("alice").delete_thread(…)``.
     ``messages``: the channel whose messages are the conversation with the id of the thread (None: no conversation). It
     follows the thread; what other doors add to it the graph does not see.
-    ``types``: the classes, beside the framework's own safe ones and those named in the graph's state, that may come
-    back from what is stored. Nothing else does: of others come their fields. ``serde``: another serializer, such as
-    the framework's ``EncryptedSerializer``; there is no readable conversation then. Raises ``ConfigError`` for one that
-    would import whatever the data names, or unpickle.
+    ``types``: the classes, beside the framework's own safe ones (and, with ``LANGGRAPH_STRICT_MSGPACK``, those in the
+    annotations of the graph's state), that may come back from what is stored. Nothing else does: of others come their
+    fields. ``serde``: another serializer, such as the framework's ``EncryptedSerializer``; there is no readable
+    conversation then. Raises ``ConfigError`` for one that would import whatever the data names, or unpickle.
     """
 
     def __init__(
@@ -241,7 +241,9 @@ class DaramSaver(BaseCheckpointSaver[str]):
             target = Space(owner, target_thread_id, "")
             added = await Care(threads).conversation(target, self._channel)
             if added is not None:
-                await Projection(self._store, target).append(added)
+                projection = Projection(self._store, target)
+                if await projection.append(added) is not None:  # the target was deleted before
+                    await projection.begin(added)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Keep the newest checkpoint of each namespace (``keep_latest``), or none (``delete``).

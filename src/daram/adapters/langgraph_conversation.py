@@ -111,14 +111,8 @@ class Projection:
         await again(lambda: self._store.append(self._owner, self._id, messages, parent=parent, create=True))
 
     async def take_back(self, added: Added) -> None:
-        """Delete what was appended, and the conversation if there is nothing else in it."""
-        if not await self.drop(message.id for message in _messages(added)):
-            return  # the conversation that had it is gone; another may be about to begin
-        try:
-            if not await self._store.tail(self._owner, self._id, 1):
-                await self.delete()
-        except NotFound:
-            pass
+        """Delete what was appended: the conversation is of a thread that was begun anew."""
+        await self.drop(message.id for message in _messages(added))
 
     async def drop(self, ids: Iterable[str]) -> int:
         """Delete messages, of those that are there; returns how many."""
@@ -132,11 +126,19 @@ class Projection:
         return count
 
     async def delete(self) -> None:
-        """Delete the conversation, if there is one."""
-        try:
-            await again(lambda: self._store.delete(self._owner, self._id))
-        except NotFound:
-            pass
+        """Delete the conversation. One that is not there yet is deleted too: what is on its way to it finds it gone."""
+        for _ in range(_TRIES):
+            try:
+                await again(lambda: self._store.delete(self._owner, self._id))
+                return
+            except Gone:
+                return
+            except NotFound:
+                pass
+            try:
+                await again(lambda: self._store.create(self._owner, id=self._id))
+            except Conflict:
+                pass  # it came at this moment
 
 
 def _messages(added: Added) -> list[model.Message]:

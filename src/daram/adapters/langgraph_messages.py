@@ -10,7 +10,7 @@ and how many messages of the first of them do not. What a graph puts in front of
 the system message, with the oldest behind it gone) is a segment of its own, the *front*.
 
 A message is packed as the fields that it has. That is a fraction of the work of the framework's own way, and names no
-class that a reader would have to import: only those of the table below come to life.
+class that a reader would have to import: only those of ``MESSAGE_TYPES`` come to life.
 """
 
 from __future__ import annotations

@@ -140,6 +140,9 @@ class DaramStore(BaseStore):
         raise InvalidInput("ops", f"{type(op).__name__} is not an operation of LangGraph's store")
 
     async def _search(self, op: SearchOp) -> list[SearchItem]:
+        for name, number in (("limit", op.limit), ("offset", op.offset)):
+            if number < 0:
+                raise InvalidInput(name, f"must not be negative; it is {number}")
         end = op.offset + op.limit
         wanted = None
         if op.query and self._embeddings is not None:
@@ -147,8 +150,7 @@ class DaramStore(BaseStore):
         found: list[Hit] = []
         size = min(end, _PAGE) if wanted is None and not op.filter else _PAGE
         async for records in self._pages(op.namespace_prefix, max(1, size)):
-            # In a thread: a page is thousands of multiplications, and many runs share the event loop.
-            hits = await asyncio.to_thread(_hits, records, op.filter, wanted)
+            hits = _hits(records, op.filter, wanted)
             found = [*found, *hits][:end] if wanted is None else heapq.nlargest(end, [*found, *hits], key=_rank)
             if wanted is None and len(found) == end:
                 break
@@ -273,7 +275,8 @@ def _cosines(wanted: array[float], vectors: Sequence[bytes]) -> list[float]:
 
 
 def _rank(hit: Hit) -> float:
-    return -math.inf if hit[2] is None else hit[2]
+    # Rounded: equal vectors differ in the last digits by where they stand, and must keep the order of their keys.
+    return -math.inf if hit[2] is None else round(hit[2], 6)
 
 
 def _matches(value: Any, wanted: Any) -> bool:

@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple, TypeVar
 
 from daram.adapters.versions import require
 from daram.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, Unsupported
@@ -40,7 +40,8 @@ EXACT: Final = "llama_index"
 
 _PAGE: Final = 200
 _AT_ONCE: Final = 1000  # what an engine takes in one call of ``load``
-_TRIES: Final = 3
+_TRIES: Final = 5
+_LATER: Final = timedelta(milliseconds=1)
 _ROLES: Final[dict[str, Role]] = {
     "user": "user",
     "assistant": "assistant",
@@ -51,6 +52,17 @@ _ROLES: Final[dict[str, Role]] = {
     "tool": "tool",
     "function": "tool",
 }
+
+
+class _Seen(NamedTuple):
+    """The list that is to be replaced, by its end: the ``seq`` given last, and the id of the message that got it."""
+
+    last_seq: int
+    last: str | None
+
+
+class _Changed(Exception):
+    """The conversation is not what it was a moment ago."""
 
 
 class DaramChatStore(BaseChatStore):
@@ -86,10 +98,12 @@ class DaramChatStore(BaseChatStore):
         return [from_message(message) for message in (_without_orphans(found) if more else found)]
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Replace all that the conversation says, its other branches too, in one piece: at most 1,000 messages (where
-        nothing is there yet: any number). What somebody else adds meanwhile is behind them.
+        """Replace all that the conversation says, its other branches too, in one piece: at most 1,000 messages. What
+        somebody else adds meanwhile is behind them. Where nothing is there yet, any number is added, in batches of 100
+        (at most 1,000 to a conversation that is there, but empty: in one piece).
 
-        Raises ``InvalidInput`` for more; ``Unsupported`` where the engine is not one that ``SupportsTransfer``.
+        Raises ``Conflict`` while an answer is being made there, and where somebody else replaces the list meanwhile;
+        ``InvalidInput`` for more messages; ``Unsupported`` where the engine is not one that ``SupportsTransfer``.
         """
         made = [to_message(message) for message in messages]
         await outcome(self._replace(key, made))
@@ -173,51 +187,104 @@ class DaramChatStore(BaseChatStore):
         if not made:
             await clear(self._store, self._owner, key)
             return
-        seen: Conversation | None = None
-        unknown = 0
-        while True:
+        seen: _Seen | None = None
+        unknown: OutcomeUnknown | None = None
+        for _ in range(_TRIES):
             try:
                 found = await self._store.get(self._owner, key)
+                answered = await self._store.answers(self._owner, key)
             except NotFound:
-                found = None
-            if found is None or found.head is None:
+                found, answered = None, []
+            if found is None or (found.head is None and len(made) > _AT_ONCE):
                 await append_all(self._store, self._owner, key, made)  # nothing is there that could be lost
                 return
-            late: list[Message] = []
-            if seen is not None:
-                there, _ = await self._read(key, None)
-                ids = {message.id for message in there}
-                if made[0].id in ids:
-                    return  # this very call did it, though it was not told so
-                if seen.head in ids:
-                    late = [message for message in there if message.seq > seen.last_seq]
-            seen = seen or found
+            if answered:
+                await self._close_dead_answers(key)
+                continue
             try:
+                late: list[Message] = []
+                if seen is None:
+                    seen = await self._look(found)
+                elif await self._id_at(key, 1) == made[0].id:
+                    return  # this very call did it, though it was not told so
+                else:
+                    late = await self._late(found, seen)
                 await self._put_in_place(found, [*made, *late])
                 return
-            except Conflict:
-                pass  # somebody said something meanwhile, which comes behind what is put here
-            except OutcomeUnknown:
-                unknown += 1
-                if unknown == _TRIES:
+            except Unsupported:
+                if found.head is not None:
                     raise
+                await append_all(self._store, self._owner, key, made)
+                return
+            except _Changed:
+                pass  # somebody said something meanwhile, which comes behind what is put here
+            except OutcomeUnknown as error:
+                unknown = error
+        raise unknown or Conflict(f"others change the conversation {key!r} all the time; try again when they are done")
 
-    async def _put_in_place(self, found: Conversation, messages: list[Message]) -> None:
+    async def _close_dead_answers(self, key: str) -> None:
+        await self._store.recover(owner=self._owner, id=key)
+        if await self._store.answers(self._owner, key):
+            raise Conflict(
+                f"an answer is being made in the conversation {key!r}, and would be lost; "
+                "replace its messages when that has ended"
+            )
+
+    async def _look(self, found: Conversation) -> _Seen:
+        """What is to be replaced."""
+        last = await self._id_at(found.id, found.last_seq)
+        if last != found.head and (await self._store.get(self._owner, found.id)).etag != found.etag:
+            raise _Changed  # between the two reads
+        return _Seen(found.last_seq, last)
+
+    async def _late(self, found: Conversation, seen: _Seen) -> list[Message]:
+        """What others said since then, on whichever branch."""
+        if found.last_seq and seen.last_seq and await self._id_at(found.id, seen.last_seq) != seen.last:
+            raise Conflict(
+                f"somebody else replaced the messages of the conversation {found.id!r} meanwhile; "
+                "read them, and call again with what is then to be there"
+            )
+        late: list[Message] = []
+        after = seen.last_seq
+        while entries := await self._log(found.id, after, _PAGE):
+            late += [entry.message for entry in entries if not entry.deleted]
+            after = entries[-1].message.seq
+        return late
+
+    async def _id_at(self, key: str, seq: int) -> str | None:
+        """Which message has or had that place in the log: a deleted one keeps its id."""
+        entries = await self._log(key, max(seq, 1) - 1, 1)
+        return entries[0].message.id if entries and entries[0].message.seq == seq else None
+
+    async def _log(self, key: str, after: int, limit: int) -> list[LogEntry]:
+        try:
+            return await self._transfer().log(self._owner, key, after=after, limit=limit)
+        except NotFound:
+            raise _Changed from None
+
+    def _transfer(self) -> SupportsTransfer:
         if not isinstance(self._store, SupportsTransfer):
             raise Unsupported(f"{type(self._store).__name__} cannot replace a conversation as a whole; delete it first")
+        return self._store
+
+    async def _put_in_place(self, found: Conversation, messages: list[Message]) -> None:
         if len(messages) > _AT_ONCE:
             raise InvalidInput(
                 "messages",
                 f"are {len(messages):,}, but at most {_AT_ONCE:,} replace what is there at once; "
                 "call delete_messages first",
             )
-        now = max(datetime.now(UTC), found.updated_at)
+        # Younger than what it replaces, whatever this machine's clock says: by that a mark of the archive knows it.
+        now = max(datetime.now(UTC), found.updated_at + _LATER)
         entries = [
             LogEntry(message=replace(message, seq=seq, created_at=message.created_at or now), parent=seq - 1)
             for seq, message in enumerate(messages, 1)
         ]
         changed = replace(found, version=found.version + 1, last_seq=len(entries), updated_at=now)
-        await self._store.load(changed, entries, leaves=[len(entries)], expect=found.etag)
+        try:
+            await self._transfer().load(changed, entries, leaves=[len(entries)], expect=found.etag)
+        except Conflict:
+            raise _Changed from None
 
     async def _drop(self, key: str, message: Message) -> ChatMessage | None:
         try:

@@ -108,7 +108,7 @@ class DaramMemoryStore(AsyncDBChatStore):
     ) -> None:
         """Replace queue and archive in one piece; see ``DaramChatStore.aset_messages``."""
         _check(status)
-        await self._run(self._set(key, messages))
+        await self._run(outcome(self._set(key, messages)))
 
     async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Delete a message by its place among all; returns it, or None."""
@@ -117,16 +117,16 @@ class DaramMemoryStore(AsyncDBChatStore):
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
         """Delete the messages of the queue, the archived ones, or (None) all."""
         if status is None:
-            await self._run(self._set(key, []))
+            await self._run(outcome(self._set(key, [])))
         else:
             await self._run(self._drop(key, status, None))
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Delete the first messages of the queue and return them."""
-        return await self._run(self._drop(key, MessageStatus.ACTIVE, n))
+        return await self._run(self._drop(key, MessageStatus.ACTIVE, max(n, 0)))
 
     async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
-        """Take the first messages out of the queue and return them. Of two who do so at once, both take the same."""
+        """Take the first messages out of the queue and return them. Two who do so at once may take the same."""
         return await self._run(outcome(self._archive(key, n)))
 
     async def get_keys(self) -> list[str]:
@@ -187,9 +187,16 @@ class DaramMemoryStore(AsyncDBChatStore):
         return [from_message(message) for message in taken]
 
     async def _set(self, key: str, messages: list[ChatMessage]) -> None:
-        # First: cut off in between, what was archived is in the queue again, and nothing of what is new is archived.
-        await again(lambda: self._records.delete_record(self._owner, ARCHIVED, key))
+        _, etag = await self._mark(key)
         await self._chats.aset_messages(key, messages)
+        if etag is None:
+            return
+        # Afterwards: where the list is refused, the archive stays. What is new is younger than the mark, which does not
+        # cover it.
+        try:
+            await again(lambda: self._records.delete_record(self._owner, ARCHIVED, key, expect=etag))
+        except Conflict:
+            pass  # somebody archived of the new list already
 
     async def _drop(self, key: str, status: MessageStatus, n: int | None) -> list[ChatMessage]:
         dropped = []

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC
 from functools import partial
 from typing import Any, Final
 
@@ -54,7 +55,8 @@ ENTRY: Final = "pydantic_ai.entry"
 _BATCH: Final = 100
 _PAGE: Final = 100
 _GOING: Final = b"deleted\n"
-"""In front of a record whose conversation is being deleted: whoever finds it ends that, if nobody else does."""
+"""In front of a record whose conversation is being deleted: whoever finds it ends that, if nobody else does. A line
+between the two says when the conversation was made: one that begins anew under its id is another."""
 _records = TypeAdapter(ConversationRecord)
 
 
@@ -143,12 +145,20 @@ class DaramConversationStore(ConversationStore):
         stored, etag = await self._record(id)
         if stored is None or stored.revision != expected_revision:
             raise ConversationConflict(id)
-        going = await self._put(id, _GOING + _records.dump_json(stored), etag)
+        made = await self._made(id)
+        going = await self._put(id, _GOING + made + b"\n" + _records.dump_json(stored), etag)
         if going is None:
             raise ConversationConflict(id)
-        await self._end(stored, going)
+        await self._end(stored, made, going)
 
-    async def _end(self, record: ConversationRecord, etag: str) -> None:
+    async def _made(self, id: str) -> bytes:
+        """When the conversation was made; nothing where there is none."""
+        try:
+            return (await self._store.get(self.owner, id)).created_at.astimezone(UTC).isoformat().encode()
+        except NotFound:
+            return b""
+
+    async def _end(self, record: ConversationRecord, made: bytes, etag: str) -> None:
         """What is left to be deleted of a conversation whose record says so: its entries, itself, the record."""
         id = record.conversation_id
         ids: set[str] = set()
@@ -166,10 +176,11 @@ class DaramConversationStore(ConversationStore):
         now = await self._records.get_record(self.owner, RECORD, id)
         if now is None or now.etag != etag:
             return  # somebody else came to the end; what is there is a new one
-        try:
-            await again(lambda: self._store.delete(self.owner, id))
-        except NotFound:
-            pass
+        if made and await self._made(id) == made:
+            try:
+                await again(lambda: self._store.delete(self.owner, id))
+            except NotFound:
+                pass
         try:
             await again(lambda: self._records.delete_record(self.owner, RECORD, id, expect=etag))
         except Conflict:
@@ -216,7 +227,8 @@ class DaramConversationStore(ConversationStore):
     async def _there(self, found: Record) -> ConversationRecord | None:
         if not found.value.startswith(_GOING):
             return _records.validate_json(found.value)
-        await outcome(self._end(_records.validate_json(found.value.removeprefix(_GOING)), found.etag))
+        made, _, record = found.value.removeprefix(_GOING).partition(b"\n")
+        await outcome(self._end(_records.validate_json(record), made, found.etag))
         return None
 
     async def _put(self, id: str, value: bytes, expect: str | None) -> str | None:

@@ -27,11 +27,11 @@ def _administrators(using: str, **_: Any) -> None:
     # After each application's own: the group is made, whole, once all have theirs, so that where it is, all is done.
     from django.contrib.auth.models import Group, Permission
 
-    from daram.service.accounts.people import ADMINISTRATED, ADMINISTRATORS
+    from daram.service.accounts.people import ADMINISTRATED, ADMINISTRATORS, missing_permissions
 
-    permissions = Permission.objects.using(using).filter(content_type__app_label__in=ADMINISTRATED)
-    if set(permissions.values_list("content_type__app_label", flat=True)) != set(ADMINISTRATED):
+    if missing_permissions(using):
         return
+    permissions = Permission.objects.using(using).filter(content_type__app_label__in=ADMINISTRATED)
     with transaction.atomic(using):
         group, _made = Group.objects.using(using).get_or_create(name=ADMINISTRATORS)
         group.permissions.set(permissions)

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from django.contrib.auth.models import Group
+from django.apps import apps
+from django.contrib.auth import get_permission_codename
+from django.contrib.auth.models import Group, Permission
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
@@ -22,6 +24,18 @@ ADMINISTRATED: Final = ("accounts", "conversations")
 """The Django applications whose permissions the group of administrators has."""
 
 LINK_LIFE: Final = timedelta(minutes=15)
+
+
+def missing_permissions(using: str = "default") -> set[tuple[str, str]]:
+    """The permissions of ``ADMINISTRATED`` that are not there yet: labels of applications, and their names."""
+    wanted = {
+        (label, get_permission_codename(action, model._meta))
+        for label in ADMINISTRATED
+        for model in apps.get_app_config(label).get_models()
+        for action in model._meta.default_permissions
+    }
+    known = Permission.objects.using(using).filter(content_type__app_label__in=ADMINISTRATED)
+    return wanted - set(known.values_list("content_type__app_label", "codename"))
 
 
 def add_user(name: str, *, password: str | None = None, email: str = "", admin: bool = False) -> User:

@@ -38,6 +38,8 @@ def prepare_accounts(settings: Settings) -> None:
             with _alone(file):
                 if _is_behind():  # another process may have done it meanwhile
                     call_command("migrate", interactive=False, verbosity=0)
+                    if _is_behind():
+                        raise ConfigError(f"DATABASE_URL: the accounts in {where} could not be brought up to date")
     except (DatabaseError, sqlite3.Error, OSError) as error:
         what = " ".join(str(error).split())
         raise ConfigError(f"DATABASE_URL: the accounts in {where} cannot be opened: {what}") from error
@@ -64,9 +66,9 @@ def _is_behind() -> bool:
     # What is done behind the last migration may be under way in another process, or have ended with one.
     from django.contrib.auth.models import Group
 
-    from daram.service.accounts.people import ADMINISTRATORS
+    from daram.service.accounts.people import ADMINISTRATORS, missing_permissions
 
-    return not Group.objects.filter(name=ADMINISTRATORS).exists()
+    return bool(missing_permissions()) or not Group.objects.filter(name=ADMINISTRATORS).exists()
 
 
 def _reach(url: str) -> None:

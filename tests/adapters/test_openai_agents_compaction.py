@@ -387,8 +387,8 @@ async def test_what_a_compaction_was_not_shown_stays(memory: Memory) -> None:
 async def test_what_was_replaced_is_deleted_by_a_later_compaction_whoever_was_beside(memory: Memory) -> None:
     """One cannot delete; one puts its note, and comes to its commit behind others; one never comes to it."""
 
-    async def compact(store: Any, items: list[Any]) -> bool:
-        snapshot = await DaramSession(store, "ann", "s")._get_compaction_snapshot(100)
+    async def compact(store: Any, items: list[Any], key: str = "s") -> bool:
+        snapshot = await DaramSession(store, "ann", key)._get_compaction_snapshot(100)
         return bool(await snapshot.replace_suffix(2, items))
 
     class Failing(StoreWrapper):
@@ -421,6 +421,10 @@ async def test_what_was_replaced_is_deleted_by_a_later_compaction_whoever_was_be
     with pytest.raises(ConnectionAbortedError):
         await late
     await DaramSession(memory, "ann", "s").pop_item()
+    await DaramSession(memory, "ann", "s/t").add_items(said(0, 1))
+    assert await compact(Failing(memory), said(2), "s/t")
     assert await compact(memory, said(6))
     assert await kept(memory) == ["0", "6", "to 0", "to 6"]
+    assert len((await memory.scan_records("ann", "adapters.replaced")).items) == 1  # of the other one
+    assert await compact(memory, said(3), "s/t")
     assert not (await memory.scan_records("ann", "adapters.replaced")).items

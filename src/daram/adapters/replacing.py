@@ -66,8 +66,8 @@ async def replace_end(store: Store, owner: str, id: str, end: End, messages: Seq
     """Put ``messages`` in the place of ``end``; False where that is not the end any more: nothing was changed then.
 
     Whoever reads, or comes after a crash, finds all of the old messages or all of the new ones. The old ones are
-    deleted; other branches, and what is known of deleted messages, stay. Raises ``InvalidInput`` for more than 100
-    messages, and where there are no new or no old ones.
+    deleted; what is on other branches only, and what is known of deleted messages, stays. Raises ``InvalidInput`` for
+    more than 100 messages, and where there are no new or no old ones.
     """
     if not messages or not end.messages:
         raise InvalidInput("messages", "must not be empty: adding and clearing are other calls")

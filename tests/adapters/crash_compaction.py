@@ -1,4 +1,5 @@
-"""Compacts a session of the OpenAI Agents SDK, again and again, until it is killed. Run by test_openai_agents.py.
+"""Compacts a session of the OpenAI Agents SDK, again and again, until it is killed. Run by
+test_openai_agents_compaction.py.
 
 ``python crash_compaction.py URL``; after each time it prints its number.
 """

@@ -13,13 +13,16 @@ from tests.chainlit_home import load_chainlit
 from tests.faults.children import environment
 
 import daram
+from daram.errors import StoreUnavailable
 from daram.memory import Memory
 from daram.store.wrapper import StoreWrapper
 
 load_chainlit()
 
 from chainlit.context import init_http_context  # noqa: E402
+from chainlit.user import PersistedUser  # noqa: E402
 
+from daram.adapters import chainlit_lines  # noqa: E402
 from daram.adapters.chainlit import DaramDataLayer  # noqa: E402
 
 CHILD = Path(__file__).with_name("crash_chainlit.py")
@@ -113,3 +116,70 @@ async def test_a_write_whose_caller_is_cancelled_is_whole_and_nobody_overtakes_i
         ("first, changed", {"is": "changed"}),
         ("third", {"is": "third"}),
     ]
+
+
+class Away(StoreWrapper):
+    """Answers nothing while it is ``away``, and the first append never where it ``hangs``."""
+
+    away = False
+    hangs = False
+
+    async def _answer(self) -> None:
+        if self.away:
+            raise StoreUnavailable("nobody answers")
+
+    async def append(self, *args: Any, **kwargs: Any) -> Any:
+        await self._answer()
+        if self.hangs:
+            self.hangs = False
+            await asyncio.Event().wait()
+        return await super().append(*args, **kwargs)
+
+    async def get(self, *args: Any, **kwargs: Any) -> Any:
+        await self._answer()
+        return await super().get(*args, **kwargs)
+
+
+@pytest.fixture
+def away(memory: Memory) -> Away:
+    return Away(memory)
+
+
+async def test_deleting_a_thread_waits_for_no_other_try(
+    memory: Memory, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chainlit_lines, "_AGAIN", (60.0,))
+    layer = DaramDataLayer(away, owner="ann")
+    init_http_context(thread_id="t1", user=None)
+    await layer.create_step(step("hi", "first"))
+    away.away = True
+    late = [asyncio.create_task(layer.create_step(step("late", str(n)))) for n in range(5)]
+    await asyncio.sleep(0.05)
+    away.away = False
+    async with asyncio.timeout(10):
+        await layer.delete_thread("t1")
+        await asyncio.gather(*late)
+    assert (await memory.list("ann")).items == []
+
+
+async def test_a_call_that_hangs_holds_nobody_up_for_ever(
+    memory: Memory, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chainlit_lines, "_TRY", 0.5)
+    layer = DaramDataLayer(away, owner="ann")
+    init_http_context(thread_id="t1", user=None)
+    away.hangs = True
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(layer.create_step(step(text, text)) for text in ("first", "second")))
+    assert [message.text for message in await memory.tail("ann", "t1")] == ["first", "second"]
+
+
+async def test_a_request_is_not_kept_waiting_for_another_try(away: Away, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chainlit_lines, "_AGAIN", (60.0,))
+    layer = DaramDataLayer(away, owner="ann")
+    user = PersistedUser(id="ann", identifier="ann", createdAt="2026-01-01T00:00:00Z", metadata={})
+    init_http_context(thread_id="t1", user=user)
+    away.away = True
+    async with asyncio.timeout(10):
+        with pytest.raises(StoreUnavailable):
+            await layer.update_thread("t1", name="renamed")

@@ -15,7 +15,7 @@ from tests.adapters.agents_scripted import Answering, Scripted, says, user
 
 import daram
 from daram.adapters.openai_agents import DaramSession
-from daram.errors import Gone, InvalidInput, OutcomeUnknown
+from daram.errors import Conflict, Gone, InvalidInput, OutcomeUnknown, Unsupported
 from daram.memory import Memory
 from daram.store.wrapper import StoreWrapper
 
@@ -152,6 +152,38 @@ async def test_of_a_message_that_says_several_things_the_last_is_popped_in_one_p
     assert left == [*([] if first else ["hi"]), "let me see"]
     await session.add_items([user("on")])
     assert len(await session.get_items()) == len(left) + 1
+
+
+async def test_what_says_nothing_is_not_popped_and_the_rest_of_a_message_stays_as_it_was(memory: Memory) -> None:
+    image = daram.Part(type="image", data={"url": "https://example.org/tuna.png"})
+    call = daram.Part(type="tool_call", data={"call_id": "c", "name": "look", "arguments": "{}"})
+    said = daram.assistant("let me see", parts=[image, call], metadata={"mood": "good"})
+    await memory.append("ann", "s", [daram.user("hi"), said], create=True)
+    session = DaramSession(memory, "ann", "s")
+    assert (await session.pop_item() or {})["type"] == "function_call"
+    _, rest = await memory.tail("ann", "s", 2)
+    assert (rest.text, rest.parts, rest.metadata) == ("let me see", (image,), {"mood": "good"})
+    assert await session.pop_item() == {"role": "assistant", "content": "let me see"}
+    await memory.append("ann", "s", [daram.Message(role="user", parts=(image,))])
+    assert await session.pop_item() == user("hi")
+    assert await session.pop_item() is None
+    assert [message.parts for message in await memory.tail("ann", "s", 9)] == [(image,)]
+    several = daram.assistant("let me see", parts=[call])
+    await memory.append("ann", "s", [several, daram.Message(role="user", parts=(image,))])
+    with pytest.raises(Unsupported, match="no item"):
+        await session.pop_item()
+    assert len(await session.get_items()) == 2
+
+
+async def test_an_answer_that_is_being_made_is_not_put_out_of_sight_by_a_pop(memory: Memory) -> None:
+    call = daram.Part(type="tool_call", data={"call_id": "c", "name": "look", "arguments": "{}"})
+    turn = await memory.begin_turn("ann", "s", [daram.user("look", parts=[call])], create=True)
+    session = DaramSession(memory, "ann", "s")
+    with pytest.raises(Conflict, match="answer"):
+        await session.pop_item()
+    assert turn.answer is not None
+    await memory.finish_turn("ann", "s", turn.answer.id, turn.answer.token, text="a tuna")
+    assert [message.text for message in await memory.tail("ann", "s")] == ["look", "a tuna"]
 
 
 # --- beside the engines -------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ require("the data layer for Chainlit", "chainlit", "chainlit", "chainlit", oldes
 
 from chainlit.context import ChainlitContextException, get_context
 from chainlit.data.base import BaseDataLayer
-from chainlit.session import WebsocketSession
+from chainlit.session import BaseSession, WebsocketSession
 from chainlit.types import Feedback, PageInfo, PaginatedResponse, Pagination, ThreadDict, ThreadFilter
 from chainlit.user import PersistedUser, User
 
@@ -202,14 +202,16 @@ class DaramDataLayer(BaseDataLayer):
         # Whoever is not logged in, Chainlit lets rename nothing: a name is what begins a thread.
         begins = user_id is not None or (name is not None and self._user() == _ANONYMOUS)
         change = partial(self._steps.change_thread, owner, thread_id, name, metadata, tags, begins=begins)
-        await persevere(f"what was said of thread {thread_id}", change)
+        # A request is answered at once; what Chainlit does by itself, or while a tab is open, nobody repeats.
+        once = not begins and not isinstance(_session(), WebsocketSession)
+        await persevere(f"what was said of thread {thread_id}", change, asyncio.Event(), once=once)
 
     async def delete_thread(self, thread_id: str) -> None:
         """Delete the conversation and all that was kept beside it; a second time it is harmless."""
         owner = self._owner()
-        if self._deleted is not None and await self._steps.conversation(owner, thread_id) is not None:
-            await self._deleted(owner, thread_id)
         async with self._lines.enter((owner, thread_id)):  # what is being written is deleted too
+            if self._deleted is not None and await self._steps.conversation(owner, thread_id) is not None:
+                await self._deleted(owner, thread_id)
             await self._side.clear_thread(owner, thread_id)
             try:
                 await self._store.delete(owner, thread_id)
@@ -290,10 +292,7 @@ class DaramDataLayer(BaseDataLayer):
 
     async def _write(self, thread: str, lines: tuple[str, ...], what: str, work: Work) -> None:
         """Do it in its turn, which is taken before anything is waited for."""
-        try:
-            session = get_context().session
-        except ChainlitContextException:
-            session = None
+        session = _session()
         if isinstance(session, WebsocketSession):
             # What Chainlit shows before the first message of the user waits for it: until then there is no
             # conversation. Chainlit flushes it in its own time; it belongs in front of that message.
@@ -315,7 +314,7 @@ class DaramDataLayer(BaseDataLayer):
 
         async def turn() -> None:
             async with place:
-                await persevere(f"{what} of thread {thread}", partial(work, owner))
+                await persevere(f"{what} of thread {thread}", partial(work, owner), place.deleted)
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
@@ -350,11 +349,10 @@ class DaramDataLayer(BaseDataLayer):
 
     def _user(self) -> str:
         """Whom Chainlit asks for: it lets them see what it finds under this name, whoever owns it here."""
-        try:
-            user = get_context().session.user
-        except ChainlitContextException:
+        session = _session()
+        if session is None:
             return _asking.get() or _ANONYMOUS
-        return user.identifier if user else _ANONYMOUS
+        return session.user.identifier if session.user else _ANONYMOUS
 
     async def _name(self, owner: str, conversation: Conversation) -> str | None:
         """The title, or the beginning of the first message where there is none yet."""
@@ -377,11 +375,18 @@ class DaramDataLayer(BaseDataLayer):
         return steps.thread_of(conversation, filters.userId or self._user(), name)
 
 
-def _open_thread() -> str:
+def _session() -> BaseSession | None:
     try:
-        return str(get_context().session.thread_id)
+        return get_context().session
     except ChainlitContextException:
-        raise InvalidInput("threadId", "must be given where no thread is open") from None
+        return None
+
+
+def _open_thread() -> str:
+    session = _session()
+    if session is None:
+        raise InvalidInput("threadId", "must be given where no thread is open")
+    return str(session.thread_id)
 
 
 def _page(found: list[ThreadDict], pagination: Pagination, end: str | None) -> PaginatedResponse[ThreadDict]:

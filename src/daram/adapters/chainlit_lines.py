@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 from daram.adapters.appending import outcome
-from daram.errors import DaramError
+from daram.errors import DaramError, OutcomeUnknown
 
 log = logging.getLogger(__name__)
 
 _AGAIN: Final = (0.1, 0.3, 1.0, 3.0, 5.0)  # seconds before another try
+_TRY: Final = 10.0  # seconds that one try may take: a call that hangs must not hold up its line for ever
 _CLOSING: Final = 10.0  # seconds that closing waits for what was begun
 _ALL: Final = ""
 
@@ -27,16 +29,20 @@ class Lines:
 
     def __init__(self) -> None:
         self._ends: dict[Thread, dict[str, asyncio.Future[None]]] = {}
+        self._deleted: dict[Thread, asyncio.Event] = {}
 
     def enter(self, thread: Thread, *names: str) -> Place:
-        """A place at the end of these lines. Without names: behind all that there are, ahead of all that come."""
+        """A place at the end of these lines. Without names, to delete the thread: behind all that there are, which do
+        not try again, and ahead of all that come."""
         ends = self._ends.setdefault(thread, {})
         if names:
             before = [ends[name] for name in (*names, _ALL) if name in ends]
         else:
             before = list(ends.values())
             ends.clear()
-        place = Place(before)
+            if deleted := self._deleted.pop(thread, None):
+                deleted.set()
+        place = Place(before, self._deleted.setdefault(thread, asyncio.Event()))
         mine = names or (_ALL,)
         ends.update(dict.fromkeys(mine, place.left))
         place.left.add_done_callback(lambda left: self._forget(thread, mine, left))
@@ -49,6 +55,7 @@ class Lines:
                 del ends[name]
         if not ends:
             self._ends.pop(thread, None)
+            self._deleted.pop(thread, None)
 
     async def empty(self) -> None:
         """Wait until nobody is in line, for 10 s at most."""
@@ -61,10 +68,14 @@ class Lines:
 
 
 class Place:
-    """A place in line: ``async with`` waits for its turn, and lets the next ones on."""
+    """A place in line: ``async with`` waits for its turn, and lets the next ones on.
 
-    def __init__(self, before: list[asyncio.Future[None]]) -> None:
+    ``deleted``: somebody behind it is about to delete the thread.
+    """
+
+    def __init__(self, before: list[asyncio.Future[None]], deleted: asyncio.Event) -> None:
         self._before = before
+        self.deleted = deleted
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> None:
@@ -89,18 +100,37 @@ class Place:
         self.left.set_result(None)
 
 
-async def persevere(what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def persevere(
+    what: str, work: Callable[[], Coroutine[Any, Any, None]], deleted: asyncio.Event, *, once: bool = False
+) -> None:
     """Do what may be done twice, again where that may help, for 10 s or so; then say what was lost, and raise.
 
+    ``deleted``: once it is set there is no other try: what was to be stored goes with its thread.
+    ``once``: somebody waits who can try again themselves.
     Where it is cancelled, what was begun is finished first: the next in line must find it done.
     """
-    for pause in (*_AGAIN, None):
+    for pause in (*(() if once else _AGAIN), None):
+        if deleted.is_set():
+            log.info("%s was not stored: the thread is being deleted", what)
+            return
         try:
-            await outcome(work())
+            await outcome(_in_time(work))
             return
         except DaramError as error:
             if pause is None or not error.retryable:
                 log.error("%s was not stored: %s", what, error)
                 raise
             log.warning("%s is to be stored again in %s s: %s", what, pause, error)
-        await asyncio.sleep(pause)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(deleted.wait(), pause)
+
+
+async def _in_time(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    limit = asyncio.timeout(_TRY)
+    try:
+        async with limit:
+            await work()
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise OutcomeUnknown(f"the store did not answer for {_TRY:g} s") from error

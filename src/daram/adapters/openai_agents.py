@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from msgspec.structs import replace
+
 from daram.adapters.versions import require
-from daram.errors import Conflict, InvalidInput, NotFound
+from daram.errors import Conflict, InvalidInput, NotFound, Unsupported
 
 require("the adapter for the OpenAI Agents SDK", "agents", "openai-agents", "agents", oldest="0.20", below="1")
 
@@ -59,12 +61,12 @@ _ROLES: Final[dict[str, Role]] = {
 }
 
 _SNAPSHOT: Final[Any] = getattr(sessions, "_CompactionSnapshot", None)
-"""How the SDK takes a compaction's place in the session; none before 0.24."""
+"""How the SDK puts what its runs compact into the session; none before 0.23."""
 
 _FIELDS: Final = ("items", "complete", "replace_suffix")
 
-_shown: ContextVar[tuple[object, End] | None] = ContextVar("shown", default=None)
-"""What a compaction that is going on was shown, of which session."""
+_shown: ContextVar[list[tuple[object, End]]] = ContextVar("shown")
+"""What a compaction that is going on was shown, of which session; empty once it was used (by a task of the SDK's)."""
 
 
 class DaramSession(SessionABC):
@@ -74,7 +76,9 @@ class DaramSession(SessionABC):
     piece, beside what another run adds at the same time, and is durable on return, also where the caller is cancelled
     meanwhile. What ``get_items(limit)`` gives never begins with an output whose call, or a call whose reasoning, is in
     front of it. It can be what an ``OpenAIResponsesCompactionSession`` wraps, which replaces what it was shown, nothing
-    else, and in one piece (releases of the SDK before 0.24 clear the session and add to it again).
+    else, and in one piece (releases of the SDK before 0.24 clear the session and add to it again). By hand this raises
+    ``Conflict`` where others were faster, ``InvalidInput`` for more than 100 items, ``Unsupported`` where a session
+    around it reads for the compaction.
 
     ``limit`` of ``session_settings``: how many items a run reads when it does not say; a session with a limit costs the
     same at any length. Raises ``InvalidInput`` for an item that is not JSON, ``Gone`` for 24 hours after another door
@@ -110,7 +114,11 @@ class DaramSession(SessionABC):
         await append_all(self._store, self._owner, self.session_id, messages)
 
     async def pop_item(self) -> TResponseInputItem | None:
-        """Remove the last item and return it; None where there is none. Two callers never get the same one."""
+        """Remove the last item and return it; None where there is none. Two callers never get the same one.
+
+        What is no item stays. Of a message that is several items the others stay, which raises ``Conflict`` while an
+        answer is being made, and ``Unsupported`` where a message that is no item is behind it.
+        """
         return cast("TResponseInputItem | None", await outcome(self._pop()))
 
     async def clear_session(self) -> None:
@@ -125,10 +133,10 @@ class DaramSession(SessionABC):
             items = await self.get_items(limit)
             return items, limit is not None and len(items) < limit
         limit = resolve_session_limit(limit, self.session_settings)
-        end = await read_end(self._store, self._owner, self.session_id, None if limit is None else max(limit, 0))
+        end = await self._end(None if limit is None else max(limit, 0))
         if end.before is not None:
             end = end.without(_first_turn(end.messages))
-        _shown.set((self, end))
+        _shown.set([(self, end)])
         return cast("list[TResponseInputItem]", _flat(end.messages)), end.before is None
 
     async def _get_compaction_snapshot(self, limit: int, **_: object) -> Any:
@@ -138,7 +146,7 @@ class DaramSession(SessionABC):
             return None
         if tuple(field.name for field in dataclasses.fields(_SNAPSHOT)) != _FIELDS:
             return None
-        end = await read_end(self._store, self._owner, self.session_id, limit)
+        end = await self._end(limit)
         begins: list[int | None] = []  # for each item, the message that begins with it
         for at, message in enumerate(end.messages):
             begins += [at, *(None for _ in _items(message)[1:])][: len(_items(message))]
@@ -159,11 +167,18 @@ class DaramSession(SessionABC):
         """Put these items in the place of those that the compaction was shown, or raise ``Conflict``."""
         if type(self) is not DaramSession:
             return False
-        shown = _shown.get()
-        if shown is not None and shown[0] is self:
-            end = shown[1]
-        else:  # some other wrapper's reading
-            end = await read_end(self._store, self._owner, self.session_id, None)
+        shown = _shown.get([])
+        if not shown or shown[0][0] is not self:
+            raise Unsupported(
+                f"session {self.session_id!r} was read by a session around it, so what a compaction by hand was shown "
+                "is not known; nothing was replaced: let its runs compact it"
+            )
+        _, end = shown.pop()
+        if not end.messages:
+            raise Conflict(
+                f"session {self.session_id!r} has nothing to compact, or its limit shows no whole turn, so that its "
+                "summary would be there beside what it sums up; nothing was changed: give it a larger limit, or none"
+            )
         if not await self._replace(end, items):
             # False would have the SDK clear the session.
             raise Conflict(
@@ -176,14 +191,16 @@ class DaramSession(SessionABC):
         made = [_to_message(cast("Item", item)) for item in items]
 
         async def work() -> bool:
-            try:
-                if await self._store.answers(self._owner, self.session_id):
-                    return False  # it belongs behind its question
-            except NotFound:
-                pass
+            if await self._answers():
+                return False  # it belongs behind its question
             return await replace_end(self._store, self._owner, self.session_id, end, made)
 
         return await outcome(work())
+
+    async def _end(self, count: int | None) -> End:
+        """The last messages, behind those that hold what no item shows: that is in no summary, so it stays."""
+        end = await read_end(self._store, self._owner, self.session_id, count)
+        return end.without(max((n for n, message in enumerate(end.messages, 1) if not _is_shown(message)), default=0))
 
     # --- reading ---
 
@@ -209,28 +226,53 @@ class DaramSession(SessionABC):
 
     async def _pop(self) -> Item | None:
         while True:
-            try:
-                tail = await self._store.tail(self._owner, self.session_id, 1)
-                if not tail:
-                    return None
-                items = _items(tail[0])
-                if len(items) > 1:  # of another door, whose messages may say several things: the others stay
-                    end = await read_end(self._store, self._owner, self.session_id, 1)
-                    others = [_to_message(item) for item in items[:-1]]
-                    same = [message.id for message in end.messages] == [tail[0].id]
-                    if not same or not await replace_end(self._store, self._owner, self.session_id, end, others):
-                        continue
-                else:
-                    await self._store.delete_message(self._owner, self.session_id, tail[0].id)
-            except NotFound:
-                # Another run was faster, or the conversation is not there, which the next look tells.
+            last, behind = await self._last()
+            if last is None:
+                return None
+            items = _items(last)
+            if len(items) == 1:
                 try:
-                    await self._store.get(self._owner, self.session_id)
-                except NotFound:
-                    return None
+                    await self._store.delete_message(self._owner, self.session_id, last.id)
+                except NotFound:  # another run was faster
+                    continue
+                return items[0]
+            # Of another door, whose messages may say several things: the others stay.
+            if behind:
+                raise Unsupported(
+                    f"the last item of session {self.session_id!r} is one of several of message {last.id!r}, and a "
+                    "message that is no item is behind it; delete that one first"
+                )
+            end = await read_end(self._store, self._owner, self.session_id, 1)
+            if [message.id for message in end.messages] != [last.id]:
                 continue
-            if items:
+            if await self._answers():
+                raise Conflict(f"an answer is being made in session {self.session_id!r}; nothing was popped")
+            if await replace_end(self._store, self._owner, self.session_id, end, [_without_last(last)]):
                 return items[-1]
+
+    async def _last(self) -> tuple[Message | None, bool]:
+        """The last message that is an item, and whether others are behind it."""
+        cursor, behind = None, False
+        while True:
+            try:
+                page = await self._store.messages(
+                    self._owner, self.session_id, limit=_PAGE if behind else 1, cursor=cursor, order="desc"
+                )
+            except NotFound:
+                return None, behind
+            for message in page.items:
+                if _items(message):
+                    return message, behind
+                behind = True
+            cursor = page.next_cursor
+            if cursor is None:
+                return None, behind
+
+    async def _answers(self) -> bool:
+        try:
+            return bool(await self._store.answers(self._owner, self.session_id))
+        except NotFound:
+            return False
 
 
 def _to_message(item: Item) -> Message:
@@ -304,6 +346,24 @@ def _items(message: Message) -> list[Item]:
         if part.type == "tool_call"
     ]
     return items
+
+
+def _is_shown(message: Message) -> bool:
+    """Whether the items of a message say what it says. One that says nothing is shown by none."""
+    if any(part.type in (EXACT, WITHOUT_TEXT) for part in message.parts):
+        return True
+    if not _items(message):
+        return not message.text and not message.parts
+    said = ("tool_result",) if message.role == "tool" else ("tool_call", "citation", "reasoning")
+    return all(part.type in said for part in message.parts)
+
+
+def _without_last(message: Message) -> Message:
+    """The same, but for its last call or output, as a new message."""
+    kind = "tool_result" if message.role == "tool" else "tool_call"
+    last = max(n for n, part in enumerate(message.parts) if part.type == kind)
+    parts = message.parts[:last] + message.parts[last + 1 :]
+    return replace(message, id=message_id(), parts=parts, seq=0, parent=None)
 
 
 def _flat(messages: Sequence[Message]) -> list[Item]:

@@ -8,14 +8,12 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
-from msgspec.structs import replace
-
-from daram.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, StoreError, Unsupported
-from daram.model import ROOT, LogEntry, Message
+from daram.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, StoreError
+from daram.model import ROOT, Message, Record
 from daram.store.base import Store, SupportsRecords, SupportsTransfer
+from daram.store.paging import items
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +21,6 @@ _PAGE: Final = 200
 _TRIES: Final = 5
 _AT_ONCE: Final = 10
 _BATCH: Final = 100
-_WHOLE: Final = 1000  # what an engine takes in one call of ``load``
 _REPLACED: Final = "adapters.replaced"
 
 
@@ -31,17 +28,18 @@ _REPLACED: Final = "adapters.replaced"
 class End:
     """The last messages of a conversation as they were read, the oldest first.
 
-    ``before``: the message in front of them (None: they are all); ``etag``: the conversation's (None: there is none).
+    ``before``: the message in front of them (None: they are all); ``etag`` and ``last_seq``: the conversation's.
     """
 
-    etag: str | None
+    etag: str
+    last_seq: int
     before: str | None
     messages: list[Message]
 
     def without(self, first: int) -> End:
         """The end behind the first few of these messages."""
         before = self.messages[first - 1].id if first else self.before
-        return End(self.etag, before, self.messages[first:])
+        return End(self.etag, self.last_seq, before, self.messages[first:])
 
 
 async def read_end(store: Store, owner: str, id: str, count: int | None) -> End:
@@ -49,7 +47,7 @@ async def read_end(store: Store, owner: str, id: str, count: int | None) -> End:
     found: list[Message] = []
     cursor = None
     try:
-        etag = (await store.get(owner, id)).etag  # before the messages: whoever adds in between is noticed
+        there = await store.get(owner, id)  # before the messages: whoever adds in between is noticed
         while True:
             room = _PAGE if count is None else min(_PAGE, count + 1 - len(found))
             page = await store.messages(owner, id, limit=room, cursor=cursor, order="desc")
@@ -58,9 +56,9 @@ async def read_end(store: Store, owner: str, id: str, count: int | None) -> End:
             if cursor is None or (count is not None and len(found) > count):
                 break
     except NotFound:
-        return End(None, None, [])
+        return End("", 0, None, [])
     found.reverse()
-    end = End(etag, None, found)
+    end = End(there.etag, there.last_seq, None, found)
     return end if count is None or len(found) <= count else end.without(len(found) - count)
 
 
@@ -68,17 +66,17 @@ async def replace_end(store: Store, owner: str, id: str, end: End, messages: Seq
     """Put ``messages`` in the place of ``end``; False where that is not the end any more: nothing was changed then.
 
     Whoever reads, or comes after a crash, finds all of the old messages or all of the new ones. The old ones are
-    deleted. Raises ``InvalidInput`` for more than 100 messages (where they replace the whole conversation: 1,000).
+    deleted; what is on other branches only, and what is known of deleted messages, stays. Raises ``InvalidInput`` for
+    more than 100 messages, and where there are no new or no old ones.
     """
-    if not messages:
-        raise InvalidInput("messages", "must not be empty: clearing a conversation is another call")
+    if not messages or not end.messages:
+        raise InvalidInput("messages", "must not be empty: adding and clearing are other calls")
+    if len(messages) > _BATCH:
+        raise InvalidInput("messages", f"are {len(messages):,}, but at most {_BATCH} replace others at once")
     unknown = False
     for left in reversed(range(_TRIES)):
         try:
-            if end.before is None and end.etag is not None:
-                await _put_all(store, owner, id, end, messages)
-            else:
-                await _put_behind(store, owner, id, end, messages)
+            await _put(store, owner, id, end, messages)
             return True
         except OutcomeUnknown:
             if not left:
@@ -99,54 +97,41 @@ async def replace_end(store: Store, owner: str, id: str, end: End, messages: Seq
     return False
 
 
-async def _put_all(store: Store, owner: str, id: str, end: End, messages: Sequence[Message]) -> None:
-    if not isinstance(store, SupportsTransfer):
-        await _put_behind(store, owner, id, end, messages)
-        return
-    if len(messages) > _WHOLE:
-        raise InvalidInput("messages", f"are {len(messages):,}, but at most {_WHOLE:,} replace a conversation at once")
-    found = await store.get(owner, id)
-    now = max(datetime.now(UTC), found.updated_at)
-    entries = [
-        LogEntry(message=replace(message, seq=seq, created_at=message.created_at or now), parent=seq - 1)
-        for seq, message in enumerate(messages, 1)
-    ]
-    changed = replace(found, version=found.version + 1, last_seq=len(entries), updated_at=now)
-    try:
-        await store.load(changed, entries, leaves=[len(entries)], expect=end.etag)
-    except Unsupported:
-        await _put_behind(store, owner, id, end, messages)
-
-
-async def _put_behind(store: Store, owner: str, id: str, end: End, messages: Sequence[Message]) -> None:
+async def _put(store: Store, owner: str, id: str, end: End, messages: Sequence[Message]) -> None:
     """As another branch, which is the one in use with that very commit."""
-    if len(messages) > _BATCH:
-        raise InvalidInput("messages", f"are {len(messages):,}, but at most {_BATCH} replace an end at once")
     gone = [message.id for message in end.messages]
-    records = store if gone and isinstance(store, SupportsRecords) else None
     record = None
-    if records is not None:
+    if isinstance(store, SupportsRecords) and isinstance(store, SupportsTransfer):
         # For whoever comes after a crash: what is replaced by then is to be deleted.
-        await _finish(store, records, owner, id)
-        note = json.dumps({"by": messages[0].id, "gone": gone}).encode()
-        record = await records.put_record(owner, _REPLACED, id, note)
-    new = end.etag is None  # then behind what somebody else may have begun meanwhile
-    parent = None if new else end.before or ROOT
-    await store.append(owner, id, messages, parent=parent, expect=end.etag, create=new)
-    if await _drop(store, owner, id, gone) and records is not None and record is not None:
+        await _finish(store, store, store, owner, id)
+        note = json.dumps({"by": messages[0].id, "etag": end.etag, "last_seq": end.last_seq, "gone": gone}).encode()
+        record = await store.put_record(owner, _REPLACED, f"{id}/{messages[0].id}", note)
+    await store.append(owner, id, messages, parent=end.before or ROOT, expect=end.etag)
+    if await _drop(store, owner, id, gone) and record is not None:
+        await _forget(store, owner, record)
+
+
+async def _finish(store: Store, records: SupportsRecords, logs: SupportsTransfer, owner: str, id: str) -> None:
+    """Delete what earlier ones replaced and, killed or cut off, left stored."""
+    async for record in items(lambda cursor: records.scan_records(owner, _REPLACED, f"{id}/", cursor=cursor)):
+        if record.key.rpartition("/")[0] != id:
+            continue  # of a conversation whose id begins like this one
+        note = json.loads(record.value)
+        # In this order: what is not there behind a change that it did not expect will never be.
+        etag = (await store.get(owner, id)).etag
+        first = await logs.log(owner, id, after=note["last_seq"], limit=1)
+        if first and first[0].message.id == note["by"]:  # deleted since or not
+            if not await _drop(store, owner, id, note["gone"]):
+                continue
+        elif etag == note["etag"]:
+            continue  # somebody is about to
+        await _forget(store, owner, record)
+
+
+async def _forget(store: Store, owner: str, record: Record) -> None:
+    if isinstance(store, SupportsRecords):
         with suppress(Conflict, StoreError):
-            await records.delete_record(owner, _REPLACED, id, expect=record.etag)
-
-
-async def _finish(store: Store, records: SupportsRecords, owner: str, id: str) -> None:
-    record = await records.get_record(owner, _REPLACED, id)
-    if record is None:
-        return
-    note = json.loads(record.value)
-    if await _exists(store, owner, id, note["by"]):
-        await _drop(store, owner, id, note["gone"])
-    with suppress(Conflict):
-        await records.delete_record(owner, _REPLACED, id, expect=record.etag)
+            await store.delete_record(owner, _REPLACED, record.key, expect=record.etag)
 
 
 async def _drop(store: Store, owner: str, id: str, gone: Sequence[str]) -> bool:

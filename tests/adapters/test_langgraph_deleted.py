@@ -16,8 +16,8 @@ from langgraph.types import Command, interrupt
 from tests.adapters.test_langgraph_saver import Chat, chat, echo, say, thread
 
 from daram.adapters.langgraph import DaramSaver
-from daram.adapters.langgraph_layout import CHECKPOINT, DELETED
-from daram.errors import NotFound
+from daram.adapters.langgraph_layout import CHECKPOINT, DELETED, DELTA, WRITE
+from daram.errors import NotFound, StoreUnavailable
 from daram.memory import Memory
 from daram.store.wrapper import StoreWrapper
 
@@ -207,6 +207,41 @@ async def test_of_a_run_that_had_begun_before_the_deletion_no_step_is_kept(memor
         config = await saver.aput(config, checkpoint, {"step": step}, checkpoint["channel_versions"])
         await saver.aput_writes(config, [("messages", [HumanMessage("secret")])], "task")
     assert time.monotonic() - begun < 2
+    assert await left(memory) == []
+    with pytest.raises(NotFound):
+        await memory.get("ann", "t")
+
+
+class Away(StoreWrapper):
+    """Is away for a moment when records of one kind are written, from when it is told."""
+
+    kind = ""
+
+    def __init__(self, inner: Memory) -> None:
+        super().__init__(inner)
+        self.asked = asyncio.Event()
+
+    async def put_record(self, owner: str, namespace: str, *args: Any, **kwargs: Any) -> Any:
+        if namespace == self.kind:
+            self.kind = ""
+            self.asked.set()
+            await asyncio.sleep(0.3)
+            raise StoreUnavailable("the server is starting")
+        return await super().put_record(owner, namespace, *args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [CHECKPOINT, DELTA, WRITE])
+async def test_what_is_written_again_after_the_deletion_is_not_kept(memory: Memory, kind: str) -> None:
+    store = Away(memory)
+    node = Held()
+    run = asyncio.ensure_future(say(chat(DaramSaver(store, owner="ann"), node), "secret question"))
+    await node.there.wait()
+    store.kind = kind
+    node.go.set()
+    await store.asked.wait()
+    await asyncio.sleep(0.05)  # what else is written with it is there, and the look at what was deleted was made
+    await DaramSaver(memory, owner="ann").adelete_thread("t")
+    assert await run == ["secret question", "secret 1"]
     assert await left(memory) == []
     with pytest.raises(NotFound):
         await memory.get("ann", "t")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.base.id import uuid6
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import Command, interrupt
 from tests.adapters.test_langgraph_saver import Chat, chat, echo, say, thread
 
 from daram.adapters.langgraph import DaramSaver
-from daram.adapters.langgraph_layout import DELETED
+from daram.adapters.langgraph_layout import CHECKPOINT, DELETED
 from daram.errors import NotFound
 from daram.memory import Memory
+from daram.store.wrapper import StoreWrapper
 
 
 class Held:
@@ -152,3 +156,57 @@ async def test_a_thread_can_be_copied_to_where_one_was_deleted(memory: Memory) -
     assert [m.text for m in await memory.tail("ann", "u", 10)] == ["t", "1: t"]
     assert len(await say(chat(DaramSaver(memory, owner="ann")), "on", "u")) == 4
     assert len(await memory.tail("ann", "u", 10)) == 4
+
+
+class Slow(StoreWrapper):
+    """Checkpoints are long on their way: what is written behind them is there before."""
+
+    async def put_record(self, owner: str, namespace: str, *args: Any, **kwargs: Any) -> Any:
+        if namespace == CHECKPOINT:
+            await asyncio.sleep(0.03)
+        return await super().put_record(owner, namespace, *args, **kwargs)
+
+
+@pytest.mark.parametrize("begun", ["a copy", "where the clock is behind"])
+async def test_what_waits_in_a_thread_that_was_deleted_once_is_kept(memory: Memory, begun: str) -> None:
+    def ask(state: Chat) -> dict[str, Any]:
+        return {"messages": [AIMessage(f"you said {interrupt('really?')}")]}
+
+    saver = DaramSaver(memory, owner="ann")
+    for id in ("t", "u"):
+        await say(chat(saver), id, id)
+    await saver.adelete_thread("u")
+    expected = ["hello", "you said yes"]
+    if begun == "a copy":
+        await saver.acopy_thread("t", "u")
+        expected = ["t", "1: t", *expected]
+    else:
+        later = str(uuid6()).replace("1", "2", 1).encode()
+        page = await memory.scan_records("ann", DELETED)
+        await memory.put_record("ann", DELETED, page.items[0].key, page.items[0].value[:1] + later)
+    graph = chat(DaramSaver(Slow(memory), owner="ann"), ask)
+    await graph.ainvoke({"messages": [HumanMessage("hello")]}, thread("u"))
+    assert (await graph.aget_state(thread("u"))).interrupts
+    found = await chat(DaramSaver(memory, owner="ann"), ask).ainvoke(Command(resume="yes"), thread("u"))
+    assert [m.text for m in found["messages"]] == expected
+    assert [m.text for m in await memory.tail("ann", "u", 10)] == expected
+
+
+@pytest.mark.parametrize("name", [lambda: str(uuid6()), lambda: f"by hand {uuid6()}"])
+async def test_of_a_run_that_had_begun_before_the_deletion_no_step_is_kept(memory: Memory, name: Any) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    assert await saver.aget_tuple(thread("t")) is None
+    await DaramSaver(memory, owner="ann").adelete_thread("t")
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    begun = time.monotonic()
+    for step in range(3):
+        checkpoint = empty_checkpoint()
+        checkpoint["id"] = name()
+        checkpoint["channel_values"] = {"messages": [HumanMessage(f"secret {n}", id=str(n)) for n in range(step + 1)]}
+        checkpoint["channel_versions"] = {"messages": f"v{step}"}
+        config = await saver.aput(config, checkpoint, {"step": step}, checkpoint["channel_versions"])
+        await saver.aput_writes(config, [("messages", [HumanMessage("secret")])], "task")
+    assert time.monotonic() - begun < 2
+    assert await left(memory) == []
+    with pytest.raises(NotFound):
+        await memory.get("ann", "t")

@@ -236,6 +236,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
         target_thread_id = _whole("target_thread_id", target_thread_id)
         threads = self._threads(owner)
         await Care(threads).copy(source_thread_id, target_thread_id)
+        await Deleted(threads, self._memo).forget(target_thread_id)
         self._memo.forget(owner, target_thread_id)
         if self._channel is not None and not self._seals:
             target = Space(owner, target_thread_id, "")

@@ -1,8 +1,8 @@
 """Threads that were deleted not long ago, so that a run that is still on them leaves nothing.
 
 Of each there is a record for 24 hours: the time of the deletion, as LangGraph's own ids of checkpoints tell it (UUIDs
-of version 6, which sort by it). What a run writes behind a checkpoint from before is taken back; a run that begins the
-thread anew has none.
+of version 6, which sort by it). What a run writes behind a checkpoint from before is taken back, and what one writes
+that had found no thread before the deletion; a run that begins the thread anew knows of the deletion.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from langgraph.checkpoint.base.id import uuid6
 from daram.adapters import langgraph_layout as layout
 from daram.adapters.langgraph_records import Memo, Space
 from daram.adapters.langgraph_threads import Threads
+from daram.model import UNSET
 
 _DAYS: Final = timedelta(days=1)
 _PAUSE: Final = 0.05
@@ -42,6 +43,10 @@ class Deleted:
         """Note which deletion a run knows of that finds no thread."""
         self._memo.begins(space, await self._mark_of(space))
 
+    async def forget(self, thread: str) -> None:
+        """A thread is there again, and older than the deletion: it was copied."""
+        await self._threads.side.delete(layout.DELETED, layout.thread_key(thread))
+
     async def _mark_of(self, space: Space) -> bytes | None:
         return await self._threads.side.get(layout.DELETED, layout.thread_key(space.thread))
 
@@ -51,13 +56,24 @@ class Deleted:
         if found is None:
             return False
         if id is None:
-            return self._memo.begun(space, found) != found
-        for _ in range(_LOOKS):
-            after = self._memo.begun_after(space, id, found.decode())
-            if after or await self._threads.stored(space, id) is not None:
+            return self._memo.begun(space) not in (UNSET, found)
+        looks = 0
+        while True:
+            origin = self._memo.origin(space, id)
+            if origin.root and origin.mark == found:
                 return False
-            if after is False:
+            old = _sorts(origin.id) and origin.id <= found.decode()
+            if origin.root and origin.mark is not UNSET and not old:
                 return True
-            # Of a subgraph's first step: that of the graph itself is on its way.
+            # A deletion leaves none: what is there was copied, or is of a machine whose clock is behind.
+            if await self._threads.stored(space, origin.id) is not None:
+                return False
+            looks += 1
+            if origin.root or origin.id != id or looks == _LOOKS:
+                return old or not _sorts(origin.id)
+            # Of a subgraph's first step, and of writes: the checkpoint itself is on its way.
             await asyncio.sleep(_PAUSE)
-        return False
+
+
+def _sorts(id: str) -> bool:
+    return id[14:15] == "6"

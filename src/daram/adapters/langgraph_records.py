@@ -11,6 +11,7 @@ import msgspec
 
 from daram.adapters import langgraph_layout as layout
 from daram.adapters import langgraph_messages as lists
+from daram.model import UNSET, Unset
 
 _HEADS: Final = 1024
 
@@ -86,6 +87,17 @@ class Head(NamedTuple):
     versions: Mapping[str, Any]
 
 
+class Origin(NamedTuple):
+    """Where a chain of checkpoints begins, as far back as a process has put it.
+
+    ``root``: with the thread, by the mark of a deletion that the run knew of (None: there was none).
+    """
+
+    id: str
+    root: bool
+    mark: bytes | Unset | None
+
+
 class Memo:
     """Of this process: the checkpoints seen last, the spaces and runs known to be registered, and the messages."""
 
@@ -94,7 +106,7 @@ class Memo:
         self._lock = threading.Lock()
         self._heads: OrderedDict[tuple[Space, str], Head] = OrderedDict()
         self._known: OrderedDict[tuple[Space, str], None] = OrderedDict()
-        self._parents: OrderedDict[tuple[Space, str], str | None] = OrderedDict()
+        self._origins: OrderedDict[tuple[Space, str], Origin] = OrderedDict()
         self._begun: OrderedDict[Space, bytes | None] = OrderedDict()
 
     def head(self, space: Space, id: str) -> Head | None:
@@ -128,31 +140,26 @@ class Memo:
             while len(self._begun) > _HEADS:
                 self._begun.popitem(last=False)
 
-    def begun(self, space: Space, default: bytes) -> bytes | None:
-        """The mark by which the last run began here."""
+    def begun(self, space: Space) -> bytes | Unset | None:
+        """The mark by which the last run began here, if it is known."""
         with self._lock:
-            return self._begun.get(space, default)
+            return self._begun.get(space, UNSET)
 
     def follows(self, space: Space, id: str, parent: str | None) -> None:
-        """Remember behind which checkpoint this process puts one."""
+        """Remember behind what this process puts a checkpoint: where its chain begins, however long it is."""
         with self._lock:
-            self._parents[space, id] = parent
-            while len(self._parents) > 16 * _HEADS:
-                self._parents.popitem(last=False)
+            if parent is None:
+                found = Origin(id, True, self._begun.get(space, UNSET))
+            else:
+                found = self._origins.get((space, parent), Origin(parent, False, UNSET))
+            self._origins[space, id] = found
+            while len(self._origins) > 16 * _HEADS:
+                self._origins.popitem(last=False)
 
-    def begun_after(self, space: Space, id: str, moment: str) -> bool | None:
-        """Whether a checkpoint is of a chain that this process has begun after a moment (an id); None: not known."""
-        at: str | None = id
+    def origin(self, space: Space, id: str) -> Origin:
+        """Where the chain of a checkpoint begins, as far as this process has put it: with the checkpoint, if not."""
         with self._lock:
-            while at is not None:
-                if at[14:15] != "6":  # of a version that does not sort by time
-                    return None
-                if at <= moment:
-                    return False
-                if (space, at) not in self._parents:
-                    return None
-                at = self._parents[space, at]
-        return True
+            return self._origins.get((space, id), Origin(id, False, UNSET))
 
     def forget(self, owner: str, thread: str) -> None:
         """Let go of everything of a thread, but for what followed what: a run may be on it still."""

@@ -20,9 +20,10 @@ from daram.store.wrapper import StoreWrapper
 load_chainlit()
 
 from chainlit.context import init_http_context  # noqa: E402
+from chainlit.types import Feedback  # noqa: E402
 from chainlit.user import PersistedUser  # noqa: E402
 
-from daram.adapters import chainlit_lines  # noqa: E402
+from daram.adapters import chainlit_lines, chainlit_records  # noqa: E402
 from daram.adapters.chainlit import DaramDataLayer  # noqa: E402
 
 CHILD = Path(__file__).with_name("crash_chainlit.py")
@@ -183,3 +184,44 @@ async def test_a_request_is_not_kept_waiting_for_another_try(away: Away, monkeyp
     async with asyncio.timeout(10):
         with pytest.raises(StoreUnavailable):
             await layer.update_thread("t1", name="renamed")
+
+
+class Slow(StoreWrapper):
+    """Takes its time to keep an opinion or a favourite."""
+
+    async def put_record(self, owner: str, namespace: str, *args: Any, **kwargs: Any) -> Any:
+        if namespace in (*chainlit_records.FEEDBACK.values(), chainlit_records.FAVORITE):
+            await asyncio.sleep(0.2)
+        return await self._records().put_record(owner, namespace, *args, **kwargs)
+
+
+async def test_an_opinion_or_a_favourite_that_is_being_kept_goes_with_its_thread(memory: Memory) -> None:
+    layer = DaramDataLayer(Slow(memory), owner="ann")
+    init_http_context(thread_id="t1", user=None)
+    await layer.create_step(step("hi", "first"))
+    late = (
+        asyncio.create_task(layer.set_step_favorite(step("hi", "first"), True)),
+        asyncio.create_task(layer.upsert_feedback(Feedback(forId="first", value=1, threadId="t1"))),
+    )
+    await asyncio.sleep(0.05)
+    await layer.delete_thread("t1")
+    await asyncio.gather(*late, return_exceptions=True)
+    for namespace in chainlit_records.OF_A_THREAD:
+        assert (await memory.scan_records("ann", namespace)).items == [], namespace
+
+
+async def test_a_late_word_on_a_thread_does_not_bring_it_back(
+    memory: Memory, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chainlit_lines, "_AGAIN", (0.5,))
+    layer = DaramDataLayer(away, owner="ann")
+    init_http_context(thread_id="t1", user=None)
+    await layer.create_step(step("hi", "first"))
+    away.away = True
+    late = asyncio.create_task(layer.update_thread("t1", name="hi", user_id="ann", metadata={"late": 1}))
+    await asyncio.sleep(0.05)
+    away.away = False
+    await layer.delete_thread("t1")
+    await late
+    assert (await memory.list("ann")).items == []
+    assert (await memory.scan_records("ann", chainlit_records.SESSION)).items == []

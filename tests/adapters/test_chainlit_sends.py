@@ -200,6 +200,24 @@ async def test_what_is_lost_is_said_and_holds_nobody_up(memory: Memory, caplog: 
     assert await said(memory, session) == ["kept"]
 
 
+async def test_a_defect_is_said_too(
+    memory: Memory, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def defect(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError("a defect")
+
+    layer = DaramDataLayer(memory)
+    session = enter(layer)
+    monkeypatch.setattr(chainlit_records.SideRecords, "put", defect)
+    lost = cl.Message("lost")
+    with caplog.at_level(logging.ERROR):
+        await lost.send()
+        await finished()
+    (told,) = [record for record in caplog.records if record.name == chainlit_lines.__name__]
+    assert f"step {lost.id} of thread {session.thread_id} was not stored: a defect" in told.getMessage()
+    assert told.exc_info is not None
+
+
 @pytest.mark.parametrize("owner", [None, "local"])
 async def test_what_was_shown_before_the_first_message_is_stored_before_it(memory: Memory, owner: str | None) -> None:
     layer = DaramDataLayer(Hard(memory), owner=owner)

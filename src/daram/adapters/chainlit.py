@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["DaramDataLayer"]
 
 _ANONYMOUS = "anonymous"
+_OF_THREAD = "thread"  # the line of what is said of a thread
 _HELD = "daram"  # among a session's queues, which Chainlit's own sessions keep by method
 
 Work = Callable[..., Coroutine[Any, Any, None]]
@@ -201,10 +202,12 @@ class DaramDataLayer(BaseDataLayer):
         owner = self._fixed_owner or user_id or self._owner()
         # Whoever is not logged in, Chainlit lets rename nothing: a name is what begins a thread.
         begins = user_id is not None or (name is not None and self._user() == _ANONYMOUS)
-        change = partial(self._steps.change_thread, owner, thread_id, name, metadata, tags, begins=begins)
+        change = partial(
+            self._steps.change_thread, thread=thread_id, name=name, metadata=metadata, tags=tags, begins=begins
+        )
         # A request is answered at once; what Chainlit does by itself, or while a tab is open, nobody repeats.
         once = not begins and not isinstance(_session(), WebsocketSession)
-        await persevere(f"what was said of thread {thread_id}", change, asyncio.Event(), once=once)
+        await self._begin(thread_id, (_OF_THREAD,), "what was said", change, owner=owner, once=once)
 
     async def delete_thread(self, thread_id: str) -> None:
         """Delete the conversation and all that was kept beside it; a second time it is harmless."""
@@ -240,12 +243,10 @@ class DaramDataLayer(BaseDataLayer):
 
     async def upsert_feedback(self, feedback: Feedback) -> str:
         """Keep a user's opinion of a step: one per step, the last one counts. Returns its id. Raises ``NotFound``."""
-        owner, ids = self._owner(), (feedback.threadId or _open_thread(), feedback.forId)
-        await self._store.get(owner, ids[0])
-        value = {"value": feedback.value, "comment": feedback.comment}
-        await self._side.put(owner, side.FEEDBACK[feedback.value], ids, value)
-        await self._side.delete(owner, side.FEEDBACK[1 - feedback.value], *ids)
-        return steps.key(*ids)
+        thread, step = feedback.threadId or _open_thread(), feedback.forId
+        keep = partial(self._steps.rate, feedback=feedback, thread=thread)
+        await self._begin(thread, (of_step(step),), f"an opinion of step {step}", keep, once=True)
+        return steps.key(thread, step)
 
     async def delete_feedback(self, feedback_id: str) -> bool:
         """Forget it; whether it was there."""
@@ -254,14 +255,10 @@ class DaramDataLayer(BaseDataLayer):
 
     async def set_step_favorite(self, step_dict: StepDict, favorite: bool) -> StepDict:
         """Mark a message of the user as a favourite, or no longer. Raises ``NotFound``."""
-        owner, ids = self._owner(), (step_dict["threadId"], step_dict["id"])
-        await self._store.get(owner, ids[0])
         step_dict["metadata"] = {**(step_dict.get("metadata") or {}), "favorite": favorite}
-        if favorite:
-            await self._side.put(owner, side.FAVORITE, ids, step_dict)
-        else:
-            await self._side.delete(owner, side.FAVORITE, *ids)
-        await self.update_step(step_dict)
+        mark = partial(self._steps.mark, step=step_dict, favorite=favorite)
+        what = f"whether step {step_dict['id']} is a favourite"
+        await self._begin(step_dict["threadId"], self._steps.lines(step_dict), what, mark)
         return step_dict
 
     async def get_favorite_steps(self, user_id: str) -> list[StepDict]:
@@ -308,13 +305,22 @@ class DaramDataLayer(BaseDataLayer):
     async def _in_turn(self, thread: str, lines: tuple[str, ...], what: str, work: Work) -> None:
         await self._begin(thread, lines, what, work)
 
-    def _begin(self, thread: str, lines: tuple[str, ...], what: str, work: Work) -> asyncio.Task[None]:
-        owner = self._owner()
+    def _begin(
+        self,
+        thread: str,
+        lines: tuple[str, ...],
+        what: str,
+        work: Work,
+        *,
+        owner: str | None = None,
+        once: bool = False,
+    ) -> asyncio.Task[None]:
+        owner = self._owner() if owner is None else owner
         place = self._lines.enter((owner, thread), *lines)
 
         async def turn() -> None:
             async with place:
-                await persevere(f"{what} of thread {thread}", partial(work, owner), place.deleted)
+                await persevere(f"{what} of thread {thread}", partial(work, owner), place.deleted, once=once)
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)

@@ -109,20 +109,37 @@ async def persevere(
     ``once``: somebody waits who can try again themselves.
     Where it is cancelled, what was begun is finished first: the next in line must find it done.
     """
-    for pause in (*(() if once else _AGAIN), None):
-        if deleted.is_set():
-            log.info("%s was not stored: the thread is being deleted", what)
-            return
-        try:
-            await outcome(_in_time(work))
-            return
-        except DaramError as error:
-            if pause is None or not error.retryable:
-                log.error("%s was not stored: %s", what, error)
-                raise
-            log.warning("%s is to be stored again in %s s: %s", what, pause, error)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(deleted.wait(), pause)
+    stored = False
+
+    async def attempt() -> None:
+        nonlocal stored
+        await _in_time(work)
+        stored = True
+
+    pauses = iter(() if once else _AGAIN)
+    try:
+        while not deleted.is_set():
+            try:
+                await outcome(attempt())
+                return
+            except DaramError as error:
+                pause = next(pauses, None)
+                if pause is None or not error.retryable:
+                    raise
+                log.warning("%s is to be stored again in %s s: %s", what, pause, error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(deleted.wait(), pause)
+    except BaseException as error:
+        if not stored:  # a caller who is cancelled while it is stored loses nothing
+            # Nobody else hears of a defect: Chainlit does not look at what its tasks raise.
+            log.error(
+                "%s was not stored: %s",
+                what,
+                str(error) or type(error).__name__,
+                exc_info=not isinstance(error, DaramError),
+            )
+        raise
+    log.info("%s was not stored: the thread is being deleted", what)
 
 
 async def _in_time(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

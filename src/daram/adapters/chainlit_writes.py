@@ -14,6 +14,7 @@ from daram.text.clean import clean_text
 
 if TYPE_CHECKING:
     from chainlit.step import StepDict
+    from chainlit.types import Feedback
 
 _PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds
 _MESSAGES: Final = "messages"
@@ -55,6 +56,23 @@ class StepWriter:
                 await self._store.delete_message(owner, thread, step_id)
             except NotFound:
                 pass
+
+    async def rate(self, owner: str, thread: str, feedback: Feedback) -> None:
+        """Keep an opinion of a step in place of the other one. Raises ``NotFound``."""
+        await self._store.get(owner, thread)
+        value = {"value": feedback.value, "comment": feedback.comment}
+        await self._side.put(owner, side.FEEDBACK[feedback.value], (thread, feedback.forId), value)
+        await self._side.delete(owner, side.FEEDBACK[1 - feedback.value], thread, feedback.forId)
+
+    async def mark(self, owner: str, step: StepDict, favorite: bool) -> None:
+        """Keep a step as a favourite, or no longer, and what it has become. Raises ``NotFound``."""
+        ids = (step["threadId"], step["id"])
+        await self._store.get(owner, ids[0])
+        if favorite:
+            await self._side.put(owner, side.FAVORITE, ids, step)
+        else:
+            await self._side.delete(owner, side.FAVORITE, *ids)
+        await self.keep(owner, step, new=False)
 
     async def change_thread(
         self,

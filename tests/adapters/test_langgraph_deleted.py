@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
@@ -243,5 +243,48 @@ async def test_what_is_written_again_after_the_deletion_is_not_kept(memory: Memo
     await DaramSaver(memory, owner="ann").adelete_thread("t")
     assert await run == ["secret question", "secret 1"]
     assert await left(memory) == []
+    with pytest.raises(NotFound):
+        await memory.get("ann", "t")
+
+
+@pytest.mark.parametrize("source", [True, False])
+async def test_a_copy_onto_a_thread_takes_the_place_of_its_conversation(memory: Memory, source: bool) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    await say(chat(saver), "secret", "u")
+    expected = ["t", "1: t"] if source else []
+    for _ in range(2):  # the second time what is there already
+        if source:
+            await say(chat(saver), "t", "t")
+        await saver.acopy_thread("t", "u")
+        if not source:
+            with pytest.raises(NotFound):
+                await memory.get("ann", "u")
+            return
+        assert [m.text for m in await memory.tail("ann", "u", 10)] == expected
+        assert not await memory.search("ann", "secret", conversation="u")
+        expected = [*expected, "t", "3: t"]
+    assert len(await say(chat(DaramSaver(memory, owner="ann")), "on", "u")) == 6
+    assert len(await memory.tail("ann", "u", 10)) == 6
+
+
+async def test_a_conversation_that_is_gone_does_not_make_steps_read_the_thread(memory: Memory) -> None:
+    class Reads(StoreWrapper):
+        count = 0
+
+        async def scan_records(self, *args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return await super().scan_records(*args, **kwargs)
+
+    store = Reads(memory)
+    saver = DaramSaver(store, owner="ann")
+    await say(chat(saver), "word")
+    await memory.delete("ann", "t")
+    found = await saver.aget_tuple(thread("t"))
+    assert found is not None
+    store.count = 0
+    checkpoint = {**found.checkpoint, "id": str(uuid6()), "channel_versions": {"messages": "v9"}}
+    checkpoint["channel_values"] = {"messages": [*found.checkpoint["channel_values"]["messages"], AIMessage("on")]}
+    await saver.aput(found.config, cast(Any, checkpoint), {"step": 2}, {"messages": "v9"})
+    assert store.count == 0
     with pytest.raises(NotFound):
         await memory.get("ann", "t")

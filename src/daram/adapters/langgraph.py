@@ -222,7 +222,10 @@ class DaramSaver(BaseCheckpointSaver[str]):
         await self._delete(emptied)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy a thread with all its checkpoints and writes, and its conversation as it is now."""
+        """Copy a thread with all its checkpoints and writes, and its conversation as it is now.
+
+        What the target had goes.
+        """
         owner = self._owner_of(None)
         source_thread_id = whole("source_thread_id", source_thread_id)
         target_thread_id = whole("target_thread_id", target_thread_id)
@@ -233,10 +236,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
         if self._channel is not None and not self._seals:
             target = Space(owner, target_thread_id, "")
             added = await Care(threads).conversation(target, self._channel)
-            if added is not None:
-                projection = Projection(self._store, target)
-                if await projection.append(added) is not None:  # the target was deleted before
-                    await projection.begin(added)
+            await Projection(self._store, target).replace(added)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Keep the newest checkpoint of each namespace (``keep_latest``), or none (``delete``).

@@ -87,7 +87,7 @@ class Steps:
     async def _mend(self, added: Added, channel: str | None) -> None:
         if added.first:  # a thread that begins: it, and so its conversation, had been deleted
             await self._projection.begin(added)
-        elif channel is not None:
+        elif channel is not None and await self._projection.is_there():  # not to read the thread in every step
             whole = await Care(self._threads).conversation(self._space, channel)
             if whole is not None:
                 await self._projection.mend(whole)

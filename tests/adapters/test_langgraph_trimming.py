@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveM
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
+from tests.adapters.test_langgraph_saver import Watched
 
 import daram
 from daram.adapters import langgraph_layout as layout
@@ -169,6 +170,25 @@ async def test_of_an_old_thread_what_is_left_of_it_is_read() -> None:
             if not pruned:
                 await saver.aprune(["t"])
         assert (await written(memory))[0] == 10
+
+
+async def test_a_list_that_is_emptied_again_and_again_is_read_no_dearer() -> None:
+    async with daram.open("memory://") as memory:
+        saver = DaramSaver(memory, owner="ann", messages=None)
+        config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+        messages: list[Any] = []
+        for step in range(121):
+            messages = [] if step % 4 == 3 else [*messages, HumanMessage(f"{step}", id=f"{step}")]
+            checkpoint = empty_checkpoint()
+            checkpoint["channel_values"] = {"messages": messages}
+            checkpoint["channel_versions"] = {"messages": f"v{step}"}
+            config = await saver.aput(config, checkpoint, {}, checkpoint["channel_versions"])
+            if step % 4 != 2:
+                continue
+            store = Watched(memory)
+            found = await DaramSaver(store, owner="ann").aget_tuple(config)
+            assert found is not None and found.checkpoint["channel_values"]["messages"] == messages
+            assert len(messages) == 3 and store.read < 10
 
 
 # --- any edits, compared with plain lists -------------------------------------------------------------------------

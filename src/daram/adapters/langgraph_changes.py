@@ -62,6 +62,8 @@ def change(new: Sequence[lc.BaseMessage], base: Value | None, before: str | None
         return Change(_NOTHING, [], None, 0, "")
     if base is None:
         return _extended(new, _NOTHING, 0, None, serde)
+    if not base.size and base.front is None:  # emptied: not behind all that ever stood behind no segment
+        return _extended(new, _NOTHING, 0, None, serde, in_tail=False)
     at = _whole(new, base, serde)
     if at is not None:
         return _extended(new, base, at, before, serde)

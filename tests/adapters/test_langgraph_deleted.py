@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
@@ -16,8 +16,8 @@ from langgraph.types import Command, interrupt
 from tests.adapters.test_langgraph_saver import Chat, chat, echo, say, thread
 
 from daram.adapters.langgraph import DaramSaver
-from daram.adapters.langgraph_layout import CHECKPOINT, DELETED
-from daram.errors import NotFound
+from daram.adapters.langgraph_layout import CHECKPOINT, DELETED, DELTA, WRITE
+from daram.errors import NotFound, StoreUnavailable
 from daram.memory import Memory
 from daram.store.wrapper import StoreWrapper
 
@@ -208,5 +208,83 @@ async def test_of_a_run_that_had_begun_before_the_deletion_no_step_is_kept(memor
         await saver.aput_writes(config, [("messages", [HumanMessage("secret")])], "task")
     assert time.monotonic() - begun < 2
     assert await left(memory) == []
+    with pytest.raises(NotFound):
+        await memory.get("ann", "t")
+
+
+class Away(StoreWrapper):
+    """Is away for a moment when records of one kind are written, from when it is told."""
+
+    kind = ""
+
+    def __init__(self, inner: Memory) -> None:
+        super().__init__(inner)
+        self.asked = asyncio.Event()
+
+    async def put_record(self, owner: str, namespace: str, *args: Any, **kwargs: Any) -> Any:
+        if namespace == self.kind:
+            self.kind = ""
+            self.asked.set()
+            await asyncio.sleep(0.3)
+            raise StoreUnavailable("the server is starting")
+        return await super().put_record(owner, namespace, *args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [CHECKPOINT, DELTA, WRITE])
+async def test_what_is_written_again_after_the_deletion_is_not_kept(memory: Memory, kind: str) -> None:
+    store = Away(memory)
+    node = Held()
+    run = asyncio.ensure_future(say(chat(DaramSaver(store, owner="ann"), node), "secret question"))
+    await node.there.wait()
+    store.kind = kind
+    node.go.set()
+    await store.asked.wait()
+    await asyncio.sleep(0.05)  # what else is written with it is there, and the look at what was deleted was made
+    await DaramSaver(memory, owner="ann").adelete_thread("t")
+    assert await run == ["secret question", "secret 1"]
+    assert await left(memory) == []
+    with pytest.raises(NotFound):
+        await memory.get("ann", "t")
+
+
+@pytest.mark.parametrize("source", [True, False])
+async def test_a_copy_onto_a_thread_takes_the_place_of_its_conversation(memory: Memory, source: bool) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    await say(chat(saver), "secret", "u")
+    expected = ["t", "1: t"] if source else []
+    for _ in range(2):  # the second time what is there already
+        if source:
+            await say(chat(saver), "t", "t")
+        await saver.acopy_thread("t", "u")
+        if not source:
+            with pytest.raises(NotFound):
+                await memory.get("ann", "u")
+            return
+        assert [m.text for m in await memory.tail("ann", "u", 10)] == expected
+        assert not await memory.search("ann", "secret", conversation="u")
+        expected = [*expected, "t", "3: t"]
+    assert len(await say(chat(DaramSaver(memory, owner="ann")), "on", "u")) == 6
+    assert len(await memory.tail("ann", "u", 10)) == 6
+
+
+async def test_a_conversation_that_is_gone_does_not_make_steps_read_the_thread(memory: Memory) -> None:
+    class Reads(StoreWrapper):
+        count = 0
+
+        async def scan_records(self, *args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return await super().scan_records(*args, **kwargs)
+
+    store = Reads(memory)
+    saver = DaramSaver(store, owner="ann")
+    await say(chat(saver), "word")
+    await memory.delete("ann", "t")
+    found = await saver.aget_tuple(thread("t"))
+    assert found is not None
+    store.count = 0
+    checkpoint = {**found.checkpoint, "id": str(uuid6()), "channel_versions": {"messages": "v9"}}
+    checkpoint["channel_values"] = {"messages": [*found.checkpoint["channel_values"]["messages"], AIMessage("on")]}
+    await saver.aput(found.config, cast(Any, checkpoint), {"step": 2}, {"messages": "v9"})
+    assert store.count == 0
     with pytest.raises(NotFound):
         await memory.get("ann", "t")

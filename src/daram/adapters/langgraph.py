@@ -11,12 +11,13 @@ synchronous methods run on Daram's background loop: they may be called from any 
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from daram.adapters.versions import require
-from daram.errors import ConfigError, InvalidInput, Unsupported
+from daram.errors import InvalidInput, Unsupported
 
 require("the adapter for LangGraph", "langgraph", "langgraph", "langgraph", oldest="1.2", below="2")
 require(
@@ -36,7 +37,6 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
-    get_checkpoint_id,
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
@@ -44,8 +44,9 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from daram import sync
 from daram.adapters.langgraph_care import Care, merged
+from daram.adapters.langgraph_config import above, checkpoint_of, refuse_unsafe, thread_of, whole
 from daram.adapters.langgraph_conversation import Projection
-from daram.adapters.langgraph_deleted import Deleted
+from daram.adapters.langgraph_deleted import LATE, Deleted
 from daram.adapters.langgraph_layout import Side
 from daram.adapters.langgraph_records import Head, Memo, Space
 from daram.adapters.langgraph_steps import Steps
@@ -92,7 +93,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
             raise Unsupported(f"{type(store).__name__} keeps no records, which LangGraph's checkpoints need")
         if serde is None:
             serde = JsonPlusSerializer(allowed_msgpack_modules=tuple(types) or None)
-        _refuse_unsafe(serde)
+        refuse_unsafe(serde)
         super().__init__(serde=serde)
         self._store = store
         self._owner = owner
@@ -117,7 +118,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the thread's newest; None where there is none."""
         threads, space = self._at(config)
-        if id := _checkpoint(config):
+        if id := checkpoint_of(config):
             head = await threads.stored(space, id)
             return None if head is None or head.record.hidden else await threads.tuple_of(space, head)
         async for head in threads.heads(space, page=1):
@@ -140,10 +141,10 @@ class DaramSaver(BaseCheckpointSaver[str]):
         threads = self._threads(self._owner_of(config))
         given: Mapping[str, Any] = {} if config is None else config["configurable"]
         if "checkpoint_ns" in given:
-            spaces = [Space(self._owner_of(config), _thread(config), given["checkpoint_ns"])]
+            spaces = [Space(self._owner_of(config), thread_of(config), given["checkpoint_ns"])]
         else:
-            spaces = await threads.spaces(None if config is None else _thread(config))
-        only, end = _checkpoint(config), _checkpoint(before)
+            spaces = await threads.spaces(None if config is None else thread_of(config))
+        only, end = checkpoint_of(config), checkpoint_of(before)
         page = _PAGE if limit is None or filter else max(1, min(limit, _PAGE))
         found = merged(threads, spaces, before=end, page=page) if only is None else _one(threads, spaces, only, end)
         left = -1 if limit is None else limit
@@ -168,7 +169,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
         if not channels:
             return {}
         threads, space = self._at(config)
-        return await Care(threads).history(space, _checkpoint(config), channels)
+        return await Care(threads).history(space, checkpoint_of(config), channels)
 
     # --- writing ---
 
@@ -189,8 +190,8 @@ class DaramSaver(BaseCheckpointSaver[str]):
         threads, space = self._at(config)
         own = get_serializable_checkpoint_metadata(config, metadata)
         watch = self._channel if space.ns == "" and not self._seals else None
-        steps = Steps(self._store, threads, self._memo, space, _above(config))
-        await steps.put(_checkpoint(config), checkpoint, own, new_versions, watch)
+        steps = Steps(self._store, threads, self._memo, space, above(config))
+        await steps.put(checkpoint_of(config), checkpoint, own, new_versions, watch)
         return threads.config(space, checkpoint["id"])
 
     async def aput_writes(
@@ -198,24 +199,16 @@ class DaramSaver(BaseCheckpointSaver[str]):
     ) -> None:
         """Keep what a task wrote behind the checkpoint that the config names, as ``aput`` keeps that."""
         threads, space = self._at(config)
-        id = _checkpoint(config)
+        id = checkpoint_of(config)
         if id is None:
             raise InvalidInput("checkpoint_id", "is not in the config's configurable: writes belong to a checkpoint")
-        await Steps(self._store, threads, self._memo, space, _above(config)).write(id, writes, task_id, task_path)
+        await Steps(self._store, threads, self._memo, space, above(config)).write(id, writes, task_id, task_path)
 
     # --- care ---
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete a thread and its conversation. A run that is on it goes on, and leaves nothing."""
-        owner = self._owner_of(None)
-        thread_id = _whole("thread_id", thread_id)
-        threads = self._threads(owner)
-        await Deleted(threads, self._memo).mark(thread_id)
-        await Care(threads).delete(thread_id)
-        if self._channel is not None:
-            await Projection(self._store, Space(owner, thread_id, "")).delete()
-        await Care(threads).delete(thread_id)  # what a run that had not seen the mark was about to write
-        self._memo.forget(owner, thread_id)
+        await self._delete([whole("thread_id", thread_id)])
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints and writes of runs, and the messages that no other checkpoint of the thread has.
@@ -226,14 +219,16 @@ class DaramSaver(BaseCheckpointSaver[str]):
         channel = None if self._seals else self._channel
         care = Care(self._threads(owner))
         emptied = await care.delete_for_runs(frozenset(run_ids), channel, lambda at: Projection(self._store, at))
-        for thread in emptied:
-            await self.adelete_thread(thread)
+        await self._delete(emptied)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy a thread with all its checkpoints and writes, and its conversation as it is now."""
+        """Copy a thread with all its checkpoints and writes, and its conversation as it is now.
+
+        What the target had goes.
+        """
         owner = self._owner_of(None)
-        source_thread_id = _whole("source_thread_id", source_thread_id)
-        target_thread_id = _whole("target_thread_id", target_thread_id)
+        source_thread_id = whole("source_thread_id", source_thread_id)
+        target_thread_id = whole("target_thread_id", target_thread_id)
         threads = self._threads(owner)
         await Care(threads).copy(source_thread_id, target_thread_id)
         await Deleted(threads, self._memo).forget(target_thread_id)
@@ -241,10 +236,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
         if self._channel is not None and not self._seals:
             target = Space(owner, target_thread_id, "")
             added = await Care(threads).conversation(target, self._channel)
-            if added is not None:
-                projection = Projection(self._store, target)
-                if await projection.append(added) is not None:  # the target was deleted before
-                    await projection.begin(added)
+            await Projection(self._store, target).replace(added)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Keep the newest checkpoint of each namespace (``keep_latest``), or none (``delete``).
@@ -254,12 +246,13 @@ class DaramSaver(BaseCheckpointSaver[str]):
         if strategy not in ("keep_latest", "delete"):
             raise InvalidInput("strategy", f'must be "keep_latest" or "delete", not {strategy!r:.40}')
         owner = self._owner_of(None)
-        for thread in [_whole("thread_ids", thread) for thread in thread_ids]:
-            if strategy == "delete":
-                await self.adelete_thread(thread)
-            else:
-                await Care(self._threads(owner)).keep_latest(thread)
-                self._memo.forget(owner, thread)
+        threads = [whole("thread_ids", thread) for thread in thread_ids]
+        if strategy == "delete":
+            await self._delete(threads)
+            return
+        for thread in threads:
+            await Care(self._threads(owner)).keep_latest(thread)
+            self._memo.forget(owner, thread)
 
     # --- the synchronous face ---
 
@@ -329,6 +322,20 @@ class DaramSaver(BaseCheckpointSaver[str]):
 
     # --- helpers ---
 
+    async def _delete(self, names: Collection[str]) -> None:
+        owner = self._owner_of(None)
+        threads = self._threads(owner)
+        for name in names:
+            await Deleted(threads, self._memo).mark(name)
+            await Care(threads).delete(name)
+            if self._channel is not None:
+                await Projection(self._store, Space(owner, name, "")).delete()
+        if names:
+            await asyncio.sleep(LATE)
+        for name in names:
+            await Care(threads).delete(name)  # what a run that had not seen the mark was about to write
+            self._memo.forget(owner, name)
+
     @property
     def _plain(self) -> JsonPlusSerializer:
         inner = self.serde.serde if isinstance(self.serde, EncryptedSerializer) else self.serde
@@ -344,7 +351,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
 
     def _at(self, config: RunnableConfig) -> tuple[Threads, Space]:
         owner = self._owner_of(config)
-        return self._threads(owner), Space(owner, _thread(config), config["configurable"].get("checkpoint_ns", ""))
+        return self._threads(owner), Space(owner, thread_of(config), config["configurable"].get("checkpoint_ns", ""))
 
     def _owner_of(self, config: RunnableConfig | None) -> str:
         owner = self._owner
@@ -357,45 +364,6 @@ class DaramSaver(BaseCheckpointSaver[str]):
                 " saver.of(owner) before what has no config",
             )
         return owner
-
-
-def _thread(config: RunnableConfig | None) -> str:
-    thread = None if config is None else config.get("configurable", {}).get("thread_id")
-    if thread is None or thread == "":
-        raise InvalidInput("thread_id", "is not in the config's configurable")
-    return _whole("thread_id", thread)
-
-
-def _checkpoint(config: RunnableConfig | None) -> str | None:
-    id = None if config is None else get_checkpoint_id(config)
-    return None if id is None else _whole("checkpoint_id", id)
-
-
-def _above(config: RunnableConfig) -> str | None:
-    found: str | None = config["configurable"].get("checkpoint_map", {}).get("")
-    return found
-
-
-def _whole(field: str, name: object) -> str:
-    try:
-        str(name).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(field, f"has half of a character at {error.start}; remove it") from None
-    return str(name)
-
-
-def _refuse_unsafe(serde: SerializerProtocol) -> None:
-    if isinstance(serde, EncryptedSerializer):
-        serde = serde.serde
-    if not isinstance(serde, JsonPlusSerializer):
-        return
-    if serde.pickle_fallback:
-        raise ConfigError("a serializer with pickle_fallback runs code that is in the data; Daram does not use it")
-    if serde._allowed_msgpack_modules is True or serde._allowed_json_modules is True:
-        raise ConfigError(
-            "this serializer imports and calls whatever the data names; give it the classes of your state:"
-            " JsonPlusSerializer(allowed_msgpack_modules=[…]), or DaramSaver(memory, types=[…])"
-        )
 
 
 async def _one(

@@ -66,14 +66,31 @@ class Projection:
                 return
         log.warning(_MISSING, failed)
 
+    async def replace(self, whole: Added | None) -> None:
+        """Let the conversation be what the thread says (None: nothing), and nothing else."""
+        try:
+            await again(lambda: self._store.delete(self._owner, self._id))
+        except NotFound:
+            pass
+        if whole is not None and await self.append(whole) is not None:
+            await self.begin(whole)
+
+    async def is_there(self) -> bool:
+        """Whether there is a conversation; it says so in the log where there is none."""
+        try:
+            await again(lambda: self._store.get(self._owner, self._id))
+        except NotFound as error:
+            log.warning(_MISSING, error)
+            return False
+        return True
+
     async def mend(self, whole: Added) -> None:
         """Append what is missing of all that the thread says: a step may have failed between its record and this.
 
-        What other doors deleted stays so: a conversation as a whole, and messages.
+        What other doors deleted stays so.
         """
         messages = _messages(whole)
         try:
-            await again(lambda: self._store.get(self._owner, self._id))
             ids = [whole.parent, *(message.id for message in messages)]
             start = len(messages)
             while start > 0 and not await self._has(ids[start]):

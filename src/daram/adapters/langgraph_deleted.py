@@ -18,6 +18,9 @@ from daram.adapters.langgraph_records import Memo, Space
 from daram.adapters.langgraph_threads import Threads
 from daram.model import UNSET
 
+LATE: Final = 0.05
+"""Seconds: a step that takes longer looks for a deletion again. For so long a deletion waits before it looks again."""
+
 _DAYS: Final = timedelta(days=1)
 _PAUSE: Final = 0.05
 _LOOKS: Final = 10

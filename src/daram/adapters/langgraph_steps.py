@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMet
 
 from daram.adapters.langgraph_care import Care
 from daram.adapters.langgraph_conversation import Projection, log
-from daram.adapters.langgraph_deleted import Deleted
+from daram.adapters.langgraph_deleted import LATE, Deleted
 from daram.adapters.langgraph_lists import Added
 from daram.adapters.langgraph_records import Memo, Space
 from daram.adapters.langgraph_threads import Threads
@@ -45,10 +46,11 @@ class Steps:
         # Where the conversation takes what comes behind a message, the thread is there: they are deleted together.
         sure = added is not None and not added.first and bool(added.messages)
         # At once, so that an engine with group commit makes one commit of it. A reader who finds the checkpoint without
-        # a part of it goes on to the one before: nobody was told that it is there. The look at what was deleted is the
-        # last: who deletes behind it finds these.
+        # a part of it goes on to the one before: nobody was told that it is there. The same holds for the look at what
+        # was deleted: what takes no longer than LATE is found by who deletes behind it.
+        begun = time.monotonic()
         *_, missing, lost = await asyncio.gather(*writes, self._tell(added), _nothing() if sure else self._lost(parent))
-        if missing is not None and sure:
+        if not lost and ((missing is not None and sure) or time.monotonic() - begun > LATE):
             lost = await self._lost(parent)
         if lost:
             await self._take_back(added)
@@ -60,7 +62,10 @@ class Steps:
     async def write(self, id: str, writes: Sequence[tuple[str, Any]], task: str, path: str) -> None:
         """What a task wrote behind a checkpoint."""
         written = self._threads.write(self._space, id, writes, task, path)
+        begun = time.monotonic()
         _, lost = await asyncio.gather(written, self._lost(id))
+        if not lost and time.monotonic() - begun > LATE:
+            lost = await self._lost(id)
         if lost:
             await self._take_back(None)
 
@@ -82,7 +87,7 @@ class Steps:
     async def _mend(self, added: Added, channel: str | None) -> None:
         if added.first:  # a thread that begins: it, and so its conversation, had been deleted
             await self._projection.begin(added)
-        elif channel is not None:
+        elif channel is not None and await self._projection.is_there():  # not to read the thread in every step
             whole = await Care(self._threads).conversation(self._space, channel)
             if whole is not None:
                 await self._projection.mend(whole)

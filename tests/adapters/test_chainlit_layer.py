@@ -559,6 +559,21 @@ async def test_elements_come_back_with_their_content(layer: DaramDataLayer, tmp_
         await layer.create_element(Text(thread_id="t1", name="big", content=b"x" * (3 * 2**20 + 1), for_id="m1"))
 
 
+async def test_deleting_a_step_deletes_its_elements(layer: DaramDataLayer, store: Memory) -> None:
+    enter()
+    await layer.create_step(step("hi", id="m1"))
+    await layer.create_step(step("see below", id="m2", type="assistant_message"))
+    for message in ("m2", "m1"):  # sent with one, then with the other
+        await layer.create_element(Text(thread_id="t1", id="kept", name="kept", content="words", for_id=message))
+    for number in range(3):
+        await layer.create_element(Text(thread_id="t1", id=f"e{number}", name="note", content="secret", for_id="m2"))
+    # What is being stored as its step is deleted goes too.
+    late = Text(thread_id="t1", id="late", name="late", content="secret", for_id="m2")
+    await asyncio.gather(layer.create_element(late), layer.delete_step("m2"))
+    assert {record.split("/")[-1] for record in await all_records(store) if not record.endswith("/m1")} == {"kept"}
+    assert [element["id"] for element in (await layer.get_thread("t1") or {})["elements"] or []] == ["kept"]
+
+
 async def test_a_user_is_made_once(layer: DaramDataLayer, store: Memory) -> None:
     assert await layer.get_user("alice") is None
     made = await asyncio.gather(*(layer.create_user(User(identifier="alice", metadata={"a": 1})) for _ in range(5)))

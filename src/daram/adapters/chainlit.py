@@ -273,7 +273,8 @@ class DaramDataLayer(BaseDataLayer):
     async def create_element(self, element: Element) -> None:
         """Keep an element with its content; raises ``TooLarge`` above 3 MiB: such a one needs a ``url`` of its own."""
         keep = partial(self._keep_element, element=element)
-        await self._write(element.thread_id, (of_step(element.id),), f"element {element.id}", keep)
+        lines = of_step(element.id), of_step(element.for_id or element.id)  # a step that is deleted takes it along
+        await self._write(element.thread_id, lines, f"element {element.id}", keep)
 
     async def delete_element(self, element_id: str, thread_id: str | None = None) -> None:
         """Delete an element, of the open thread if none is named."""

@@ -169,10 +169,23 @@ class SideRecords:
     async def delete_element(self, owner: str, thread: str, element_id: str) -> None:
         """Delete an element with its content, if it is there."""
         value = await self.get(owner, ELEMENT, thread, element_id)
+        for namespace in (CONTENT, ELEMENT):
+            await self.delete(owner, namespace, thread, element_id)
         if value is not None and (step := value["element"].get("forId")):
             await self.delete(owner, ELEMENT_OF, thread, step, element_id)
-        for namespace in (ELEMENT, CONTENT):
-            await self.delete(owner, namespace, thread, element_id)
+
+    async def delete_elements_of(self, owner: str, thread: str, step: str) -> None:
+        """Delete the elements of a step, what leads to each of them last: who is cut off finds it again.
+
+        One that was sent again with another step is that step's.
+        """
+        while found := await self.scan(owner, ELEMENT_OF, thread, step):
+            for record in found:
+                element = steps.load(record.value)["id"]
+                value = await self.get(owner, ELEMENT, thread, element)
+                if value is None or value["element"].get("forId") == step:
+                    await self.delete_element(owner, thread, element)
+                await self.delete_key(owner, ELEMENT_OF, record.key)
 
     async def _fill(self, owner: str, thread: str, element: dict[str, Any]) -> None:
         content = None

@@ -45,12 +45,13 @@ class StepWriter:
             await self._put(owner, step, dict(step), new)
 
     async def drop(self, owner: str, thread: str, step_id: str) -> None:
-        """Delete a step with all that belongs to it, its message too."""
+        """Delete a step with all that belongs to it, its message and its elements too."""
         known = await self._side.get(owner, side.STEP, thread, step_id) or {}
         if parent := known.get("parentId"):
             await self._side.delete(owner, side.CHILD, thread, parent, step_id)
         for namespace in (side.STEP, *side.FEEDBACK.values(), side.FAVORITE):
             await self._side.delete(owner, namespace, thread, step_id)
+        await self._side.delete_elements_of(owner, thread, step_id)
         if self._messages:
             try:
                 await self._store.delete_message(owner, thread, step_id)

@@ -15,7 +15,9 @@ from daram.store.postgres.engine import PostgresStore
 from daram.store.queries import Migration
 from daram.testing.servers import PostgresServer
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("postgres-*.sql"))
+GOLDEN = sorted(
+    (Path(__file__).parent / "golden").glob("postgres-*.sql"), key=lambda path: int(path.stem.rpartition("-")[2])
+)
 # The schema of the first release: there never was a database of an earlier one.
 FIRST = 7
 

@@ -163,10 +163,10 @@ class Bodies:
 async def _say(send: Send, refused: _Refused, detail: str | None) -> None:
     error = {"message": str(refused), "type": "invalid_request_error", "param": None, "code": refused.code}
     body = json.dumps({"error": error} | ({"detail": detail} if detail else {})).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),  # what is left of the body will not be read
-    ]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if refused.status == 408:
+        headers.append((b"connection", b"close"))
+    # Else what is left of the body is let pass (``daram.service.door``): to close on a client that is still sending
+    # takes the answer back.
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 os.environ.setdefault("OPENAI_AGENTS_DISABLE_TRACING", "1")
 
 from agents import ModelResponse, Usage
 from agents.models.interface import Model
-from openai.types.responses import ResponseOutputMessage, ResponseOutputText
+from openai.types.responses import Response, ResponseCompletedEvent, ResponseOutputMessage, ResponseOutputText
 
 
 def user(text: str) -> Any:
@@ -17,7 +18,7 @@ def user(text: str) -> Any:
 
 
 class Scripted(Model):
-    """Says what it was told to say, and keeps what it was asked."""
+    """Says what it was told to say, streamed or not, and keeps what it was asked."""
 
     def __init__(self, *answers: list[Any]) -> None:
         self.answers = list(answers)
@@ -27,8 +28,12 @@ class Scripted(Model):
         self.asked.append(input)
         return ModelResponse(output=self.answers.pop(0), usage=Usage(), response_id=None)
 
-    def stream_response(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError
+    async def stream_response(
+        self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        self.asked.append(input)
+        response = Response.model_construct(id="r", output=self.answers.pop(0), usage=None)
+        yield ResponseCompletedEvent.model_construct(type="response.completed", response=response, sequence_number=0)
 
 
 def says(text: str) -> list[Any]:

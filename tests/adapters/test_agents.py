@@ -24,15 +24,10 @@ from llama_index.core.memory import ChatMemoryBuffer
 
 os.environ.setdefault("OPENAI_AGENTS_DISABLE_TRACING", "1")
 
-from agents import Agent, ModelResponse, Runner, RunState, Usage, function_tool
-from agents.models.interface import Model
-from openai.types.responses import (
-    Response,
-    ResponseCompletedEvent,
-    ResponseFunctionToolCall,
-    ResponseOutputMessage,
-    ResponseOutputText,
-)
+from agents import Agent, Runner, RunState, function_tool
+from openai.types.responses import ResponseFunctionToolCall
+from tests.adapters.agents_scripted import Scripted as ScriptedModel
+from tests.adapters.agents_scripted import says
 
 from daram.adapters.langchain import DaramChatMessageHistory
 from daram.adapters.langgraph import DaramSaver
@@ -157,32 +152,8 @@ async def test_langchains_chain_with_a_history(memory: Memory) -> None:
 # --- the OpenAI Agents SDK ---
 
 
-def says(text: str) -> list[Any]:
-    content: Any = [ResponseOutputText(type="output_text", text=text, annotations=[])]
-    return [ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=content)]
-
-
 def calls(name: str) -> list[Any]:
     return [ResponseFunctionToolCall(type="function_call", call_id="c1", name=name, arguments='{"at": "squirrel"}')]
-
-
-class ScriptedModel(Model):
-    """The same for the Agents SDK, streamed or not."""
-
-    def __init__(self, *answers: list[Any]) -> None:
-        self.answers = list(answers)
-        self.asked: list[Any] = []
-
-    async def get_response(self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any) -> ModelResponse:
-        self.asked.append(input)
-        return ModelResponse(output=self.answers.pop(0), usage=Usage(), response_id=None)
-
-    async def stream_response(
-        self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        self.asked.append(input)
-        response = Response.model_construct(id="r", output=self.answers.pop(0), usage=None)
-        yield ResponseCompletedEvent.model_construct(type="response.completed", response=response, sequence_number=0)
 
 
 async def test_the_agents_sdks_run_is_streamed(memory: Memory) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from llama_index.core.llms import ChatMessage, ImageBlock, TextBlock
 from llama_index.core.memory import ChatMemoryBuffer
+from tests.adapters.dying import Dying
 
 import daram
 from daram import sync
@@ -70,31 +71,13 @@ def said(*texts: str) -> list[ChatMessage]:
 async def test_replacing_what_was_said_is_all_or_nothing(memory: Memory) -> None:
     """Killed behind any of its writes, it leaves the old list or the new one."""
 
-    class Dying(StoreWrapper):
-        left = 0
-
-        async def _live(self, found: Any) -> Any:
-            if not self.left:
-                raise ConnectionAbortedError("the process is gone")
-            self.left -= 1
-            return found
-
-        async def append(self, *args: Any, **kwargs: Any) -> Any:
-            return await self._live(await super().append(*args, **kwargs))
-
-        async def load(self, *args: Any, **kwargs: Any) -> Any:
-            return await self._live(await super().load(*args, **kwargs))
-
-        async def delete_message(self, *args: Any, **kwargs: Any) -> Any:
-            return await self._live(await super().delete_message(*args, **kwargs))
-
     chat, dying = DaramChatStore(memory, owner="ann"), Dying(memory)
     old, new = said("one", "two"), said("one", *(f"more {n}" for n in range(249)))
     for before in ([], old):
         for lives in range(3):
             await chat.aset_messages("k", old)
             await chat.aset_messages("k", before)
-            dying.left = lives
+            dying.lives = lives
             try:
                 await DaramChatStore(dying, owner="ann").aset_messages("k", new)
             except ConnectionAbortedError:

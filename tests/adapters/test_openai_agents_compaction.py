@@ -17,6 +17,7 @@ from agents.extensions.memory import EncryptedSession
 from agents.memory import OpenAIResponsesCompactionSession, SessionSettings, openai_responses_compaction_session
 from tests.adapters.agents_scripted import Answering, user
 from tests.adapters.crash_compaction import Compacting, texts
+from tests.adapters.dying import Dying
 from tests.faults.children import environment
 
 import daram
@@ -139,30 +140,7 @@ async def test_what_another_adds_during_a_compaction_is_kept(memory: Memory, lim
 async def test_a_compaction_is_all_or_nothing(memory: Memory, limit: int | None) -> None:
     """Killed behind any of its writes, it leaves what was there or what it makes of it; the next one tidies up."""
 
-    class Dying(StoreWrapper):
-        lives = 0
-
-        async def _live(self, found: Any) -> Any:
-            if not self.lives:
-                raise ConnectionAbortedError("the process is gone")
-            self.lives -= 1
-            return found
-
-        async def append(self, *args: Any, **kwargs: Any) -> Any:
-            return await self._live(await super().append(*args, **kwargs))
-
-        async def load(self, *args: Any, **kwargs: Any) -> Any:
-            return await self._live(await super().load(*args, **kwargs))
-
-        async def put_record(self, *args: Any, **kwargs: Any) -> Any:
-            return await self._live(await super().put_record(*args, **kwargs))
-
-        async def delete_record(self, *args: Any, **kwargs: Any) -> Any:
-            return await self._live(await super().delete_record(*args, **kwargs))
-
-        async def delete_message(self, *args: Any, **kwargs: Any) -> Any:
-            return await self._live(await super().delete_message(*args, **kwargs))
-
+    class NeverEmpty(Dying):
         async def delete(self, *args: Any, **kwargs: Any) -> None:
             raise AssertionError("whoever reads now finds nothing")
 
@@ -176,7 +154,7 @@ async def test_a_compaction_is_all_or_nothing(memory: Memory, limit: int | None)
     while died:
         rounds += 1
         before = await plain.get_items()
-        dying = Dying(memory)
+        dying = NeverEmpty(memory)
         dying.lives = rounds - 3
         try:
             await compacting(dying).run_compaction(BY_HAND)
@@ -395,7 +373,7 @@ async def test_what_was_replaced_is_deleted_by_a_later_compaction_whoever_was_be
         async def delete_message(self, *args: Any, **kwargs: Any) -> Any:
             raise StoreUnavailable("the disk is gone")
 
-    class Dying(StoreWrapper):
+    class Lost(StoreWrapper):
         async def append(self, *args: Any, **kwargs: Any) -> Any:
             raise ConnectionAbortedError("the process is gone")
 
@@ -416,7 +394,7 @@ async def test_what_was_replaced_is_deleted_by_a_later_compaction_whoever_was_be
     late = asyncio.ensure_future(compact(Late(memory), said(4)))
     await noted.wait()
     with pytest.raises(ConnectionAbortedError):
-        await compact(Dying(memory), said(5))
+        await compact(Lost(memory), said(5))
     go.set()
     with pytest.raises(ConnectionAbortedError):
         await late

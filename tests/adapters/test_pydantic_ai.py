@@ -12,6 +12,7 @@ from pydantic_ai.conversation import Conversation
 from pydantic_ai.conversation_store import ConversationConflict, InMemoryConversationStore
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
+from tests.adapters.dying import Dying
 
 from daram.adapters.pydantic_ai import ENTRY, RECORD, DaramConversationStore
 from daram.errors import OutcomeUnknown, Unsupported
@@ -243,27 +244,6 @@ async def test_a_fork_stands_by_itself_and_what_is_deleted_is_gone(
     assert await say(store, "c", "begun again") == "begun again"
 
 
-class Mortal(StoreWrapper):
-    """Ends behind the write that comes after ``left`` others, as a process that is killed there."""
-
-    left = 0
-
-    async def _live(self, found: Any) -> Any:
-        if not self.left:
-            raise ConnectionAbortedError("the process is gone")
-        self.left -= 1
-        return found
-
-    async def put_record(self, *args: Any, **more: Any) -> Any:
-        return await self._live(await super().put_record(*args, **more))
-
-    async def delete_record(self, *args: Any, **more: Any) -> Any:
-        return await self._live(await super().delete_record(*args, **more))
-
-    async def delete(self, *args: Any, **more: Any) -> Any:
-        return await self._live(await super().delete(*args, **more))
-
-
 async def test_a_deletion_that_was_cut_off_is_ended_by_whoever_looks(
     store: DaramConversationStore, memory: Memory
 ) -> None:
@@ -273,11 +253,11 @@ async def test_a_deletion_that_was_cut_off_is_ended_by_whoever_looks(
     async def listing() -> None:
         assert await store.list_conversations() == []
 
-    mortal = Mortal(memory)
+    mortal = Dying(memory)
     looks: list[Callable[[], Awaitable[None]]] = [load, lambda: store.delete("c"), listing]
     for left in range(7):
         await say(store, "c", "one")
-        mortal.left = left
+        mortal.lives = left
         try:
             await DaramConversationStore(mortal, owner="ann").delete("c")
         except ConnectionAbortedError:
@@ -286,7 +266,7 @@ async def test_a_deletion_that_was_cut_off_is_ended_by_whoever_looks(
         assert (await memory.list("ann")).items == []
         for namespace in (ENTRY, RECORD):
             assert (await memory.scan_records("ann", namespace)).items == []
-    assert mortal.left, "it was never let come to its end"
+    assert mortal.lives, "it was never let come to its end"
 
 
 async def test_ending_a_deletion_spares_the_conversation_that_another_door_began_since(

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from daram.errors import Conflict, Gone, NotFound, OutcomeUnknown
+from daram.errors import Conflict, DaramError, Gone, NotFound, OutcomeUnknown
 from daram.model import Message
 from daram.store.base import Store, SupportsRecords
 
@@ -56,15 +56,20 @@ async def outcome(work: Coroutine[Any, Any, R]) -> R:
     return task.result()
 
 
-async def again(write: Callable[[], Awaitable[R]]) -> R:
-    """A write that may be repeated, at most three times, until its outcome is known."""
-    for last in (False, False, True):
+async def again(
+    write: Callable[[], Awaitable[R]],
+    *,
+    pauses: Sequence[float] = (0.0, 0.0),
+    on: tuple[type[DaramError], ...] = (OutcomeUnknown,),
+) -> R:
+    """What a write gives that may be repeated: made again where it raises one of ``on``, behind each of the pauses (in
+    seconds). Raises what the last try did."""
+    for pause in pauses:
         try:
             return await write()
-        except OutcomeUnknown:
-            if last:
-                raise
-    raise AssertionError("the last try has an outcome")
+        except on:
+            await asyncio.sleep(pause)
+    return await write()
 
 
 async def _append(store: Store, owner: str, id: str, messages: Sequence[Message], parent: str | None) -> None:

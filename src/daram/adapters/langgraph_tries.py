@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from daram.adapters import appending
 from daram.errors import OutcomeUnknown, StoreBusy, StoreUnavailable
 
 R = TypeVar("R")
@@ -18,9 +18,4 @@ async def again(write: Callable[[], Awaitable[R]]) -> R:
 
     Raises what the last one did: then the run fails, rather than go on without what it believes to be kept.
     """
-    for pause in _PAUSES:
-        try:
-            return await write()
-        except (OutcomeUnknown, StoreBusy, StoreUnavailable):
-            await asyncio.sleep(pause)
-    return await write()
+    return await appending.again(write, pauses=_PAUSES, on=(OutcomeUnknown, StoreBusy, StoreUnavailable))

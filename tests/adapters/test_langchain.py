@@ -201,20 +201,25 @@ class Recording(GenericFakeChatModel):
         return super()._generate(messages, *args, **kwargs)
 
 
-def test_in_langchains_own_chain_by_url(tmp_path: Path) -> None:
+def chain_of(model: Any, url: str) -> Any:
+    """LangChain's own chain, whose histories are opened by their URL."""
     from langchain_core.runnables.history import RunnableWithMessageHistory
 
-    url = f"sqlite:///{tmp_path}/daram.db"
-    model = Recording(messages=iter([AIMessage("알겠습니다"), AIMessage("다랑어")]))
     prompt = ChatPromptTemplate.from_messages([MessagesPlaceholder("history"), ("human", "{input}")])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # LangChain deprecates the class
-        chain = RunnableWithMessageHistory(
+        return RunnableWithMessageHistory(
             prompt | model,
             lambda session_id: DaramChatMessageHistory(session_id, url=url, owner="ann"),
             input_messages_key="input",
             history_messages_key="history",
         )
+
+
+def test_in_langchains_own_chain_by_url(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/daram.db"
+    model = Recording(messages=iter([AIMessage("알겠습니다"), AIMessage("다랑어")]))
+    chain = chain_of(model, url)
     config: Any = {"configurable": {"session_id": "s"}}
     chain.invoke({"input": "앞으로 다람쥐를 다랑어라고 부를게"}, config)
     assert chain.invoke({"input": "다람쥐를 뭐라고 부르지?"}, config).content == "다랑어"
@@ -228,18 +233,8 @@ def test_in_langchains_own_chain_by_url(tmp_path: Path) -> None:
 
 
 async def test_in_langchains_own_chain_by_url_in_async_code(url: str) -> None:
-    from langchain_core.runnables.history import RunnableWithMessageHistory
-
     model = Recording(messages=iter([AIMessage("알겠습니다"), AIMessage("다랑어")]))
-    prompt = ChatPromptTemplate.from_messages([MessagesPlaceholder("history"), ("human", "{input}")])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # LangChain deprecates the class
-        chain = RunnableWithMessageHistory(
-            prompt | model,
-            lambda session_id: DaramChatMessageHistory(session_id, url=url, owner="ann"),
-            input_messages_key="input",
-            history_messages_key="history",
-        )
+    chain = chain_of(model, url)
     config: Any = {"configurable": {"session_id": "s"}}
     await chain.ainvoke({"input": "다람쥐는 다랑어"}, config)
     await chain.ainvoke({"input": "다람쥐는?"}, config)

@@ -23,8 +23,9 @@ from chainlit.context import init_http_context  # noqa: E402
 from chainlit.types import Feedback  # noqa: E402
 from chainlit.user import PersistedUser  # noqa: E402
 
-from daram.adapters import chainlit_lines, chainlit_records  # noqa: E402
 from daram.adapters.chainlit import DaramDataLayer  # noqa: E402
+from daram.adapters.chainlit import lines as chainlit_lines  # noqa: E402
+from daram.adapters.chainlit import records as chainlit_records  # noqa: E402
 
 CHILD = Path(__file__).with_name("crash_chainlit.py")
 

@@ -27,8 +27,9 @@ from chainlit.session import WebsocketSession, ws_sessions_id, ws_sessions_sid  
 from chainlit.types import Feedback, Pagination, ThreadFilter  # noqa: E402
 from chainlit.user import PersistedUser, User  # noqa: E402
 
-from daram.adapters import chainlit_records, chainlit_writes  # noqa: E402
 from daram.adapters.chainlit import DaramDataLayer  # noqa: E402
+from daram.adapters.chainlit import records as chainlit_records  # noqa: E402
+from daram.adapters.chainlit import writes as chainlit_writes  # noqa: E402
 
 ALICE = PersistedUser(id="alice", identifier="alice", createdAt="2026-01-01T00:00:00Z", metadata={})
 BOB = PersistedUser(id="bob", identifier="bob", createdAt="2026-01-01T00:00:00Z", metadata={})

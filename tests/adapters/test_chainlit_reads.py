@@ -20,8 +20,8 @@ from chainlit.element import Text  # noqa: E402
 from chainlit.types import Feedback, Pagination, ThreadFilter  # noqa: E402
 from chainlit.user import PersistedUser  # noqa: E402
 
-from daram.adapters import chainlit_records  # noqa: E402
 from daram.adapters.chainlit import DaramDataLayer  # noqa: E402
+from daram.adapters.chainlit import records as chainlit_records  # noqa: E402
 
 READS = ("get", "list", "tail", "messages", "message", "answers", "get_record", "scan_records")
 COUNTED = (*READS, "append", "put_record", "delete_record")

@@ -25,8 +25,9 @@ from chainlit.context import init_ws_context  # noqa: E402
 from chainlit.session import WebsocketSession, ws_sessions_id, ws_sessions_sid  # noqa: E402
 from chainlit.user import PersistedUser  # noqa: E402
 
-from daram.adapters import chainlit_lines, chainlit_records  # noqa: E402
 from daram.adapters.chainlit import DaramDataLayer  # noqa: E402
+from daram.adapters.chainlit import lines as chainlit_lines  # noqa: E402
+from daram.adapters.chainlit import records as chainlit_records  # noqa: E402
 
 WRITING = ("_step", "_element", "turn", "_create", "init_thread", "flush")
 ALICE = PersistedUser(id="alice", identifier="alice", createdAt="2026-01-01T00:00:00Z", metadata={})

@@ -10,7 +10,7 @@ import pytest
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 
 from daram.adapters.langgraph import DaramSaver
-from daram.adapters.langgraph_records import Memo
+from daram.adapters.langgraph.records import Memo
 from daram.memory import Memory
 
 CAPABILITIES = {

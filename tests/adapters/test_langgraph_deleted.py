@@ -16,7 +16,7 @@ from langgraph.types import Command, interrupt
 from tests.adapters.test_langgraph_saver import Chat, chat, echo, say, thread
 
 from daram.adapters.langgraph import DaramSaver
-from daram.adapters.langgraph_layout import CHECKPOINT, DELETED, DELTA, WRITE
+from daram.adapters.langgraph.layout import CHECKPOINT, DELETED, DELTA, WRITE
 from daram.errors import NotFound, StoreUnavailable
 from daram.memory import Memory
 from daram.store.wrapper import StoreWrapper

@@ -29,9 +29,8 @@ from langgraph.types import Command, Send, interrupt
 
 import daram
 from daram import sync
-from daram.adapters import langgraph_layout as layout
-from daram.adapters.langgraph import DaramSaver
-from daram.adapters.langgraph_layout import Side, thread_key
+from daram.adapters.langgraph import DaramSaver, layout
+from daram.adapters.langgraph.layout import Side, thread_key
 from daram.errors import ConfigError, InvalidInput, NotFound, SyncInAsync, Unsupported
 from daram.memory import Memory
 from daram.model import Page, Record

@@ -13,7 +13,7 @@ from langgraph.store.memory import InMemoryStore
 import daram
 from daram import sync
 from daram.adapters.langgraph import DaramStore
-from daram.adapters.langgraph_store import _ITEM
+from daram.adapters.langgraph.store import _ITEM
 from daram.errors import InvalidInput, TooLarge, Unsupported
 from daram.memory import Memory
 

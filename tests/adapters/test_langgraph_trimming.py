@@ -17,8 +17,7 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
 from tests.adapters.test_langgraph_saver import Watched
 
 import daram
-from daram.adapters import langgraph_layout as layout
-from daram.adapters.langgraph import DaramSaver
+from daram.adapters.langgraph import DaramSaver, layout
 from daram.memory import Memory
 from daram.model import Page, Record
 from daram.store.wrapper import StoreWrapper

@@ -13,7 +13,7 @@ from llama_index.core.storage.chat_store.base_db import MessageStatus
 
 from daram import sync
 from daram.adapters.llama_index import DaramChatStore
-from daram.adapters.llama_index_memory import DaramMemoryStore
+from daram.adapters.llama_index.memory import DaramMemoryStore
 from daram.errors import InvalidInput, OutcomeUnknown
 from daram.memory import Memory
 from daram.store.wrapper import StoreWrapper

@@ -35,13 +35,13 @@ def required() -> dict[str, list[tuple[str, str, str]]]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require":
                 named = {word.arg: ast.literal_eval(word.value) for word in node.keywords}
                 name = ast.literal_eval(node.args[2]).lower()
-                found.setdefault(file.stem, []).append((name, named["oldest"], named["below"]))
+                found.setdefault(str(file.relative_to(ADAPTERS)), []).append((name, named["oldest"], named["below"]))
     return found
 
 
 def test_an_adapter_asks_for_what_its_extra_brings() -> None:
     given, asked = bounds(), required()
-    assert {"pydantic_ai", "chainlit", "__init__"} <= asked.keys()
+    assert {"pydantic_ai.py", "chainlit/__init__.py", "django/__init__.py", "langgraph/__init__.py"} <= asked.keys()
     for module, wanted in asked.items():
         for name, oldest, below in wanted:
             assert given[name] == (oldest, below), module

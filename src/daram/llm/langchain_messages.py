@@ -30,7 +30,7 @@ _ROLES: Final[dict[str, Role]] = {
     "FunctionMessageChunk": "tool",
 }
 _GENERIC: Final[dict[str, Role]] = {"user": "user", "human": "user", "assistant": "assistant", "system": "system"}
-# Also what may come to life from what LangGraph threads have stored (``daram.adapters.langgraph_messages``).
+# Also what may come to life from what LangGraph threads have stored (``daram.adapters.langgraph.messages``).
 MESSAGE_TYPES: Final[dict[str, type[lc.BaseMessage]]] = {
     cls.model_fields["type"].default: cls
     for cls in (

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from daram.adapters import chainlit_steps as steps
+from daram.adapters.chainlit import steps
 from daram.chat.events import TERMINAL, Event
 from daram.model import Message
 from daram.ui.library import elements

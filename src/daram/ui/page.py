@@ -23,8 +23,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from daram import model
-from daram.adapters import chainlit_steps as steps
-from daram.adapters.chainlit import DaramDataLayer
+from daram.adapters.chainlit import DaramDataLayer, steps
 from daram.chat import Chatbot
 from daram.chat.running import Running
 from daram.errors import DaramError, InvalidInput, NotFound

@@ -7,7 +7,7 @@ from typing import Any, cast
 from chainlit.server import sio
 from chainlit.session import WebsocketSession, ws_sessions_sid
 
-from daram.adapters import chainlit_steps as steps
+from daram.adapters.chainlit import steps
 from daram.chat.running import Running
 from daram.model import Message
 from daram.ui.follow import Emit, follow, now

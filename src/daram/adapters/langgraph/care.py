@@ -9,11 +9,11 @@ from typing import Final
 import msgspec
 from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
 
-from daram.adapters import langgraph_layout as layout
-from daram.adapters.langgraph_conversation import Projection
-from daram.adapters.langgraph_lists import Added, Stored
-from daram.adapters.langgraph_records import CheckpointRecord, Head, Space, ThreadRecord
-from daram.adapters.langgraph_threads import Threads
+from daram.adapters.langgraph import layout
+from daram.adapters.langgraph.conversation import Projection
+from daram.adapters.langgraph.lists import Added, Stored
+from daram.adapters.langgraph.records import CheckpointRecord, Head, Space, ThreadRecord
+from daram.adapters.langgraph.threads import Threads
 
 COUNTERS: Final = "counters_since_delta_snapshot"
 _AT_ONCE: Final = 200

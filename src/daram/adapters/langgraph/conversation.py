@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from daram import model
-from daram.adapters import langgraph_messages as lists
-from daram.adapters.langgraph_lists import Added
-from daram.adapters.langgraph_records import Space
-from daram.adapters.langgraph_tries import again
+from daram.adapters.langgraph import messages as lists
+from daram.adapters.langgraph.lists import Added
+from daram.adapters.langgraph.records import Space
+from daram.adapters.langgraph.tries import again
 from daram.errors import Conflict, Gone, InvalidInput, NotFound
 from daram.ids import conversation_key
 from daram.llm.langchain_messages import to_message
@@ -30,7 +30,7 @@ _MISSING = "the messages of a step are not in the conversation of their thread: 
 class Projection:
     """Writes what a step added behind what the thread's messages stood behind: an edit becomes a branch.
 
-    Each write is made again as ``langgraph_tries`` says; where that is in vain its error is the step's.
+    Each write is made again as ``tries`` says; where that is in vain its error is the step's.
     """
 
     def __init__(self, store: Store, space: Space) -> None:

@@ -1,23 +1,10 @@
-"""LlamaIndex's chat store on a Daram store: a key is a conversation.
-
-::
-
-    chat = ChatMemoryBuffer.from_defaults(chat_store=DaramChatStore(memory, owner="alice"), chat_store_key="forest")
-"""
+"""LlamaIndex's chat store: each method's list is a conversation's messages."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeVar
-
-from daram.adapters.versions import require
-from daram.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, Unsupported
-from daram.store.paging import items
-
-require(
-    "the adapter for LlamaIndex", "llama_index.core", "llama-index-core", "llama-index", oldest="0.14.8", below="0.15"
-)
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms import ChatMessage
@@ -26,9 +13,11 @@ from msgspec.structs import replace
 
 from daram import sync
 from daram.adapters.appending import append_all, clear, outcome
+from daram.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, Unsupported
 from daram.model import Conversation, LogEntry, Message, Role
 from daram.store.base import Store, SupportsTransfer
 from daram.store.jsonpart import json_of, json_part
+from daram.store.paging import items
 from daram.text.clean import clean_text
 
 __all__ = ["DaramChatStore"]

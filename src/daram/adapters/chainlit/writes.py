@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from daram.adapters import chainlit_records as side
-from daram.adapters import chainlit_steps as steps
+from daram.adapters.chainlit import records as side
+from daram.adapters.chainlit import steps
 from daram.errors import Conflict, Gone, InvalidInput, NotFound
 from daram.model import Conversation, Message
 from daram.store.base import Store

@@ -9,12 +9,12 @@ from typing import Any
 
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 
-from daram.adapters.langgraph_care import Care
-from daram.adapters.langgraph_conversation import Projection, log
-from daram.adapters.langgraph_deleted import LATE, Deleted
-from daram.adapters.langgraph_lists import Added
-from daram.adapters.langgraph_records import Memo, Space
-from daram.adapters.langgraph_threads import Threads
+from daram.adapters.langgraph.care import Care
+from daram.adapters.langgraph.conversation import Projection, log
+from daram.adapters.langgraph.deleted import LATE, Deleted
+from daram.adapters.langgraph.lists import Added
+from daram.adapters.langgraph.records import Memo, Space
+from daram.adapters.langgraph.threads import Threads
 from daram.errors import NotFound
 from daram.store.base import Store
 

@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from daram.adapters import langgraph_layout as layout
-from daram.adapters import langgraph_messages as lists
+from daram.adapters.langgraph import layout
+from daram.adapters.langgraph import messages as lists
 from daram.model import UNSET, Unset
 
 _HEADS: Final = 1024

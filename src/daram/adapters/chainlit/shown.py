@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from daram.adapters import chainlit_records as side
-from daram.adapters import chainlit_steps as steps
+from daram.adapters.chainlit import records as side
+from daram.adapters.chainlit import steps
 from daram.model import Message
 
 if TYPE_CHECKING:

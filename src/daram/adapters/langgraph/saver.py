@@ -1,13 +1,4 @@
-"""LangGraph's checkpoints and store on a Daram store.
-
-::
-
-    async with daram.open("sqlite:///daram.db") as memory:
-        graph = builder.compile(checkpointer=DaramSaver(memory, owner="alice"), store=DaramStore(memory, owner="alice"))
-
-Lists of messages are kept as what each step added, and a thread's messages are a conversation for the other doors. The
-synchronous methods run on Daram's background loop: they may be called from any thread that runs no event loop itself.
-"""
+"""LangGraph's checkpoints on a Daram store: what each step added, and a thread's messages as a conversation."""
 
 from __future__ import annotations
 
@@ -15,19 +6,6 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
-
-from daram.adapters.versions import require
-from daram.errors import InvalidInput, Unsupported
-
-require("the adapter for LangGraph", "langgraph", "langgraph", "langgraph", oldest="1.2", below="2")
-require(
-    "the adapter for LangGraph",
-    "langgraph.checkpoint.base",
-    "langgraph-checkpoint",
-    "langgraph",
-    oldest="4.3",
-    below="5",
-)
 
 from langchain_core.runnables import ConfigurableFieldSpec
 from langgraph.checkpoint.base import (
@@ -43,15 +21,15 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from daram import sync
-from daram.adapters.langgraph_care import Care, merged
-from daram.adapters.langgraph_config import above, checkpoint_of, refuse_unsafe, thread_of, whole
-from daram.adapters.langgraph_conversation import Projection
-from daram.adapters.langgraph_deleted import LATE, Deleted
-from daram.adapters.langgraph_layout import Side
-from daram.adapters.langgraph_records import Head, Memo, Space
-from daram.adapters.langgraph_steps import Steps
-from daram.adapters.langgraph_store import DaramStore
-from daram.adapters.langgraph_threads import Threads
+from daram.adapters.langgraph.care import Care, merged
+from daram.adapters.langgraph.config import above, checkpoint_of, refuse_unsafe, thread_of, whole
+from daram.adapters.langgraph.conversation import Projection
+from daram.adapters.langgraph.deleted import LATE, Deleted
+from daram.adapters.langgraph.layout import Side
+from daram.adapters.langgraph.records import Head, Memo, Space
+from daram.adapters.langgraph.steps import Steps
+from daram.adapters.langgraph.threads import Threads
+from daram.errors import InvalidInput, Unsupported
 from daram.ids import etag
 from daram.store.base import Store, SupportsRecords
 
@@ -59,7 +37,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
-__all__ = ["DaramSaver", "DaramStore"]
+__all__ = ["DaramSaver"]
 
 R = TypeVar("R")
 _VERSION_DIGITS: Final = 10

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from daram.adapters import chainlit_steps as steps
+from daram.adapters.chainlit import steps
 from daram.errors import Conflict, TooLarge
 from daram.model import UNSET, Page, Record
 from daram.store.base import SupportsRecords

@@ -1,14 +1,4 @@
-"""Chainlit's data layer on a Daram store: threads are conversations, message steps are messages.
-
-::
-
-    @cl.data_layer
-    def data_layer():
-        return DaramDataLayer(memory)
-
-What Chainlit wants kept beside the messages (other steps, elements, feedback, users, what a session was set to) is kept
-in records. Every list is paged in the store; opening a thread reads its last messages, never all of them.
-"""
+"""The data layer: what Chainlit calls, and what each call does in the store."""
 
 from __future__ import annotations
 
@@ -20,10 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from daram.adapters.versions import require
-
-require("the data layer for Chainlit", "chainlit", "chainlit", "chainlit", oldest="2.12", below="2.13")
-
 from chainlit.context import ChainlitContextException, get_context
 from chainlit.data.base import BaseDataLayer
 from chainlit.session import BaseSession, WebsocketSession
@@ -31,11 +17,11 @@ from chainlit.types import Feedback, PageInfo, PaginatedResponse, Pagination, Th
 from chainlit.user import PersistedUser, User
 
 from daram import sync
-from daram.adapters import chainlit_records as side
-from daram.adapters import chainlit_steps as steps
-from daram.adapters.chainlit_lines import Lines, persevere
-from daram.adapters.chainlit_shown import give_opinions, shown_steps
-from daram.adapters.chainlit_writes import StepWriter, of_step
+from daram.adapters.chainlit import records as side
+from daram.adapters.chainlit import steps
+from daram.adapters.chainlit.lines import Lines, persevere
+from daram.adapters.chainlit.shown import give_opinions, shown_steps
+from daram.adapters.chainlit.writes import StepWriter, of_step
 from daram.errors import InvalidInput, NotFound, Unsupported
 from daram.model import Conversation, Message
 from daram.store.base import Store, SupportsRecords

@@ -13,9 +13,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from daram.adapters.llama_index import DaramChatStore, from_message, to_message  # first: it says which release it needs
-
-# isort: split
 import msgspec
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms import ChatMessage
@@ -23,6 +20,7 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 
 from daram import sync
 from daram.adapters.appending import again, append_all, outcome
+from daram.adapters.llama_index.chat_store import DaramChatStore, from_message, to_message
 from daram.errors import Conflict, InvalidInput, NotFound, Unsupported
 from daram.model import Message
 from daram.store.base import Store, SupportsRecords

@@ -13,34 +13,29 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-
-from daram.errors import Conflict, InvalidInput, MissingExtra, Unsupported
-from daram.store.paging import pages
-
-try:
-    from langgraph.store.base import (
-        BaseStore,
-        GetOp,
-        IndexConfig,
-        Item,
-        ListNamespacesOp,
-        MatchCondition,
-        Op,
-        PutOp,
-        Result,
-        SearchItem,
-        SearchOp,
-        TTLConfig,
-        ensure_embeddings,
-        get_text_at_path,
-        tokenize_path,
-    )
-except ImportError as error:
-    raise MissingExtra("the LangGraph adapter", "langgraph") from error
+from langgraph.store.base import (
+    BaseStore,
+    GetOp,
+    IndexConfig,
+    Item,
+    ListNamespacesOp,
+    MatchCondition,
+    Op,
+    PutOp,
+    Result,
+    SearchItem,
+    SearchOp,
+    TTLConfig,
+    ensure_embeddings,
+    get_text_at_path,
+    tokenize_path,
+)
 
 from daram import sync
+from daram.errors import Conflict, InvalidInput, Unsupported
 from daram.model import Record
 from daram.store.base import Store, SupportsRecords
+from daram.store.paging import pages
 
 __all__ = ["DaramStore"]
 

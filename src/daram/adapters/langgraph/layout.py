@@ -13,7 +13,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Final
 
-from daram.adapters.langgraph_tries import again
+from daram.adapters.langgraph.tries import again
 from daram.codec import records_cursor
 from daram.errors import Conflict
 from daram.model import UNSET, Record, Unset
@@ -29,10 +29,10 @@ SEGMENT: Final = "langgraph.segment"
 PART: Final = "langgraph.part"
 # The checkpoints first: what they refer to is never missed by a reader who still finds them.
 ALL: Final = (CHECKPOINT, WRITE, DELTA, SEGMENT, BLOB, PART, THREAD)
-# What ``langgraph_runs`` keeps beside them: by the thread, and by the run.
+# What ``runs`` keeps beside them: by the thread, and by the run.
 RUNS: Final = "langgraph.runs"
 RUN: Final = "langgraph.run"
-# What ``langgraph_deleted`` keeps of a thread that is gone.
+# What ``deleted`` keeps of a thread that is gone.
 DELETED: Final = "langgraph.deleted"
 
 _PART_BYTES: Final = 1 << 20
@@ -118,7 +118,7 @@ class Side:
     ) -> None:
         """Store; of what is cut the parts come first, so that it is there as a whole or not at all.
 
-        It is made again as ``langgraph_tries`` says: with ``expect`` that may be a ``Conflict`` with oneself.
+        It is made again as ``tries`` says: with ``expect`` that may be a ``Conflict`` with oneself.
         """
         kind = _WHOLE
         if len(data) >= _PACK_FROM:

@@ -13,9 +13,9 @@ from typing import Final
 
 from langgraph.checkpoint.base.id import uuid6
 
-from daram.adapters import langgraph_layout as layout
-from daram.adapters.langgraph_records import Memo, Space
-from daram.adapters.langgraph_threads import Threads
+from daram.adapters.langgraph import layout
+from daram.adapters.langgraph.records import Memo, Space
+from daram.adapters.langgraph.threads import Threads
 from daram.model import UNSET
 
 LATE: Final = 0.05

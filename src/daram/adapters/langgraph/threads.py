@@ -19,11 +19,11 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from daram.adapters import langgraph_layout as layout
-from daram.adapters import langgraph_messages as lists
-from daram.adapters.langgraph_layout import Side
-from daram.adapters.langgraph_lists import Added, Lists, Stored, channel_key
-from daram.adapters.langgraph_records import (
+from daram.adapters.langgraph import layout
+from daram.adapters.langgraph import messages as lists
+from daram.adapters.langgraph.layout import Side
+from daram.adapters.langgraph.lists import Added, Lists, Stored, channel_key
+from daram.adapters.langgraph.records import (
     CheckpointRecord,
     Head,
     Memo,
@@ -33,7 +33,7 @@ from daram.adapters.langgraph_records import (
     Typed,
     WriteRecord,
 )
-from daram.adapters.langgraph_runs import Runs
+from daram.adapters.langgraph.runs import Runs
 from daram.errors import Conflict, StoreCorrupt
 
 if TYPE_CHECKING:

@@ -9,11 +9,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from daram.adapters import langgraph_changes as changes
-from daram.adapters import langgraph_layout as layout
-from daram.adapters import langgraph_messages as lists
-from daram.adapters.langgraph_layout import Side
-from daram.adapters.langgraph_records import Head, Memo, Place, Space
+from daram.adapters.langgraph import changes, layout
+from daram.adapters.langgraph import messages as lists
+from daram.adapters.langgraph.layout import Side
+from daram.adapters.langgraph.records import Head, Memo, Place, Space
 
 Stored = tuple[str, str]
 """A record: its namespace and key."""

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from langchain_core import messages as lc
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from daram.adapters.langgraph_messages import (
+from daram.adapters.langgraph.messages import (
     Delta,
     Segment,
     SegmentRecord,

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from daram.adapters import langgraph_layout as layout
-from daram.adapters.langgraph_layout import Side
-from daram.adapters.langgraph_records import Memo, Space, ThreadRecord
+from daram.adapters.langgraph import layout
+from daram.adapters.langgraph.layout import Side
+from daram.adapters.langgraph.records import Memo, Space, ThreadRecord
 
 
 class Runs:

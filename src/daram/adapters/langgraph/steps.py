@@ -44,7 +44,7 @@ class Steps:
         await threads.runs.enrol(space, metadata)
         writes, head, known, added = await threads.save(space, parent, checkpoint, metadata, new_versions, channel)
         # Where the conversation takes what comes behind a message, the thread is there: they are deleted together.
-        sure = added is not None and not added.first and bool(added.messages)
+        sure = added is not None and bool(added.messages) and bool(added.parent)
         # At once, so that an engine with group commit makes one commit of it. A reader who finds the checkpoint without
         # a part of it goes on to the one before: nobody was told that it is there. The same holds for the look at what
         # was deleted: what takes no longer than LATE is found by who deletes behind it.

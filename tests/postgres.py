@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 
@@ -39,6 +40,15 @@ class Databases:
     def url(self, key: object, *, port: int | None = None) -> str:
         """The URL of that database; ``port``: of a proxy in front of the server."""
         return self.server.url_of(self.name(key), port=port)
+
+    def settled(self, key: object, at_most: int) -> None:
+        """Wait until clients have so few sessions in that database: they end in their own time."""
+        query = "SELECT query FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
+        deadline = time.monotonic() + 60
+        with self.server.connect() as watcher:
+            while len(last := watcher.execute(query, (self.name(key),)).fetchall()) > at_most:
+                assert time.monotonic() < deadline, f"more than {at_most} sessions stay; what each said last: {last}"
+                time.sleep(0.01)
 
     def empty(self) -> None:
         """Forget what the test did."""

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from tests.faults.children import environment
 
 import daram
 from daram import sync
+from daram.adapters import langchain
 from daram.adapters.langchain import DaramChatMessageHistory
 from daram.errors import (
     ContextOverflow,
@@ -216,6 +217,14 @@ def chain_of(model: Any, url: str) -> Any:
         )
 
 
+@pytest.fixture
+def closed() -> Iterator[None]:
+    """What is opened by its URL stays open until the process ends: not beside the tests behind this one."""
+    yield
+    langchain._close()
+
+
+@pytest.mark.usefixtures("closed")
 def test_in_langchains_own_chain_by_url(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/daram.db"
     model = Recording(messages=iter([AIMessage("알겠습니다"), AIMessage("다랑어")]))
@@ -232,6 +241,7 @@ def test_in_langchains_own_chain_by_url(tmp_path: Path) -> None:
         assert [m.role for m in memory.tail("ann", "s", 10)] == ["user", "assistant", "user", "assistant"]
 
 
+@pytest.mark.usefixtures("closed")
 async def test_in_langchains_own_chain_by_url_in_async_code(url: str) -> None:
     model = Recording(messages=iter([AIMessage("알겠습니다"), AIMessage("다랑어")]))
     chain = chain_of(model, url)
@@ -246,6 +256,7 @@ async def test_in_langchains_own_chain_by_url_in_async_code(url: str) -> None:
         _ = history.messages
 
 
+@pytest.mark.usefixtures("closed")
 async def test_the_store_at_a_url_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     real = daram.memory.open

@@ -15,7 +15,8 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import Command, interrupt
 from tests.adapters.test_langgraph_saver import Chat, chat, echo, say, thread
 
-from daram.adapters.langgraph import DaramSaver
+import daram
+from daram.adapters.langgraph import DaramSaver, deleted
 from daram.adapters.langgraph.layout import CHECKPOINT, DELETED, DELTA, WRITE
 from daram.errors import NotFound, StoreUnavailable
 from daram.memory import Memory
@@ -93,6 +94,73 @@ async def test_a_run_on_a_deleted_thread_adds_nothing_to_the_one_begun_anew(memo
     assert [m.text for m in found["messages"]] == ["anew", "you said yes"]
     assert [m.text for m in await memory.tail("ann", "t", 10)] == ["anew", "you said yes"]
     assert {found.config["configurable"]["thread_id"] async for found in saver.alist(None)} == {"t"}
+
+
+async def test_a_step_that_replaces_the_history_of_a_deleted_thread_adds_nothing_to_the_one_begun_anew(
+    memory: Memory,
+) -> None:
+    saver = DaramSaver(memory, owner="ann")
+    await say(chat(saver), "word")
+    held = Held()
+
+    async def node(state: Chat) -> dict[str, Any]:
+        found = await held(state)
+        return {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), *found["messages"]]}
+
+    run = asyncio.ensure_future(say(chat(saver, node), "question"))
+    await held.there.wait()
+    other = DaramSaver(memory, owner="ann")
+    await other.adelete_thread("t")
+    await say(chat(other), "anew")
+    held.go.set()
+    assert await run == ["secret 3"]
+    assert not any(b"secret" in value for _, value in await left(memory))
+    assert await say(chat(DaramSaver(memory, owner="ann")), "on") == ["anew", "1: anew", "on", "3: on"]
+    assert [m.text for m in await memory.tail("ann", "t", 10)] == ["anew", "1: anew", "on", "3: on"]
+
+
+class Paused(StoreWrapper):
+    """The deletion of a conversation waits, when it is done, until somebody else has had their turn."""
+
+    def __init__(self, inner: Memory) -> None:
+        super().__init__(inner)
+        self.there = asyncio.Event()
+
+    async def delete(self, *args: Any, **kwargs: Any) -> None:
+        await super().delete(*args, **kwargs)
+        self.there.set()
+
+
+async def test_a_thread_that_is_begun_anew_while_it_is_being_deleted_is_whole(memory: Memory) -> None:
+    store = Paused(memory)
+    await say(chat(DaramSaver(memory, owner="ann")), "secret")
+    deletion = asyncio.ensure_future(DaramSaver(store, owner="ann").adelete_thread("t"))
+    await store.there.wait()  # it will look once more for what comes late
+    assert await say(chat(DaramSaver(memory, owner="ann")), "anew") == ["anew", "1: anew"]
+    await deletion
+    texts = await say(chat(DaramSaver(memory, owner="ann")), "on")
+    assert texts == ["anew", "1: anew", "on", "3: on"]
+    assert [m.text for m in await memory.tail("ann", "t", 10)] == texts
+
+
+async def test_a_deletion_that_was_killed_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(StoreWrapper):
+        async def delete(self, *args: Any, **kwargs: Any) -> None:
+            raise ConnectionAbortedError("the process is gone")
+
+    monkeypatch.setattr(deleted, "_PATIENCE", 0.2)
+    async with daram.open("memory://") as memory:
+        saver = DaramSaver(memory, owner="ann")
+        await say(chat(saver), "secret")
+        with pytest.raises(ConnectionAbortedError):
+            await DaramSaver(Killed(memory), owner="ann").adelete_thread("t")
+        waited = []
+        for _ in range(2):
+            begun = time.monotonic()
+            assert await saver.aget_tuple(thread("t")) is None
+            waited.append(time.monotonic() - begun)
+        assert waited[0] >= 0.2 > waited[1]
+        assert await say(chat(saver), "anew") == ["anew", "1: anew"]
 
 
 async def test_writes_of_a_task_that_ends_behind_the_deletion_are_not_kept(memory: Memory) -> None:
@@ -265,6 +333,14 @@ async def test_a_copy_onto_a_thread_takes_the_place_of_its_conversation(memory: 
         expected = [*expected, "t", "3: t"]
     assert len(await say(chat(DaramSaver(memory, owner="ann")), "on", "u")) == 6
     assert len(await memory.tail("ann", "u", 10)) == 6
+
+
+async def test_a_thread_that_is_copied_onto_itself_stays() -> None:
+    async with daram.open("memory://") as memory:
+        saver = DaramSaver(memory, owner="ann")
+        await say(chat(saver), "t")
+        await saver.acopy_thread("t", "t")
+        assert len(await say(chat(saver), "on")) == len(await memory.tail("ann", "t", 10)) == 4
 
 
 async def test_a_conversation_that_is_gone_does_not_make_steps_read_the_thread(memory: Memory) -> None:

@@ -359,9 +359,7 @@ def sessions(watcher: psycopg.Connection) -> int:
 
 async def test_there_are_never_more_than_the_size(url: str, databases: Databases) -> None:
     seen = []
-    with databases.server.connect(databases.name("lanes")) as watcher:
-        while sessions(watcher):  # of the test before, in the same database: they end in their own time
-            await asyncio.sleep(0.01)
+    await asyncio.to_thread(databases.settled, "lanes", 0)  # those of the test before
     async with PostgresStore(url, pool_size=4) as store:
         await store.append(OWNER, "c", [user("first")], create=True)
         calls = [

@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -92,7 +91,7 @@ async def test_a_store_is_closed_on_all_its_loops(url: str, databases: Databases
     await store.close()
     over.set()
     thread.join()
-    assert await asyncio.to_thread(sessions, databases, 0) == 0
+    await asyncio.to_thread(databases.settled, "life", 0)
 
 
 async def test_closing_while_calls_are_under_way(url: str) -> None:
@@ -155,24 +154,12 @@ def test_connections_of_loops_that_ended_are_closed(url: str, databases: Databas
     store = PostgresStore(url)
     for i in range(8):
         asyncio.run(store.append(OWNER, "c", [user(str(i))], create=True))
-    assert sessions(databases, at_most=2) <= 2
+    databases.settled("life", 2)
     runner = asyncio.Runner()
     runner.run(texts(store))
     asyncio.run(store.close())
-    assert sessions(databases, at_most=0) == 0
+    databases.settled("life", 0)
     runner.close()
-
-
-def sessions(databases: Databases, at_most: int) -> int:
-    """How many sessions the database has, once there are so few: the server needs a moment to notice."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
-    with databases.server.connect() as watcher:
-        while True:
-            row = watcher.execute(query, (databases.name("life"),)).fetchone()
-            assert row is not None
-            if row[0] <= at_most:
-                return int(row[0])
-            time.sleep(0.01)
 
 
 # --- forks and processes --------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def _shown_part(kind: str, block: dict[Any, Any]) -> Part:
     text = _json(block)
     if len(text) > _SHOWN_CHARS:  # a photo in base64: the message that it is in must not be missing for it
         return Part(type=kind, data={"omitted": len(text)})
-    return Part(type=kind, data=json.loads(text))
+    return Part(type=kind, data=json.loads(clean_text(text), parse_constant=str))
 
 
 def _content(message: Message) -> Any:

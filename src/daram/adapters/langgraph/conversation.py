@@ -23,6 +23,7 @@ log = logging.getLogger("daram.langgraph")
 
 _BATCH = 100
 _CHARS = 100_000
+_FEW_CHARS = 1000
 _TRIES = 3
 _MISSING = "the messages of a step are not in the conversation of their thread: %s"
 
@@ -42,7 +43,8 @@ class Projection:
         """Append; the ids are made of what is said and where, so that to do it again changes nothing.
 
         Returns why it cannot be: ``Gone`` (the conversation, or the message that it would follow, was deleted) or
-        ``NotFound`` (what it would follow is not there). Of texts of more than 100,000 characters it has the beginning.
+        ``NotFound`` (what it would follow is not there). Of texts of more than 100,000 characters it has the beginning,
+        of a message that is too long all the same the first 1,000 of each.
         """
         parent: str | None = None if added.first else added.parent or model.ROOT
         try:
@@ -98,7 +100,7 @@ class Projection:
             parent = ids[start] if ids[start] and await self._has(ids[start]) else model.ROOT
             for message in messages[start:]:
                 try:
-                    await self._append([message], parent)
+                    await self._append_one(message, parent)
                 except Gone:
                     continue
                 parent = message.id
@@ -117,12 +119,19 @@ class Projection:
             batch = messages[start : start + _BATCH]
             try:
                 await self._append(batch, parent)
-            except Conflict:
-                # A branch that was gone along before: the first of these are there.
+            except (Conflict, InvalidInput):
+                # A branch that was gone along before: the first of these are there. Or one of them is refused.
                 for message in batch:
-                    await self._append([message], parent)
+                    await self._append_one(message, parent)
                     parent = message.id
             parent = batch[-1].id
+
+    async def _append_one(self, message: model.Message, parent: str | None) -> None:
+        try:
+            await self._append([message], parent)
+        except InvalidInput:
+            # Were it missing, so would be all that comes behind it.
+            await self._append([_in_short(message)], parent)
 
     async def _append(self, messages: list[model.Message], parent: str | None) -> None:
         await again(lambda: self._store.append(self._owner, self._id, messages, parent=parent, create=True))
@@ -168,7 +177,7 @@ def _messages(added: Added) -> list[model.Message]:
 
 
 def _fitting(message: model.Message) -> model.Message:
-    """With long texts cut: a message that is refused would be missing, and all that is behind it."""
+    """With long texts cut."""
     parts = tuple(
         model.Part(type=part.type, id=part.id, data={name: _cut(value) for name, value in part.data.items()})
         for part in message.parts
@@ -176,8 +185,20 @@ def _fitting(message: model.Message) -> model.Message:
     return msgspec.structs.replace(message, text=_cut(message.text), parts=parts)
 
 
-def _cut(value: Any) -> Any:
-    return value[:_CHARS] + "…" if isinstance(value, str) and len(value) > _CHARS else value
+def _in_short(message: model.Message) -> model.Message:
+    """The beginnings of its texts, and nothing that could be refused."""
+    parts = tuple(
+        model.Part(
+            type=part.type,
+            data={name: _cut(text, _FEW_CHARS) for name, text in part.data.items() if isinstance(text, str)},
+        )
+        for part in message.parts[:_BATCH]
+    )
+    return msgspec.structs.replace(message, text=_cut(message.text, _FEW_CHARS), parts=parts, usage=None)
+
+
+def _cut(value: Any, chars: int = _CHARS) -> Any:
+    return value[:chars] + "…" if isinstance(value, str) and len(value) > chars else value
 
 
 def conversation_id(space: Space) -> str:

@@ -27,7 +27,7 @@ class Added(NamedTuple):
     messages: list[Any]
     packed: list[bytes]
     parent: str
-    first: bool  # there was nothing before
+    first: bool  # there was nothing before: behind whatever the conversation has
 
 
 class Lists:

@@ -202,11 +202,13 @@ class DaramSaver(BaseCheckpointSaver[str]):
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread with all its checkpoints and writes, and its conversation as it is now.
 
-        What the target had goes.
+        What the target had goes, but of a thread that is copied onto itself nothing.
         """
         owner = self._owner_of(None)
         source_thread_id = whole("source_thread_id", source_thread_id)
         target_thread_id = whole("target_thread_id", target_thread_id)
+        if source_thread_id == target_thread_id:
+            return
         threads = self._threads(owner)
         await Care(threads).copy(source_thread_id, target_thread_id)
         await Deleted(threads, self._memo).forget(target_thread_id)
@@ -303,8 +305,10 @@ class DaramSaver(BaseCheckpointSaver[str]):
     async def _delete(self, names: Collection[str]) -> None:
         owner = self._owner_of(None)
         threads = self._threads(owner)
+        deleted = Deleted(threads, self._memo)
+        marks = {}
         for name in names:
-            await Deleted(threads, self._memo).mark(name)
+            marks[name] = await deleted.mark(name)
             await Care(threads).delete(name)
             if self._channel is not None:
                 await Projection(self._store, Space(owner, name, "")).delete()
@@ -313,6 +317,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
         for name in names:
             await Care(threads).delete(name)  # what a run that had not seen the mark was about to write
             self._memo.forget(owner, name)
+            await deleted.end(name, marks[name])
 
     @property
     def _plain(self) -> JsonPlusSerializer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 
@@ -17,6 +17,8 @@ from daram.adapters.langgraph.records import Memo, Space
 from daram.adapters.langgraph.threads import Threads
 from daram.errors import NotFound
 from daram.store.base import Store
+
+_LOOKED_AT: Final = 10
 
 
 class Steps:
@@ -43,8 +45,10 @@ class Steps:
         self._memo.follows(space, checkpoint["id"], parent)
         await threads.runs.enrol(space, metadata)
         writes, head, known, added = await threads.save(space, parent, checkpoint, metadata, new_versions, channel)
+        if added is not None and added.first and channel is not None and await self._goes_back(channel):
+            added = added._replace(first=False)
         # Where the conversation takes what comes behind a message, the thread is there: they are deleted together.
-        sure = added is not None and not added.first and bool(added.messages)
+        sure = added is not None and bool(added.messages) and bool(added.parent)
         # At once, so that an engine with group commit makes one commit of it. A reader who finds the checkpoint without
         # a part of it goes on to the one before: nobody was told that it is there. The same holds for the look at what
         # was deleted: what takes no longer than LATE is found by who deletes behind it.
@@ -58,6 +62,15 @@ class Steps:
         threads.written(space, head, known)
         if added is not None and missing is not None:
             await self._mend(added, channel)
+
+    async def _goes_back(self, channel: str) -> bool:
+        """Whether the newest checkpoints have messages: a step that comes behind none has gone back in time then."""
+        looked = 0
+        async for head in self._threads.heads(self._space, page=_LOOKED_AT):
+            looked += 1
+            if channel in head.record.messages or looked == _LOOKED_AT:
+                return channel in head.record.messages
+        return False
 
     async def write(self, id: str, writes: Sequence[tuple[str, Any]], task: str, path: str) -> None:
         """What a task wrote behind a checkpoint."""

@@ -13,7 +13,7 @@ from tests.chainlit_home import load_chainlit
 from tests.faults.children import environment
 
 import daram
-from daram.errors import StoreUnavailable
+from daram.errors import Conflict, InvalidInput, StoreUnavailable
 from daram.memory import Memory
 from daram.store.wrapper import StoreWrapper
 
@@ -226,3 +226,66 @@ async def test_a_late_word_on_a_thread_does_not_bring_it_back(
     await late
     assert (await memory.list("ann")).items == []
     assert (await memory.scan_records("ann", chainlit_records.SESSION)).items == []
+
+
+class Crowded(StoreWrapper):
+    """Somebody is always faster."""
+
+    async def put_record(self, *args: Any, expect: Any = None, **kwargs: Any) -> Any:
+        raise Conflict("the record is not as expected")
+
+
+async def test_what_is_said_of_a_thread_is_not_given_up_without_a_word(
+    memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    init_http_context(thread_id="t1", user=None)
+    await memory.create("ann", id="t1")
+    with pytest.raises(Conflict):
+        await DaramDataLayer(Crowded(memory), owner="ann").update_thread("t1", metadata={"a": 1})
+    assert "what was said of thread t1 was not stored" in caplog.text
+
+
+class Half(StoreWrapper):
+    """Keeps nothing of what is said of a thread, once: the thread is there by then. Meanwhile somebody deletes it."""
+
+    told = False
+
+    async def put_record(self, owner: str, namespace: str, *args: Any, **kwargs: Any) -> Any:
+        if namespace == chainlit_records.SESSION and not self.told:
+            self.told = True
+            await self.inner.delete("ann", "t1")
+            raise StoreUnavailable("nobody answers")
+        return await self._records().put_record(owner, namespace, *args, **kwargs)
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_another_try_does_not_bring_back_what_another_process_deleted(
+    memory: Memory, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chainlit_lines, "_AGAIN", (0.01,))
+    init_http_context(thread_id="t1", user=None)
+    if there:
+        await memory.create("ann", id="t1")
+    layer = DaramDataLayer(Half(memory), owner="ann")
+    await layer.update_thread("t1", name="hi", user_id="ann", tags=["one"])
+    assert (await memory.list("ann")).items == []
+    assert (await memory.scan_records("ann", chainlit_records.SESSION)).items == []
+
+
+async def test_what_is_called_for_a_deletion_must_not_write_to_its_thread(memory: Memory) -> None:
+    async def deleted(owner: str, thread: str) -> None:
+        await layer.update_thread("t2", metadata={"another": thread})
+        if not told:
+            told.append(thread)
+            await layer.update_thread(thread, metadata={"deleted": owner})
+
+    told: list[str] = []
+    layer = DaramDataLayer(memory, owner="ann", deleted=deleted)
+    init_http_context(thread_id="t1", user=None)
+    await memory.create("ann", id="t1")
+    async with asyncio.timeout(10):  # each would wait for the other
+        with pytest.raises(InvalidInput, match="must not write to thread 't1'"):
+            await layer.delete_thread("t1")
+        await layer.update_thread("t1", name="on", user_id="ann")
+        await layer.delete_thread("t1")
+    assert (await memory.list("ann")).items == []

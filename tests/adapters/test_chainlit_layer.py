@@ -13,7 +13,7 @@ from tests.chainlit_home import load_chainlit
 
 import daram
 from daram.chat import Chatbot
-from daram.errors import NotFound, TooLarge, Unsupported
+from daram.errors import InvalidInput, NotFound, TooLarge, Unsupported
 from daram.llm.base import Delta, Options
 from daram.memory import Memory
 from daram.model import Message
@@ -206,6 +206,54 @@ async def test_a_run_below_the_message_that_began_it(store: Memory, history: int
     assert [(s["id"], s["parentId"]) for s in thread["steps"]] == shown
 
 
+def at(second: int) -> str:
+    return f"2026-01-01T00:00:{second:02}.000001Z"
+
+
+async def test_a_turn_is_shown_in_the_order_of_time(layer: DaramDataLayer) -> None:
+    enter()
+    turn = [
+        step("hi", id="m1", createdAt=at(1)),
+        step("", id="r1", type="run", parentId="m1", createdAt=at(2)),
+        step("let me look", id="m2", type="assistant_message", parentId="r1", createdAt=at(3)),
+        step("rain", id="tool1", type="tool", parentId="r1", createdAt=at(4)),
+        step("inner", id="tool2", type="tool", parentId="tool1", createdAt=at(5)),
+        step("it rains", id="m3", type="assistant_message", parentId="r1", createdAt=at(6)),
+        step("noted", id="tool3", type="tool", parentId="r1", createdAt=at(7)),
+    ]
+    for made in turn:
+        await layer.create_step(made)
+    thread: Any = await layer.get_thread("t1")
+    assert [(s["id"], s["parentId"]) for s in thread["steps"]] == [(s["id"], s["parentId"]) for s in turn]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_has_no_text_is_shown_too(
+    store: Memory, layer: DaramDataLayer, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter()
+    turns = [
+        step("a picture, please", id="m1", createdAt=at(1)),
+        step("", id="r1", type="run", parentId="m1", createdAt=at(2)),
+        step("", id="m2", type="assistant_message", parentId="r1", createdAt=at(3)),
+        step("", id="m3", type="assistant_message", createdAt=at(4)),  # of an action: below nothing
+        step("and then", id="m4", createdAt=at(5)),
+        step("", id="r2", type="run", parentId="m4", createdAt=at(6)),
+        step("cut off here", id="tool", type="tool", parentId="r2", createdAt=at(7)),
+    ]
+    for made in turns:
+        await layer.create_step(made)
+    await layer.create_element(Text(thread_id="t1", id="e1", name="picture", content="x", for_id="m2"))
+    if not whole:  # then each is asked for, and what is below nothing is not found
+        monkeypatch.setattr(chainlit_records, "_SCAN_ITEMS", 3)
+        turns = [made for made in turns if made["id"] != "m3"]
+    thread: Any = await layer.get_thread("t1")
+    assert [s["id"] for s in thread["steps"]] == [s["id"] for s in turns]
+    assert [element["id"] for element in thread["elements"]] == ["e1"]
+    last: Any = await DaramDataLayer(store, history=1).get_thread("t1")
+    assert [s["id"] for s in last["steps"]] == ["m4", "r2", "tool"]
+
+
 async def test_deleting_a_step_deletes_its_message(layer: DaramDataLayer, store: Memory) -> None:
     enter()
     await layer.create_step(step("keep", id="m1"))
@@ -296,6 +344,14 @@ async def test_a_chatbot_and_chainlit_store_a_message_once(layer: DaramDataLayer
         (running.answer_id, "You said: hi"),
     ]
     assert texts(await layer.get_thread("t1")) == ["hi", "You said: hi"]
+
+
+async def test_a_thread_that_begins_without_a_text_is_named_by_what_follows(layer: DaramDataLayer) -> None:
+    enter()
+    await layer.update_thread("t1", name=" ", user_id="alice")  # a file was sent, and nothing said
+    assert [thread["name"] for thread in (await pages(layer, 20))[0]] == [None]
+    await layer.create_step(step("What a squirrel!", type="assistant_message"))
+    assert [thread["name"] for thread in (await pages(layer, 20))[0]] == ["What a squirrel!"]
 
 
 async def test_without_messages_the_layer_writes_none(store: Memory) -> None:
@@ -528,12 +584,14 @@ async def test_favourites(layer: DaramDataLayer) -> None:
     favourite = step("a good question", id="m1")
     await layer.create_step(dict(favourite))
     await layer.set_step_favorite(dict(favourite), True)
-    assert [s["id"] for s in await layer.get_favorite_steps("alice")] == ["m1"]
+    for number in (3, 9, 4):
+        await layer.set_step_favorite(step("another", id=f"n{number}", createdAt=at(number)), True)
+    assert [s["id"] for s in await layer.get_favorite_steps("alice")] == ["n9", "n4", "n3", "m1"]
     assert await layer.get_favorite_steps("bob") == []
     thread: Any = await layer.get_thread("t1")
     assert thread["steps"][0]["metadata"] == {"favorite": True}
     await layer.set_step_favorite(dict(favourite), False)
-    assert await layer.get_favorite_steps("alice") == []
+    assert [s["id"] for s in await layer.get_favorite_steps("alice")] == ["n9", "n4", "n3"]
 
 
 async def test_elements_come_back_with_their_content(layer: DaramDataLayer, tmp_path: Path) -> None:
@@ -589,9 +647,9 @@ async def test_what_a_session_was_set_to_is_merged_and_comes_back(layer: DaramDa
     enter()
     await layer.update_thread("t1", name="x", user_id="alice", tags=["one"])
     await asyncio.gather(*(layer.update_thread("t1", metadata={f"k{n}": n}) for n in range(4)))
-    await layer.update_thread("t1", metadata={"k0": None, "empty": {}})
+    await layer.update_thread("t1", metadata={"k0": None, "k1": [], "empty": {}})
     thread: Any = await layer.get_thread("t1")
-    assert thread["metadata"] == {"k1": 1, "k2": 2, "k3": 3}
+    assert thread["metadata"] == {"k1": [], "k2": 2, "k3": 3, "empty": {}}  # a cart that is empty is a cart
     assert thread["tags"] == ["one"]
     assert thread["name"] == "x"
 
@@ -617,6 +675,26 @@ async def test_an_id_that_none_can_have_is_one_that_none_has(layer: DaramDataLay
     enter()
     assert await layer.get_thread(thread) is None
     assert await layer.get_thread_author(thread) == ""
+
+
+@pytest.mark.parametrize("bounds", [{"history": 0}, {"history": 1001}, {"search": 0}])
+def test_bounds_that_no_call_could_keep_are_refused_at_once(store: Memory, bounds: Any) -> None:
+    with pytest.raises(InvalidInput, match=next(iter(bounds))):
+        DaramDataLayer(store, **bounds)
+
+
+async def test_an_owner_that_says_nothing_is_no_owner_at_any_door(store: Memory) -> None:
+    layer = DaramDataLayer(store, owner=lambda: "")
+    enter()
+    with pytest.raises(InvalidInput):
+        await layer.update_thread("t1", name="x", user_id="alice")
+    for call in (
+        layer.list_threads(Pagination(first=20), ThreadFilter(userId="alice")),
+        layer.get_favorite_steps("alice"),
+    ):
+        with pytest.raises(InvalidInput):
+            await call
+    assert (await store.list("alice")).items == []
 
 
 def test_a_store_without_records_is_refused(store_without_records: Callable[[], Any]) -> None:

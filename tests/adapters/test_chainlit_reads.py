@@ -156,3 +156,28 @@ async def test_a_list_by_more_opinions_than_one_call_gives(memory: Memory, few: 
     layer = DaramDataLayer(memory)
     assert await listed(layer, 1) == [f"t{n}" for n in reversed(range(110)) if n % 10 == 5]
     assert await listed(layer, 0) == [f"t{n}" for n in reversed(range(110)) if n % 10 == 0]
+
+
+class Bytes(StoreWrapper):
+    """Counts what is scanned."""
+
+    scanned = 0
+
+    async def scan_records(self, *args: Any, **kwargs: Any) -> Any:
+        page = await self._records().scan_records(*args, **kwargs)
+        self.scanned += sum(len(record.value) for record in page.items)
+        return page
+
+
+async def test_deleting_a_thread_does_not_read_its_files(memory: Memory) -> None:
+    store = Bytes(memory)
+    layer = DaramDataLayer(store)
+    init_http_context(thread_id="t1", user=ALICE)
+    await layer.create_step(step("see below", "a", "assistant_message"))
+    for n in range(6):
+        await layer.create_element(Text(thread_id="t1", id=f"e{n}", name="note", content="x" * 100_000, for_id="a"))
+    await memory.put_record("alice", chainlit_records.CONTENT, "t1/cut-off", b"whose element was not stored any more")
+    await layer.delete_thread("t1")
+    assert store.scanned < 20_000
+    for namespace in chainlit_records.OF_A_THREAD:
+        assert (await memory.scan_records("alice", namespace)).items == [], namespace

@@ -21,7 +21,7 @@ from daram.adapters.chainlit import records as side
 from daram.adapters.chainlit import steps
 from daram.adapters.chainlit.lines import Lines, persevere
 from daram.adapters.chainlit.shown import give_opinions, shown_steps
-from daram.adapters.chainlit.writes import StepWriter, of_step
+from daram.adapters.chainlit.writes import Beginning, StepWriter, of_step
 from daram.errors import InvalidInput, NotFound, Unsupported
 from daram.model import Conversation, Message
 from daram.store.base import Store, SupportsRecords
@@ -54,7 +54,8 @@ class DaramDataLayer(BaseDataLayer):
     ``messages=False``: a ``daram.Chatbot`` stores the messages and makes the titles; the layer keeps the rest.
     ``note``: what to show below a stored message, as Markdown (by default its status);
     ``elements``: what belongs to one beside what Chainlit has stored, by thread and message;
-    ``deleted``: deletes what else there is of a thread that is deleted, by owner and thread: an agent's checkpoints.
+    ``deleted``: deletes what else there is of a thread that is deleted, by owner and thread: an agent's checkpoints. It
+    must not write to that thread by this layer.
     ``history``: how many messages of a thread are shown when it is opened, the last ones (at most 1,000).
     ``search``: how many conversations, the one changed last first, one search by title looks at.
 
@@ -76,6 +77,10 @@ class DaramDataLayer(BaseDataLayer):
         store = memory.inner if isinstance(memory, sync.Memory) else memory
         if not isinstance(store, SupportsRecords):
             raise Unsupported(f"{type(store).__name__} keeps no records, which Chainlit's data layer needs")
+        if not 1 <= history <= 1000:
+            raise InvalidInput("history", f"must be from 1 to 1,000, not {history:,}")
+        if search < 1:
+            raise InvalidInput("search", f"must be at least 1, not {search:,}")
         self._store: Store = store
         self._side = side.SideRecords(store)
         self._steps = StepWriter(store, self._side, messages=messages)
@@ -119,7 +124,7 @@ class DaramDataLayer(BaseDataLayer):
 
         A search compares titles, word by word, in at most ``search`` conversations per call; ``endCursor`` goes on.
         """
-        owner = self._fixed_owner or filters.userId or self._owner()
+        owner = self._owner(filters.userId)
         first = max(1, min(pagination.first, 100))
         rated, size = None, 100 if filters.search else first
         if filters.feedback is not None:
@@ -168,7 +173,9 @@ class DaramDataLayer(BaseDataLayer):
         thread = steps.thread_of(conversation, self._user(), name)
         thread["metadata"] = (session or {}).get("metadata") or {}
         thread["tags"] = (session or {}).get("tags")
-        thread["steps"] = await shown_steps(self._side, owner, thread_id, messages, kept, self._note)
+        thread["steps"] = await shown_steps(
+            self._side, owner, thread_id, messages, kept, self._note, all_messages=len(messages) < self._history
+        )
         await give_opinions(thread_id, thread["steps"], opinions)
         shown = {step["id"] for step in thread["steps"]}
         thread["elements"] = found = await self._side.elements(owner, thread_id, elements, shown)
@@ -185,11 +192,16 @@ class DaramDataLayer(BaseDataLayer):
         tags: list[str] | None = None,
     ) -> None:
         """Rename a thread, or keep what Chainlit says of it; with ``user_id`` it begins, named after its start."""
-        owner = self._fixed_owner or user_id or self._owner()
+        owner = self._owner(user_id)
         # Whoever is not logged in, Chainlit lets rename nothing: a name is what begins a thread.
         begins = user_id is not None or (name is not None and self._user() == _ANONYMOUS)
         change = partial(
-            self._steps.change_thread, thread=thread_id, name=name, metadata=metadata, tags=tags, begins=begins
+            self._steps.change_thread,
+            thread=thread_id,
+            name=name,
+            metadata=metadata,
+            tags=tags,
+            beginning=Beginning() if begins else None,
         )
         # A request is answered at once; what Chainlit does by itself, or while a tab is open, nobody repeats.
         once = not begins and not isinstance(_session(), WebsocketSession)
@@ -248,9 +260,10 @@ class DaramDataLayer(BaseDataLayer):
         return step_dict
 
     async def get_favorite_steps(self, user_id: str) -> list[StepDict]:
-        """The user's favourites, at most 1,000."""
-        owner = self._fixed_owner or user_id
-        return [cast("StepDict", steps.load(record.value)) for record in await self._side.scan(owner, side.FAVORITE)]
+        """The user's favourites, the newest first, at most 1,000."""
+        owner = self._owner(user_id)
+        found = [cast("StepDict", steps.load(record.value)) for record in await self._side.scan(owner, side.FAVORITE)]
+        return sorted(found, key=lambda step: step.get("createdAt") or "", reverse=True)
 
     async def get_element(self, thread_id: str, element_id: str) -> ElementDict | None:
         """An element; its content, if it was kept, is in its ``url`` (``data:``)."""
@@ -333,12 +346,10 @@ class DaramDataLayer(BaseDataLayer):
 
     # --- helpers ---
 
-    @property
-    def _fixed_owner(self) -> str | None:
-        return self._owner_given() if callable(self._owner_given) else self._owner_given
-
-    def _owner(self) -> str:
-        return self._user() if (fixed := self._fixed_owner) is None else fixed
+    def _owner(self, user: str | None = None) -> str:
+        """Whose it is; of this user where nobody else is named."""
+        given = self._owner_given() if callable(self._owner_given) else self._owner_given
+        return user or self._user() if given is None else given
 
     def _user(self) -> str:
         """Whom Chainlit asks for: it lets them see what it finds under this name, whoever owns it here."""

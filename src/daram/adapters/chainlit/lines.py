@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, Final
 
 from daram.adapters.appending import outcome
-from daram.errors import DaramError, OutcomeUnknown
+from daram.errors import DaramError, InvalidInput, OutcomeUnknown
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ _CLOSING: Final = 10.0  # seconds that closing waits for what was begun
 _ALL: Final = ""
 
 Thread = tuple[str, str]
+
+_deleting: ContextVar[Thread | None] = ContextVar("daram_chainlit_deleting", default=None)
 
 
 class Lines:
@@ -33,7 +36,9 @@ class Lines:
 
     def enter(self, thread: Thread, *names: str) -> Place:
         """A place at the end of these lines. Without names, to delete the thread: behind all that there are, which do
-        not try again, and ahead of all that come."""
+        not try again, and ahead of all that come. Raises ``InvalidInput`` where that is being done by the caller."""
+        if _deleting.get() == thread:
+            raise InvalidInput("deleted", f"must not write to thread {thread[1]!r}, whose deletion waits for it")
         ends = self._ends.setdefault(thread, {})
         if names:
             before = [ends[name] for name in (*names, _ALL) if name in ends]
@@ -42,7 +47,7 @@ class Lines:
             ends.clear()
             if deleted := self._deleted.pop(thread, None):
                 deleted.set()
-        place = Place(before, self._deleted.setdefault(thread, asyncio.Event()))
+        place = Place(before, self._deleted.setdefault(thread, asyncio.Event()), deletes=None if names else thread)
         mine = names or (_ALL,)
         ends.update(dict.fromkeys(mine, place.left))
         place.left.add_done_callback(lambda left: self._forget(thread, mine, left))
@@ -70,11 +75,12 @@ class Lines:
 class Place:
     """A place in line: ``async with`` waits for its turn, and lets the next ones on.
 
-    ``deleted``: somebody behind it is about to delete the thread.
+    ``deleted``: somebody behind it is about to delete the thread. ``deletes``: the thread that is deleted from here.
     """
 
-    def __init__(self, before: list[asyncio.Future[None]], deleted: asyncio.Event) -> None:
+    def __init__(self, before: list[asyncio.Future[None]], deleted: asyncio.Event, *, deletes: Thread | None) -> None:
         self._before = before
+        self._deletes = deletes
         self.deleted = deleted
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -85,8 +91,12 @@ class Place:
         except asyncio.CancelledError:
             self.leave()
             raise
+        if self._deletes is not None:
+            _deleting.set(self._deletes)
 
     async def __aexit__(self, *error: object) -> None:
+        if self._deletes is not None:
+            _deleting.set(None)
         self.leave()
 
     def leave(self) -> None:

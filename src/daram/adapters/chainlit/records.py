@@ -29,6 +29,8 @@ FAVORITE: Final = "chainlit.favorite"
 OF_A_THREAD: Final = (SESSION, STEP, CHILD, *FEEDBACK.values(), ELEMENT, ELEMENT_OF, CONTENT, FAVORITE)
 
 _SCAN_ITEMS: Final = 1000
+_TO_DELETE: Final = 100
+_CONTENTS: Final = 4  # of up to 3 MiB each
 _AT_ONCE: Final = 16
 _CONTENT_BYTES: Final = 3 << 20
 _INLINE_BYTES: Final = 8 << 20
@@ -79,26 +81,27 @@ class SideRecords:
         """Whether there is anything below these ids."""
         return bool((await self._records.scan_records(owner, namespace, steps.key(*ids) + "/", limit=1)).items)
 
-    async def scan(self, owner: str, namespace: str, *ids: str) -> list[Record]:
+    async def scan(self, owner: str, namespace: str, *ids: str, limit: int | None = None) -> list[Record]:
         """The records below these ids (without ids: all), at most 1,000."""
-        return list((await self._scan(owner, namespace, ids)).items)
+        return list((await self._scan(owner, namespace, ids, limit)).items)
 
     async def kind(self, owner: str, namespace: str, *ids: str) -> Kind:
         """What is kept of one kind below these ids."""
         return Kind(self, owner, namespace, ids, await self._scan(owner, namespace, ids))
 
-    async def _scan(self, owner: str, namespace: str, ids: tuple[str, ...]) -> Page[Record]:
+    async def _scan(self, owner: str, namespace: str, ids: tuple[str, ...], limit: int | None = None) -> Page[Record]:
         prefix = steps.key(*ids) + "/" if ids else ""
-        return await self._records.scan_records(owner, namespace, prefix, limit=_SCAN_ITEMS)
+        return await self._records.scan_records(owner, namespace, prefix, limit=limit or _SCAN_ITEMS)
 
     async def merge_session(self, owner: str, thread: str, metadata: dict[str, Any], tags: list[str] | None) -> None:
-        """Add to what Chainlit says of a thread; None removes an entry. What says nothing is not kept."""
-        for _ in range(5):
+        """Add to what Chainlit says of a thread; None removes an entry. Raises ``Conflict`` where others are faster
+        all the time."""
+        for left in reversed(range(5)):
             record = await self._records.get_record(owner, SESSION, steps.key(thread))
             known = steps.load(record.value) if record else {}
             merged = {**known.get("metadata", {}), **metadata}
             wanted: dict[str, Any] = {
-                "metadata": {name: value for name, value in merged.items() if value not in (None, {}, [])},
+                "metadata": {name: value for name, value in merged.items() if value is not None},
                 "tags": known.get("tags") if tags is None else tags,
             }
             if wanted == known or (record is None and not wanted["metadata"] and not wanted["tags"]):
@@ -107,15 +110,22 @@ class SideRecords:
                 await self._records.put_record(
                     owner, SESSION, steps.key(thread), steps.dump(wanted), expect=record.etag if record else None
                 )
-            except Conflict:
-                continue  # another tab was faster: add to what it wrote
-            return
+                return
+            except Conflict:  # another tab was faster: add to what it wrote
+                if not left:
+                    raise
 
     async def clear_thread(self, owner: str, thread: str) -> None:
         """Delete everything that was kept beside a thread."""
         await self.delete(owner, SESSION, thread)
+        while found := await self.scan(owner, ELEMENT, thread, limit=_TO_DELETE):
+            keys = [record.key for record in found]
+            for namespace in (CONTENT, ELEMENT):  # under the same keys: nobody reads the files to delete them
+                await each(partial(self.delete_key, owner, namespace), keys)
         for namespace in OF_A_THREAD:
-            while found := await self.scan(owner, namespace, thread):
+            # Of the contents those are left whose element was not stored any more.
+            limit = _CONTENTS if namespace == CONTENT else _TO_DELETE
+            while found := await self.scan(owner, namespace, thread, limit=limit):
                 await each(partial(self.delete_key, owner, namespace), [record.key for record in found])
 
     # --- elements: what they are in one record, their content in another ---

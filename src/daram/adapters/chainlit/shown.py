@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from daram.adapters.chainlit import records as side
@@ -24,14 +25,19 @@ async def shown_steps(
     messages: list[Message],
     kept: side.Kind,
     note: Callable[[Message], str],
+    *,
+    all_messages: bool,
 ) -> list[StepDict]:
-    """The messages with what is kept beside them (``kept``: the steps of the thread), each behind its run."""
+    """The messages with what is kept beside them (``kept``: the steps of the thread), in the order of time, each behind
+    its run. ``all_messages``: there are none in front of these."""
     beside = await kept.of(message.id for message in messages)
-    around = _Around(thread, {message.id for message in messages})
-    await around.read(records, owner, kept, [value.get("parentId") for value in reversed(beside.values())])
+    shown = [steps.from_message(thread, message, note(message), beside.get(message.id)) for message in messages]
+    around = _Around(thread, messages)
+    since = "" if all_messages or not shown else shown[0].get("createdAt") or ""
+    await around.read(records, owner, kept, [value.get("parentId") for value in reversed(beside.values())], since)
     found = around.found
-    for message in messages:
-        step = steps.from_message(thread, message, note(message), beside.get(message.id))
+    for message, step in zip(messages, shown, strict=True):
+        around.until(step.get("createdAt") or "")
         parent = step.get("parentId")
         if parent and not around.add(parent):
             step["parentId"] = parent = None  # the page drops a step whose parent it does not have
@@ -40,6 +46,8 @@ async def shown_steps(
             step["parentId"] = run["id"]
             found.append(run)
         found.append(step)
+        around.opens(message.id)
+    around.until(None)
     return found
 
 
@@ -60,40 +68,50 @@ async def give_opinions(thread: str, shown: list[StepDict], opinions: Iterable[s
 class _Around:
     """Steps beside the messages, at most 1,000. ``found`` is in the order in which the page wants them."""
 
-    def __init__(self, thread: str, messages: set[str]) -> None:
+    def __init__(self, thread: str, messages: list[Message]) -> None:
         self._thread = thread
-        self._seen = messages  # a run may hang below the message that began it
+        self._messages = messages
+        self._seen = {message.id for message in messages}
         self._steps: dict[str, dict[str, Any]] = {}
-        self._children: dict[str, list[str]] = {}
+        self._children: dict[str, list[str]] = defaultdict(list)
+        self._waiting: list[tuple[str, str]] = []  # a heap, by time: what hangs below something that was added
         self.found: list[StepDict] = []
 
-    async def read(self, records: side.SideRecords, owner: str, kept: side.Kind, wanted: Iterable[str | None]) -> None:
-        """Read these steps, those above them and those below them, one storey after the other."""
-        below: dict[str, list[str]] = defaultdict(list)
+    async def read(
+        self, records: side.SideRecords, owner: str, kept: side.Kind, above: list[str | None], since: str
+    ) -> None:
+        """Read the steps above the messages and those below them, one storey after the other; also those since then
+        that hang below nothing, unless one call did not give all the steps."""
+        near = above
         if kept.whole:
             for value in kept.values():
-                if "id" in value and value.get("parentId"):
-                    below[value["parentId"]].append(value["id"])
+                if "id" not in value:
+                    continue  # what is beside a message
+                if parent := value.get("parentId"):
+                    self._children[parent].append(value["id"])
+                elif (value.get("createdAt") or "") >= since:
+                    near.append(value["id"])
+                    self._wait(value)
         asked = set(self._seen)
-        storey = list(dict.fromkeys(id for id in wanted if id and id not in asked))
-        while storey and (room := _SIDE_STEPS - len(self._steps)) > 0:
-            asked.update(storey)
-            found = await kept.of(storey[:room])
-            # Without an id it is what is beside a message that is not shown.
-            fresh = {id: value for id, value in found.items() if "id" in value}
-            self._steps |= fresh
+        fresh = [message.id for message in self._messages if kept.whole or message.role == "user"]  # which begin runs
+        while True:
             if not kept.whole:
-                children = await side.each(partial(records.scan, owner, side.CHILD, self._thread), list(fresh))
+                children = await side.each(partial(records.scan, owner, side.CHILD, self._thread), fresh)
                 for id, listed in zip(fresh, children, strict=True):
-                    below[id] = [steps.load(child.value)["id"] for child in listed]
-            self._children |= {id: below[id] for id in fresh}
-            near = [value.get("parentId") for value in fresh.values()] + [child for id in fresh for child in below[id]]
-            storey = list(dict.fromkeys(id for id in near if id and id not in asked))
-        for children_of in self._children.values():
-            children_of.sort(key=lambda id: (self._steps.get(id, {}).get("createdAt") or "", id))
+                    self._children[id] = [steps.load(child.value)["id"] for child in listed]
+            near += [child for id in fresh for child in self._children[id]]
+            storey = list(dict.fromkeys(id for id in near if id and id not in asked))[: _SIDE_STEPS - len(self._steps)]
+            if not storey:
+                return
+            asked.update(storey)
+            # Without an id it is what is beside a message that is not shown.
+            found = {id: value for id, value in (await kept.of(storey)).items() if "id" in value}
+            self._steps |= found
+            fresh = list(found)
+            near = [value.get("parentId") for value in found.values()]
 
     def add(self, step_id: str) -> bool:
-        """Add a step, those above it and those below it; whether it is there."""
+        """Add a step and those above it; whether it is there."""
         if step_id in self._seen:
             return True
         step = self._steps.get(step_id)
@@ -104,6 +122,19 @@ class _Around:
         if parent and not self.add(parent):
             step["parentId"] = None
         self.found.append(cast("StepDict", {"threadId": self._thread, "input": "", "output": "", **step}))
-        for child in self._children[step_id]:
-            self.add(child)
+        self.opens(step_id)
         return True
+
+    def opens(self, id: str) -> None:
+        """What hangs below this may come, each in its time."""
+        for child in self._children[id]:
+            if child in self._steps:
+                self._wait(self._steps[child])
+
+    def until(self, moment: str | None) -> None:
+        """Add what came before then (None: what is left)."""
+        while self._waiting and (moment is None or self._waiting[0][0] < moment):
+            self.add(heappop(self._waiting)[1])
+
+    def _wait(self, step: dict[str, Any]) -> None:
+        heappush(self._waiting, (step.get("createdAt") or "", step["id"]))

@@ -147,9 +147,9 @@ def thread_of(conversation: Conversation, user: str, name: str | None) -> Thread
 
 
 def title_of(text: str | None) -> str | None:
-    """The first line of what began a thread, cut to 100 characters."""
-    line = next((line.strip() for line in clean_text(text or "").splitlines() if line.strip()), "")
-    return line if len(line) <= 100 else line[:99] + "…"
+    """The first line of what began a thread, cut to 100 characters; None where nothing was said."""
+    line = next((line.strip() for line in clean_text(text or "").splitlines() if line.strip()), None)
+    return line if line is None or len(line) <= 100 else line[:99] + "…"
 
 
 def has_words(title: str, query: str) -> bool:

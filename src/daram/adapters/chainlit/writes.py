@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from daram.adapters.chainlit import records as side
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 _PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds
 _MESSAGES: Final = "messages"
+
+
+@dataclass
+class Beginning:
+    """What the tries to begin a thread know: once it was ``there``, one that is deleted is not begun again."""
+
+    there: bool = False
 
 
 class StepWriter:
@@ -83,21 +91,25 @@ class StepWriter:
         metadata: dict[str, Any] | None,
         tags: list[str] | None,
         *,
-        begins: bool,
+        beginning: Beginning | None,
     ) -> None:
-        """Rename a thread, or add to what is kept of it. ``begins``: it is made, and named after its start."""
+        """Rename a thread, or add to what is kept of it. ``beginning``: it is made, and named after its start."""
         conversation = await self.conversation(owner, thread)
-        if begins and self._messages and conversation is None:
-            try:
-                conversation = await self._store.create(owner, id=thread, title=steps.title_of(name))
-            except Conflict:
-                conversation = await self.conversation(owner, thread)
+        if beginning is not None and self._messages:
+            if conversation is None and not beginning.there:
+                try:
+                    conversation = await self._store.create(owner, id=thread, title=steps.title_of(name))
+                except Conflict:
+                    conversation = await self.conversation(owner, thread)
+            beginning.there = True
         if conversation is None:
             return  # a late word on a thread that was deleted, or one that its Chatbot is about to make
-        if name is not None and not begins:
-            await self._store.update(owner, thread, title=clean_text(name)[:500])
-        elif name is not None and self._messages and conversation.title is None:
-            await self._store.update(owner, thread, title=steps.title_of(name))
+        if beginning is None:
+            title = None if name is None else clean_text(name)[:500]
+        else:
+            title = steps.title_of(name) if self._messages and conversation.title is None else None
+        if title is not None:
+            await self._store.update(owner, thread, title=title)
         if metadata is not None or tags is not None:
             await self._side.merge_session(owner, thread, metadata or {}, tags)
 

@@ -50,11 +50,14 @@ class Lists:
     # --- writing ---
 
     async def save(
-        self, space: Space, head: Head | None, channel: str, version: object, messages: Sequence[Any]
+        self, space: Space, head: Head | None, channel: str, version: object, messages: Sequence[Any], *, new: bool
     ) -> tuple[Sequence[Awaitable[None]], Place, lists.Value, Added]:
-        """What is to be written for a value that follows the one of ``head``, where it will be, and what is new."""
+        """What is to be written for a value that follows the one of ``head``, where it will be, and what is new.
+
+        ``new``: whether the version is. One that is not (a copy of a checkpoint) has a delta, which stays as it is.
+        """
         base, before = await self._base(space, head, channel)
-        change = changes.change(messages, base, before, self._plain)
+        change = changes.change(messages, base, before, self._plain, in_tail=new)
         value = change.value
         key = channel_key(space, channel)
         writes = [
@@ -74,14 +77,14 @@ class Lists:
         if head is None or channel not in head.record.messages:
             return None, None
         place, version = head.record.messages[channel], head.versions[channel]
-        value = self._memo.messages.value(_value_key(space, channel, version))
+        value = self._memo.messages.value(_value_key(space, channel, version, place.block))
         if value is None:
             value = await self.value(space, channel, version, place)
         return value, layout.version_key(version) if place.delta else None
 
     def written(self, space: Space, channel: str, version: object, value: lists.Value) -> None:
         """Remember what has been written."""
-        self._memo.messages.keep_value(_value_key(space, channel, version), value)
+        self._memo.messages.keep_value(_value_key(space, channel, version, value.block), value)
 
     # --- reading ---
 
@@ -91,7 +94,7 @@ class Lists:
 
     async def value(self, space: Space, channel: str, version: object, place: Place) -> lists.Value | None:
         """The messages that a channel held at a version, packed; None where a part is missing."""
-        key = _value_key(space, channel, version)
+        key = _value_key(space, channel, version, place.block)
         # Our own versions are never given twice; those of others may be.
         known = self._memo.messages.value(key) if isinstance(version, str) else None
         if known is not None:
@@ -269,5 +272,6 @@ def _segment_key(space: Space, channel: str) -> tuple[str, ...]:
     return (space.owner, layout.thread_key(space.thread), space.ns, channel)
 
 
-def _value_key(space: Space, channel: str, version: object) -> tuple[str, ...]:
-    return (*_segment_key(space, channel), layout.version_key(version))
+def _value_key(space: Space, channel: str, version: object, block: str) -> tuple[str, ...]:
+    # A version may lie in two places: in that of a copied checkpoint too.
+    return (*_segment_key(space, channel), f"{block}/{layout.version_key(version)}")

@@ -99,7 +99,9 @@ class Threads:
                     continue
             emptied = value == [] and head is not None and channel in head.record.messages
             if emptied or lists.is_message_list(value):
-                new, places[channel], found, step = await self.lists.save(space, head, channel, version, value)
+                new, places[channel], found, step = await self.lists.save(
+                    space, head, channel, version, value, new=channel in new_versions
+                )
                 writes += new
                 known[channel] = (version, found)
                 if channel == watch:

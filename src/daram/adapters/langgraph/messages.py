@@ -15,8 +15,6 @@ class that a reader would have to import: only those of ``MESSAGE_TYPES`` come t
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -26,11 +24,14 @@ from langchain_core import messages as lc
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from pydantic import BaseModel
 
+from daram.adapters.langgraph.recent import Recent
 from daram.llm.langchain_messages import MESSAGE_TYPES
 
 _ITEMS: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _CACHE_BYTES: Final = 64 << 20
 _CACHE_VALUES: Final = 1024
+_SEGMENT_COSTS: Final = 1 << 10
+"""About what a segment takes beside its messages."""
 
 _KNOWN: Final = {cls: type_ for type_, cls in MESSAGE_TYPES.items()}
 # The four slots of every pydantic model.
@@ -213,63 +214,44 @@ def tail_of(version: str, deltas: dict[str, Delta]) -> tuple[bytes, ...] | None:
 class Cache:
     """Of this process: segments (which never change), and what versions hold, to compare the next with.
 
-    ``thread`` is the first part of every key, so that a deleted thread leaves nothing here.
+    Their keys begin with the owner and the thread, so that a deleted thread leaves nothing here.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._segments: OrderedDict[tuple[str, ...], Segment] = OrderedDict()
-        self._values: OrderedDict[tuple[str, ...], tuple[Value, tuple[str, ...], str]] = OrderedDict()
-        self._bytes = 0
+        self._segments: Recent[Segment] = Recent(_CACHE_BYTES, lambda segment: len(segment.plain) + _SEGMENT_COSTS)
+        self._values: Recent[tuple[Value, tuple[str, ...], str]] = Recent(_CACHE_VALUES)
 
     def segment(self, key: tuple[str, ...]) -> Segment | None:
         """A segment, if it is here."""
-        with self._lock:
-            found = self._segments.get(key)
-            if found is not None:
-                self._segments.move_to_end(key)
-            return found
+        return self._segments.get(key)
 
     def keep_segment(self, key: tuple[str, ...], segment: Segment) -> None:
         """Keep a segment, and let go of those not used for long."""
-        with self._lock:
-            if key not in self._segments:
-                self._segments[key] = segment
-                self._bytes += len(segment.plain)
-            while self._bytes > _CACHE_BYTES:
-                self._bytes -= len(self._segments.popitem(last=False)[1].plain)
+        if self._segments.get(key) is None:
+            self._segments.keep(key, segment)
 
     def value(self, key: tuple[str, ...]) -> Value | None:
         """What a version holds, if it is known here with all its segments."""
-        with self._lock:
-            found = self._values.get(key)
-            if found is None:
-                return None
-            self._values.move_to_end(key)
-            value, names, front = found
-            whole = [self._segments.get((*key[:-1], name)) for name in (*names, *([front] if front else []))]
-            segments = tuple(segment for segment in whole if segment is not None)
-            if len(segments) < len(whole):
-                return None
-            count = len(names)
-            return value._replace(segments=segments[:count], front=segments[count] if front else None)
+        found = self._values.get(key)
+        if found is None:
+            return None
+        value, names, front = found
+        whole = [self._segments.get((*key[:-1], name)) for name in (*names, *([front] if front else []))]
+        segments = tuple(segment for segment in whole if segment is not None)
+        if len(segments) < len(whole):
+            return None
+        count = len(names)
+        return value._replace(segments=segments[:count], front=segments[count] if front else None)
 
     def keep_value(self, key: tuple[str, ...], value: Value) -> None:
         """Keep what a version holds, and its segments: ``key`` is theirs but for the last part."""
         for segment in (*value.segments, *([] if value.front is None else [value.front])):
             self.keep_segment((*key[:-1], segment.name), segment)
         names = tuple(segment.name for segment in value.segments)
-        with self._lock:
-            bare = value._replace(segments=(), front=None)
-            self._values[key] = (bare, names, "" if value.front is None else value.front.id)
-            self._values.move_to_end(key)
-            while len(self._values) > _CACHE_VALUES:
-                self._values.popitem(last=False)
+        bare = value._replace(segments=(), front=None)
+        self._values.keep(key, (bare, names, "" if value.front is None else value.front.id))
 
     def forget(self, owner: str, thread: str) -> None:
         """Let go of everything of a thread."""
-        with self._lock:
-            for key in [key for key in self._segments if key[:2] == (owner, thread)]:
-                self._bytes -= len(self._segments.pop(key).plain)
-            for key in [key for key in self._values if key[:2] == (owner, thread)]:
-                del self._values[key]
+        self._segments.forget(owner, thread)
+        self._values.forget(owner, thread)

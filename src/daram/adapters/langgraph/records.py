@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -11,6 +9,7 @@ import msgspec
 
 from daram.adapters.langgraph import layout
 from daram.adapters.langgraph import messages as lists
+from daram.adapters.langgraph.recent import Recent
 from daram.model import UNSET, Unset
 
 _HEADS: Final = 1024
@@ -103,69 +102,57 @@ class Memo:
 
     def __init__(self) -> None:
         self.messages = lists.Cache()
-        self._lock = threading.Lock()
-        self._heads: OrderedDict[tuple[Space, str], Head] = OrderedDict()
-        self._known: OrderedDict[tuple[Space, str], None] = OrderedDict()
-        self._origins: OrderedDict[tuple[Space, str], Origin] = OrderedDict()
-        self._begun: OrderedDict[Space, bytes | None] = OrderedDict()
+        self._heads: Recent[Head] = Recent(_HEADS)
+        self._known: Recent[bool] = Recent(16 * _HEADS)
+        self._origins: Recent[Origin] = Recent(16 * _HEADS)
+        self._begun: Recent[tuple[bytes | None]] = Recent(_HEADS)
 
     def head(self, space: Space, id: str) -> Head | None:
         """A checkpoint, if it was seen."""
-        with self._lock:
-            return self._heads.get((space, id))
+        return self._heads.get((*space, id))
 
     def keep_head(self, space: Space, head: Head) -> None:
         """Keep a checkpoint."""
-        with self._lock:
-            self._heads[space, head.record.id] = head
-            while len(self._heads) > _HEADS:
-                self._heads.popitem(last=False)
+        self._heads.keep((*space, head.record.id), head)
 
     def registered(self, space: Space, run: str = "") -> None:
         """Remember that this process has registered the space, or a run in it: a checkpoint does not say so."""
-        with self._lock:
-            self._known[space, run] = None
-            while len(self._known) > 16 * _HEADS:
-                self._known.popitem(last=False)
+        self._known.keep((*space, run), True)
 
     def knows(self, space: Space, run: str = "") -> bool:
         """Whether the space, or the run in it, is registered for certain."""
-        with self._lock:
-            return (space, run) in self._known
+        return self._known.get((*space, run)) is not None
 
     def begins(self, space: Space, mark: bytes | None) -> None:
         """Remember by which mark of a deletion a run has found no thread."""
-        with self._lock:
-            self._begun[space] = mark
-            while len(self._begun) > _HEADS:
-                self._begun.popitem(last=False)
+        self._begun.keep(space, (mark,))
 
     def begun(self, space: Space) -> bytes | Unset | None:
         """The mark by which the last run began here, if it is known."""
-        with self._lock:
-            return self._begun.get(space, UNSET)
+        found = self._begun.get(space)
+        return UNSET if found is None else found[0]
 
     def follows(self, space: Space, id: str, parent: str | None) -> None:
         """Remember behind what this process puts a checkpoint: where its chain begins, however long it is."""
-        with self._lock:
-            if parent is None:
-                found = Origin(id, True, self._begun.get(space, UNSET))
-            else:
-                found = self._origins.get((space, parent), Origin(parent, False, UNSET))
-            self._origins[space, id] = found
-            while len(self._origins) > 16 * _HEADS:
-                self._origins.popitem(last=False)
+        found = Origin(id, True, self.begun(space)) if parent is None else self.origin(space, parent)
+        self._origins.keep((*space, id), found)
 
     def origin(self, space: Space, id: str) -> Origin:
         """Where the chain of a checkpoint begins, as far as this process has put it: with the checkpoint, if not."""
-        with self._lock:
-            return self._origins.get((space, id), Origin(id, False, UNSET))
+        return self._origins.get((*space, id)) or Origin(id, False, UNSET)
+
+    def is_gone(self, space: Space) -> None:
+        """Remember that nothing is in a space: another process may have deleted its thread.
+
+        What followed what is kept: a run may be on it still. And of a thread whose subgraph begins, everything else.
+        """
+        if space.ns:
+            self._known.drop((*space, ""))
+        else:
+            self.forget(space.owner, space.thread)
 
     def forget(self, owner: str, thread: str) -> None:
         """Let go of everything of a thread, but for what followed what: a run may be on it still."""
-        with self._lock:
-            for at in [at for at in self._heads if at[0][:2] == (owner, thread)]:
-                del self._heads[at]
-            for known in [known for known in self._known if known[0][:2] == (owner, thread)]:
-                del self._known[known]
+        self._heads.forget(owner, thread)
+        self._known.forget(owner, thread)
         self.messages.forget(owner, layout.thread_key(thread))

@@ -103,8 +103,9 @@ class DaramSaver(BaseCheckpointSaver[str]):
             found = await threads.tuple_of(space, head)
             if found is not None:
                 return found
-        self._memo.forget(space.owner, space.thread)  # another process may have deleted it
-        await Deleted(threads, self._memo).begin(space)
+        self._memo.is_gone(space)
+        if not space.ns or above(config) is None:  # else it goes with the graph that it is part of
+            await Deleted(threads, self._memo).begin(space)
         return None
 
     async def alist(

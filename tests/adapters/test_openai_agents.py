@@ -94,6 +94,24 @@ async def test_a_window_begins_with_nothing_that_hangs_in_the_air(memory: Memory
     assert await session.get_items(12) == turn * 2
 
 
+async def test_a_window_has_no_call_without_its_reasoning(memory: Memory) -> None:
+    """Endpoints refuse whatever came of one reasoning without it: calls at once, too."""
+    session = DaramSession(memory, "ann", "s")
+    call, output = ITEMS[3], ITEMS[4]
+    calls: list[Any] = [{**call, "id": f"fc_{n}", "call_id": f"c{n}"} for n in range(3)]
+    hosted: Any = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
+    turn = [user("look"), ITEMS[2], hosted, *calls, *({**output, "call_id": f"c{n}"} for n in range(3)), ITEMS[5]]
+    await session.add_items([*turn, user("and")])
+    for limit in range(2, 10):
+        assert await session.get_items(limit) == [ITEMS[5], user("and")], limit
+    assert await session.get_items(10) == [*turn[1:], user("and")]
+    plain = DaramSession(memory, "ann", "plain")
+    said: list[Any] = [user("hi"), *({"role": "assistant", "content": str(n)} for n in range(5)), *calls[:2]]
+    await plain.add_items([*said, {**output, "call_id": "c1"}])
+    assert await plain.get_items(2) == [calls[1], {**output, "call_id": "c1"}]
+    assert await plain.get_items(5) == [*said[4:6], *calls[:2], {**output, "call_id": "c1"}]
+
+
 async def test_two_runs_on_one_session(memory: Memory) -> None:
     async def run(name: str) -> None:
         session = DaramSession(memory, "ann", "s")

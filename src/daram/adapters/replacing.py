@@ -13,11 +13,10 @@ from typing import Final
 from daram.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, StoreError
 from daram.model import ROOT, Message, Record
 from daram.store.base import Store, SupportsRecords, SupportsTransfer
-from daram.store.paging import items
+from daram.store.paging import items, newest
 
 log = logging.getLogger(__name__)
 
-_PAGE: Final = 200
 _TRIES: Final = 5
 _AT_ONCE: Final = 10
 _BATCH: Final = 100
@@ -45,21 +44,18 @@ class End:
 async def read_end(store: Store, owner: str, id: str, count: int | None) -> End:
     """The last ``count`` messages (None: all)."""
     found: list[Message] = []
-    cursor = None
+    most = None if count is None else count + 1
     try:
         there = await store.get(owner, id)  # before the messages: whoever adds in between is noticed
-        while True:
-            room = _PAGE if count is None else min(_PAGE, count + 1 - len(found))
-            page = await store.messages(owner, id, limit=room, cursor=cursor, order="desc")
-            found += page.items
-            cursor = page.next_cursor
-            if cursor is None or (count is not None and len(found) > count):
+        async for message in newest(store, owner, id, most):
+            found.append(message)
+            if len(found) == most:
                 break
     except NotFound:
         return End("", 0, None, [])
     found.reverse()
     end = End(there.etag, there.last_seq, None, found)
-    return end if count is None or len(found) <= count else end.without(len(found) - count)
+    return end.without(1) if len(found) == most else end
 
 
 async def replace_end(store: Store, owner: str, id: str, end: End, messages: Sequence[Message]) -> bool:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from daram.model import Page
+from daram.model import Message, Page
+from daram.store.base import Store
+
+_PAGE: Final = 200
+_MOST: Final = 1000  # that an engine gives at once
 
 T = TypeVar("T")
 Ask = Callable[[str | None], Awaitable[Page[T]]]
@@ -27,3 +31,12 @@ async def items(ask: Ask[T]) -> AsyncIterator[T]:
     async for page in pages(ask):
         for item in page:
             yield item
+
+
+def newest(store: Store, owner: str, id: str, count: int | None = None) -> AsyncIterator[Message]:
+    """The messages of the branch in use from its end to its beginning; ``count``: how many will be taken, about.
+
+    Raises ``NotFound``.
+    """
+    limit = _PAGE if count is None else min(count, _MOST)
+    return items(lambda cursor: store.messages(owner, id, limit=limit, cursor=cursor, order="desc"))

@@ -17,7 +17,7 @@ from daram.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, Unsup
 from daram.model import Conversation, LogEntry, Message, Role
 from daram.store.base import Store, SupportsTransfer
 from daram.store.jsonpart import json_of, json_part
-from daram.store.paging import items
+from daram.store.paging import items, newest
 from daram.text.clean import clean_text
 
 __all__ = ["DaramChatStore"]
@@ -159,17 +159,14 @@ class DaramChatStore(BaseChatStore):
     async def _read(self, key: str, window: int | None) -> tuple[list[Message], bool]:
         """The last messages, and whether there are more in front of them."""
         found: list[Message] = []
-        cursor = None
-        while True:
-            room = _PAGE if window is None else min(_PAGE, window - len(found))
-            try:
-                page = await self._store.messages(self._owner, key, limit=room, cursor=cursor, order="desc")
-            except NotFound:
-                return found[::-1], False
-            found += page.items
-            cursor = page.next_cursor
-            if cursor is None or len(found) == window:
-                return found[::-1], cursor is not None
+        try:
+            async for message in newest(self._store, self._owner, key, None if window is None else window + 1):
+                if len(found) == window:
+                    return found[::-1], True
+                found.append(message)
+        except NotFound:
+            pass
+        return found[::-1], False
 
     async def _replace(self, key: str, made: list[Message]) -> None:
         """In one transaction: whoever reads, or comes after a crash, finds the old list or the new one."""

@@ -1,26 +1,12 @@
-"""Sessions of the OpenAI Agents SDK on a Daram store: a session is a conversation, an item is a message.
-
-::
-
-    session = DaramSession(memory, "alice", "holiday")
-    result = await Runner.run(agent, "Where did I want to go?", session=session)
-"""
+"""The session: what the SDK's loop and its compaction ask of it."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
-
-from msgspec.structs import replace
-
-from daram.adapters.versions import require
-from daram.errors import Conflict, InvalidInput, NotFound, Unsupported
-
-require("the adapter for the OpenAI Agents SDK", "agents", "openai-agents", "agents", oldest="0.20", below="1")
 
 from agents.memory import SessionSettings
 from agents.memory import session as sessions
@@ -29,12 +15,22 @@ from agents.memory.session_settings import coerce_session_settings, resolve_sess
 
 from daram import sync
 from daram.adapters.appending import append_all, clear, outcome
+from daram.adapters.openai_agents.items import (
+    Item,
+    first_turn,
+    flat,
+    is_shown,
+    items_of,
+    may_be_parted,
+    to_message,
+    without_last,
+    without_orphans,
+)
 from daram.adapters.replacing import End, read_end, replace_end
-from daram.ids import message_id
-from daram.model import Message, Part, Role
+from daram.errors import Conflict, InvalidInput, NotFound, Unsupported
+from daram.model import Message
 from daram.store.base import Store
-from daram.store.jsonpart import json_of, json_part
-from daram.text.clean import clean_text
+from daram.store.paging import newest
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
@@ -43,22 +39,9 @@ __all__ = ["DaramSession"]
 
 log = logging.getLogger(__name__)
 
-Item = dict[str, Any]
-
-EXACT: Final = "openai_item"
-"""The type of the part that holds an item as the SDK gave it."""
-
-WITHOUT_TEXT: Final = "openai_item_without_text"
-"""The same, but for the text of its one piece of content, which is that of the message."""
-
 _PAGE: Final = 200
-_OUTPUT: Final = "_output"
-_ROLES: Final[dict[str, Role]] = {
-    "user": "user",
-    "assistant": "assistant",
-    "system": "system",
-    "developer": "system",
-}
+_ANSWER: Final = 100
+"""How many items in front of a window are looked at for the reasoning that its first ones came of."""
 
 _SNAPSHOT: Final[Any] = getattr(sessions, "_CompactionSnapshot", None)
 """How the SDK puts what its runs compact into the session; none before 0.23."""
@@ -103,14 +86,16 @@ class DaramSession(SessionABC):
         limit = resolve_session_limit(limit, self.session_settings)
         if limit is not None and limit <= 0:
             return []
-        items, more = await self._read(limit)
-        if more:
-            items = _without_orphans(items)
+        front, items = await self._read(limit, 1)
+        if may_be_parted(front, items):
+            front, items = await self._read(limit, _ANSWER)
+        if front:
+            items = without_orphans(front, items)
         return cast("list[TResponseInputItem]", items)
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Add items behind what is there."""
-        messages = [_to_message(cast("Item", item)) for item in items]
+        messages = [to_message(cast("Item", item)) for item in items]
         await append_all(self._store, self._owner, self.session_id, messages)
 
     async def pop_item(self) -> TResponseInputItem | None:
@@ -135,9 +120,9 @@ class DaramSession(SessionABC):
         limit = resolve_session_limit(limit, self.session_settings)
         end = await self._end(None if limit is None else max(limit, 0))
         if end.before is not None:
-            end = end.without(_first_turn(end.messages))
+            end = end.without(first_turn(end.messages))
         _shown.set([(self, end)])
-        return cast("list[TResponseInputItem]", _flat(end.messages)), end.before is None
+        return cast("list[TResponseInputItem]", flat(end.messages)), end.before is None
 
     async def _get_compaction_snapshot(self, limit: int, **_: object) -> Any:
         """The last items with a way to replace some of them, as ``SQLiteSession`` gives them."""
@@ -149,7 +134,7 @@ class DaramSession(SessionABC):
         end = await self._end(limit)
         begins: list[int | None] = []  # for each item, the message that begins with it
         for at, message in enumerate(end.messages):
-            begins += [at, *(None for _ in _items(message)[1:])][: len(_items(message))]
+            begins += [at, *(None for _ in items_of(message)[1:])][: len(items_of(message))]
 
         async def replace_suffix(start: int, output: list[TResponseInputItem]) -> bool:
             first = begins[start] if 0 < start < len(begins) else 0 if start == 0 else None
@@ -161,7 +146,7 @@ class DaramSession(SessionABC):
                 log.warning("session %s is not compacted: %s", self.session_id, error)
                 return False
 
-        return _SNAPSHOT(_flat(end.messages), end.before is None, replace_suffix)
+        return _SNAPSHOT(flat(end.messages), end.before is None, replace_suffix)
 
     async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
         """Put these items in the place of those that the compaction was shown, or raise ``Conflict``."""
@@ -188,7 +173,7 @@ class DaramSession(SessionABC):
         return True
 
     async def _replace(self, end: End, items: Sequence[TResponseInputItem]) -> bool:
-        made = [_to_message(cast("Item", item)) for item in items]
+        made = [to_message(cast("Item", item)) for item in items]
 
         async def work() -> bool:
             if await self._answers():
@@ -200,36 +185,31 @@ class DaramSession(SessionABC):
     async def _end(self, count: int | None) -> End:
         """The last messages, behind those that hold what no item shows: that is in no summary, so it stays."""
         end = await read_end(self._store, self._owner, self.session_id, count)
-        return end.without(max((n for n, message in enumerate(end.messages, 1) if not _is_shown(message)), default=0))
+        return end.without(max((n for n, message in enumerate(end.messages, 1) if not is_shown(message)), default=0))
 
     # --- reading ---
 
-    async def _read(self, limit: int | None) -> tuple[list[Item], bool]:
-        """The items, and in front of them one more where there are more (then True)."""
+    async def _read(self, limit: int | None, beyond: int) -> tuple[list[Item], list[Item]]:
+        """At least so many of the items in front of the last ``limit`` (None: all), and these."""
+        most = None if limit is None else limit + beyond
         found: list[Item] = []
-        cursor = None
-        while True:
-            room = _PAGE if limit is None else min(_PAGE, limit + 1 - len(found))
-            try:
-                page = await self._store.messages(self._owner, self.session_id, limit=room, cursor=cursor, order="desc")
-            except NotFound:
-                break
-            for message in page.items:
-                found += reversed(_items(message))
-            cursor = page.next_cursor
-            if cursor is None or (limit is not None and len(found) > limit):
-                break
+        try:
+            async for message in newest(self._store, self._owner, self.session_id, most):
+                found += reversed(items_of(message))
+                if most is not None and len(found) >= most:
+                    break
+        except NotFound:
+            pass
         found.reverse()
-        if limit is not None and len(found) > limit:
-            return found[len(found) - limit - 1 :], True
-        return found, False
+        cut = 0 if limit is None else max(len(found) - limit, 0)
+        return found[:cut], found[cut:]
 
     async def _pop(self) -> Item | None:
         while True:
             last, behind = await self._last()
             if last is None:
                 return None
-            items = _items(last)
+            items = items_of(last)
             if len(items) == 1:
                 try:
                     await self._store.delete_message(self._owner, self.session_id, last.id)
@@ -247,7 +227,7 @@ class DaramSession(SessionABC):
                 continue
             if await self._answers():
                 raise Conflict(f"an answer is being made in session {self.session_id!r}; nothing was popped")
-            if await replace_end(self._store, self._owner, self.session_id, end, [_without_last(last)]):
+            if await replace_end(self._store, self._owner, self.session_id, end, [without_last(last)]):
                 return items[-1]
 
     async def _last(self) -> tuple[Message | None, bool]:
@@ -261,7 +241,7 @@ class DaramSession(SessionABC):
             except NotFound:
                 return None, behind
             for message in page.items:
-                if _items(message):
+                if items_of(message):
                     return message, behind
                 behind = True
             cursor = page.next_cursor
@@ -273,132 +253,3 @@ class DaramSession(SessionABC):
             return bool(await self._store.answers(self._owner, self.session_id))
         except NotFound:
             return False
-
-
-def _to_message(item: Item) -> Message:
-    if not isinstance(item, dict):
-        raise InvalidInput("items", f"must be dicts, not {type(item).__name__}")
-    said, role = item.get("content"), _ROLES.get(str(item.get("role")), "user")
-    if isinstance(said, str) and said and item == {"role": role, "content": _text(said)}:
-        return Message(id=message_id(), role=role, text=said)  # of which ``_items`` makes the same again
-    kind = str(item.get("type") or "message")
-    shown: list[Part] = []
-    if kind == "message" or "role" in item:
-        text = _text(said)
-    elif kind == "function_call":
-        role, text = "assistant", ""
-        call = {name: clean_text(str(item.get(name) or "")) for name in ("call_id", "name", "arguments")}
-        shown.append(Part(type="tool_call", data=call))
-    elif kind.endswith(_OUTPUT):
-        role, text = "tool", _text(item.get("output"))
-        call_id = clean_text(str(item.get("call_id") or ""))
-        shown.append(Part(type="tool_result", data={"call_id": call_id, "output": text}))
-    else:
-        role, text = "assistant", ""
-    return Message(id=message_id(), role=role, text=text, parts=(_exact(item, text), *shown))
-
-
-def _exact(item: Item, text: str) -> Part:
-    match item.get("content"):
-        case [{"text": str(said)} as piece] if said and said == text:
-            return json_part(WITHOUT_TEXT, {**item, "content": [{**piece, "text": ""}]}, "items")
-    return json_part(EXACT, item, "items")
-
-
-def _text(content: object) -> str:
-    if isinstance(content, str):
-        text = content
-    elif isinstance(content, list):
-        pieces = [piece.get("text") or piece.get("refusal") for piece in content if isinstance(piece, dict)]
-        text = "".join(piece for piece in pieces if isinstance(piece, str))
-    else:
-        text = "" if content is None else json.dumps(content, ensure_ascii=False, default=str)
-    return clean_text(text)
-
-
-def _items(message: Message) -> list[Item]:
-    for part in message.parts:
-        if part.type == EXACT:
-            return [json_of(part)]
-        if part.type == WITHOUT_TEXT:
-            item = json_of(part)
-            (piece,) = item["content"]
-            return [{**item, "content": [{**piece, "text": message.text}]}]
-    if message.role == "tool":
-        results = [part.data for part in message.parts if part.type == "tool_result"]
-        return [
-            {
-                "type": "function_call_output",
-                "call_id": str(result.get("call_id", "")),
-                "output": result.get("output") if isinstance(result.get("output"), str) else message.text,
-            }
-            for result in results
-        ]
-    items: list[Item] = []
-    if message.text:
-        items.append({"role": message.role, "content": message.text})
-    items += [
-        {
-            "type": "function_call",
-            **{name: str(part.data.get(name) or "") for name in ("call_id", "name", "arguments")},
-        }
-        for part in message.parts
-        if part.type == "tool_call"
-    ]
-    return items
-
-
-def _is_shown(message: Message) -> bool:
-    """Whether the items of a message say what it says. One that says nothing is shown by none."""
-    if any(part.type in (EXACT, WITHOUT_TEXT) for part in message.parts):
-        return True
-    if not _items(message):
-        return not message.text and not message.parts
-    said = ("tool_result",) if message.role == "tool" else ("tool_call", "citation", "reasoning")
-    return all(part.type in said for part in message.parts)
-
-
-def _without_last(message: Message) -> Message:
-    """The same, but for its last call or output, as a new message."""
-    kind = "tool_result" if message.role == "tool" else "tool_call"
-    last = max(n for n, part in enumerate(message.parts) if part.type == kind)
-    parts = message.parts[:last] + message.parts[last + 1 :]
-    return replace(message, id=message_id(), parts=parts, seq=0, parent=None)
-
-
-def _flat(messages: Sequence[Message]) -> list[Item]:
-    return [item for message in messages for item in _items(message)]
-
-
-def _first_turn(messages: Sequence[Message]) -> int:
-    """The first message of a user behind which no output has its call in front."""
-    for at, message in enumerate(messages):
-        if message.role == "user" and _is_whole(_flat(messages[at:])):
-            return at
-    return len(messages)
-
-
-def _is_whole(items: Sequence[Item]) -> bool:
-    called = {item["call_id"] for item in items if _is_call(item)}
-    return all(item.get("call_id") in called for item in items if str(item.get("type") or "").endswith(_OUTPUT))
-
-
-def _without_orphans(items: Sequence[Item]) -> list[Item]:
-    """What can be shown of items whose first one is cut off."""
-    first, rest = items[0], list(items[1:])
-    if first.get("type") == "reasoning":
-        # What came of that reasoning is refused without it.
-        while rest and (_is_call(rest[0]) or rest[0].get("role") == "assistant"):
-            rest.pop(0)
-    called: set[object] = set()
-    found: list[Item] = []
-    for item in rest:
-        if _is_call(item):
-            called.add(item["call_id"])
-        if not str(item.get("type") or "").endswith(_OUTPUT) or item.get("call_id") in called:
-            found.append(item)
-    return found
-
-
-def _is_call(item: Item) -> bool:
-    return "call_id" in item and not str(item.get("type") or "").endswith(_OUTPUT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -11,7 +11,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from daram.adapters.langgraph import changes, layout
 from daram.adapters.langgraph import messages as lists
-from daram.adapters.langgraph.layout import Side
+from daram.adapters.langgraph.layout import Side, Write
 from daram.adapters.langgraph.records import Head, Memo, Place, Space
 
 Stored = tuple[str, str]
@@ -51,7 +51,7 @@ class Lists:
 
     async def save(
         self, space: Space, head: Head | None, channel: str, version: object, messages: Sequence[Any], *, new: bool
-    ) -> tuple[Sequence[Awaitable[None]], Place, lists.Value, Added]:
+    ) -> tuple[Sequence[Write], Place, lists.Value, Added]:
         """What is to be written for a value that follows the one of ``head``, where it will be, and what is new.
 
         ``new``: whether the version is. One that is not (a copy of a checkpoint) has a delta, which stays as it is.
@@ -61,12 +61,11 @@ class Lists:
         value = change.value
         key = channel_key(space, channel)
         writes = [
-            self._side.put(layout.SEGMENT, f"{key}/{id}", self._seal(msgspec.msgpack.encode(record)))
-            for id, record in change.records
+            (layout.SEGMENT, f"{key}/{id}", self._seal(msgspec.msgpack.encode(record))) for id, record in change.records
         ]
         if change.delta is not None:
             at = f"{key}/{value.block}/{layout.version_key(version)}"
-            writes.append(self._side.put(layout.DELTA, at, self._seal(msgspec.msgpack.encode(change.delta))))
+            writes.append((layout.DELTA, at, self._seal(msgspec.msgpack.encode(change.delta))))
         front = "" if value.front is None else value.front.id
         place = Place(value.block, change.delta is not None, len(value.segments), value.hidden, front)
         fresh = list(messages[change.since :])

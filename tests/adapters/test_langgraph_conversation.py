@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
-from tests.adapters.test_langgraph_saver import chat, say, thread
+from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
+from tests.adapters.test_langgraph_saver import Chat, chat, say, thread
 
 import daram
 from daram.adapters.langgraph import DaramSaver
@@ -61,3 +61,33 @@ async def test_a_thread_goes_on_from_what_another_door_said_before_it(memory: Me
     await memory.append("ann", "t", [daram.Message(role="user", text="by another door")], create=True)
     await say(chat(DaramSaver(memory, owner="ann")), "one")
     assert [m.text for m in await memory.tail("ann", "t", 10)] == ["by another door", "one", "1: one"]
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+@pytest.mark.parametrize("turns", [4, 12])
+async def test_a_copy_of_a_checkpoint_leaves_it_as_it_is(memory: Memory, pruned: bool, turns: int) -> None:
+    """The copy has the versions of what it copies; behind a pruned one there is nothing to compare it with."""
+
+    def answer(state: Chat) -> dict[str, Any]:
+        old = state["messages"]
+        return {"messages": [*(RemoveMessage(id=str(m.id)) for m in old[:-3]), AIMessage(f"to {old[-1].text}")]}
+
+    for turn in range(turns):
+        texts = await say(chat(DaramSaver(memory, owner="ann"), answer), f"word {turn}")
+    if pruned:
+        await DaramSaver(memory, owner="ann").aprune(["t"])
+    told = [m.text for m in await memory.tail("ann", "t", 100)]
+    graph = chat(DaramSaver(memory, owner="ann"), answer)
+    original = (await graph.aget_state(thread("t"))).config
+    copy = await graph.aupdate_state(thread("t"), None, as_node="__copy__")
+    for config in (copy, original):
+        for reader in (graph, chat(DaramSaver(memory, owner="ann"), answer)):
+            state = await reader.aget_state(config)
+            assert [m.text for m in state.values["messages"]] == texts
+    shown = [m.text for m in await memory.tail("ann", "t", 100)]
+    assert shown == (texts if pruned else told)
+    for config in (copy, original):  # one behind the other, by one that remembers both
+        found = await graph.ainvoke({"messages": [HumanMessage("on")]}, config)
+        assert [m.text for m in found["messages"]] == [*texts[-2:], "on", "to on"]
+        state = await chat(DaramSaver(memory, owner="ann"), answer).aget_state(thread("t"))
+        assert [m.text for m in state.values["messages"]] == [*texts[-2:], "on", "to on"]

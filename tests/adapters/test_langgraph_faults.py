@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,7 +15,8 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 from tests.adapters.test_langgraph_saver import Chat, chat, say, thread
 
-from daram.adapters.langgraph import DaramSaver
+import daram
+from daram.adapters.langgraph import DaramSaver, layout
 from daram.errors import DaramError, OutcomeUnknown, StoreUnavailable
 from daram.memory import Memory
 from daram.store.base import Store
@@ -121,3 +125,37 @@ async def test_of_two_runs_at_once_the_later_one_is_the_thread_and_all_is_kept(m
     first = (await memory.tail("ann", "t", 10))[0]
     assert first.text == "start"
     assert [hit.text for hit in await memory.search("ann", "slow", conversation="t")]  # a branch that is not in use
+
+
+async def test_what_cannot_be_kept_is_said_and_nothing_else(recwarn: pytest.WarningsRecorder) -> None:
+    class Loose(Chat):
+        thing: Any
+
+    async with daram.open("memory://") as memory:
+        graph = chat(
+            DaramSaver(memory, owner="ann"), lambda state: {"thing": object(), "messages": [AIMessage("k")]}, Loose
+        )
+        with pytest.raises(TypeError, match="serializable"):
+            await say(graph, "hello")
+        gc.collect()
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
+
+
+async def test_writes_take_the_place_of_those_that_cannot_be_read_any_more() -> None:
+    async with daram.open("memory://") as memory:
+        saver = DaramSaver(memory, owner="ann")
+        await say(chat(saver), "hello")
+        found = await saver.aget_tuple(thread("t"))
+        assert found is not None
+        await saver.aput_writes(found.config, [("messages", "x" * (3 << 20))], "task")
+        await saver.aput_writes(found.config, [("messages", random.Random(1).randbytes(3 << 20))], "other")
+        for record in (await memory.scan_records("ann", layout.PART)).items:
+            await memory.delete_record("ann", layout.PART, record.key)
+        async with asyncio.timeout(10):
+            await saver.aput_writes(found.config, [("messages", "new")], "other")
+        found = await saver.aget_tuple(thread("t"))
+        assert found is not None and found.pending_writes is not None
+        assert sorted((task, len(value)) for task, _, value in found.pending_writes) == [
+            ("other", 3),
+            ("task", 3 << 20),
+        ]

@@ -56,17 +56,27 @@ class _Fit(NamedTuple):
     kept: int
 
 
-def change(new: Sequence[lc.BaseMessage], base: Value | None, before: str | None, serde: SerializerProtocol) -> Change:
-    """What makes ``new`` out of ``base``, which is stored as the version ``before`` (None: its tail is empty)."""
+def change(
+    new: Sequence[lc.BaseMessage],
+    base: Value | None,
+    before: str | None,
+    serde: SerializerProtocol,
+    *,
+    in_tail: bool,
+) -> Change:
+    """What makes ``new`` out of ``base``, which is stored as the version ``before`` (None: its tail is empty).
+
+    ``in_tail``: whether there may be a delta.
+    """
     if not new:
         return Change(_NOTHING, [], None, 0, "")
     if base is None:
-        return _extended(new, _NOTHING, 0, None, serde)
+        return _extended(new, _NOTHING, 0, None, serde, in_tail=in_tail)
     if not base.size and base.front is None:  # emptied: not behind all that ever stood behind no segment
         return _extended(new, _NOTHING, 0, None, serde, in_tail=False)
     at = _whole(new, base, serde)
     if at is not None:
-        return _extended(new, base, at, before, serde)
+        return _extended(new, base, at, before, serde, in_tail=in_tail)
     fit = _fit(new, base, serde)
     if fit is None:  # nothing of it is left: another history
         return _extended(new, _NOTHING, 0, None, serde, in_tail=False)
@@ -77,7 +87,7 @@ def change(new: Sequence[lc.BaseMessage], base: Value | None, before: str | None
         made = [Segment("front" + etag(), "0", fit.front, front, "", "")] if fit.front else []
         shown = shown._replace(front=made[0] if made else None)
     if fit.kept == shown.size:
-        found = _extended(new, shown, fit.front + fit.kept, before, serde)
+        found = _extended(new, shown, fit.front + fit.kept, before, serde, in_tail=in_tail)
     else:
         found = _cut(new, shown, fit, serde)
     return found._replace(segments=made + found.segments)
@@ -90,12 +100,12 @@ def _extended(
     before: str | None,
     serde: SerializerProtocol,
     *,
-    in_tail: bool = True,
+    in_tail: bool,
 ) -> Change:
-    """All of ``base``, and behind it what ``new`` has from ``at`` on."""
+    """All of ``base``, and behind it what ``new`` has from ``at`` on; in a new segment, unless ``in_tail``."""
     fresh = [pack([item], serde) for item in new[at:]]
     tail = (*base.tail, *fresh)
-    if in_tail and len(tail) < BLOCK and sum(map(len, tail)) < _SEGMENT_BYTES:
+    if (in_tail or not tail) and len(tail) < BLOCK and sum(map(len, tail)) < _SEGMENT_BYTES:
         last = chain(base.last, fresh)[-1]
         delta = Delta(before if base.tail else None, len(base.tail), fresh, base.behind) if tail else None
         return Change(base._replace(tail=tail, last=last), [], delta, at, base.last)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from hashlib import blake2b
 from typing import Final
@@ -88,6 +88,10 @@ def version_key(version: object) -> str:
     return digest(f"{type(version).__name__}:{version}", 10)
 
 
+Write = tuple[str, str, bytes]
+"""What is to be put: namespace, key and bytes."""
+
+
 class Side:
     """The records of one owner, of any length: bytes above 400 are deflated, above 1 MiB cut into several records."""
 
@@ -101,11 +105,10 @@ class Side:
         record = await self._records.get_record(self.owner, namespace, key)
         return None if record is None else await self._open(record)
 
-    async def get_with_etag(self, namespace: str, key: str) -> tuple[bytes, str] | None:
-        """The bytes and the etag of their record."""
+    async def get_with_etag(self, namespace: str, key: str) -> tuple[bytes | None, str] | None:
+        """The bytes (None: not completely written) and the etag of their record, if there is one."""
         record = await self._records.get_record(self.owner, namespace, key)
-        data = None if record is None else await self._open(record)
-        return None if record is None or data is None else (data, record.etag)
+        return None if record is None else (await self._open(record), record.etag)
 
     async def put(
         self,
@@ -146,10 +149,10 @@ class Side:
         )
         self._stored.append(stored)
 
-    async def take_back(self, but: str) -> None:
-        """Delete what was put by way of this object, as far as nobody has put it since, but for one namespace."""
+    async def take_back(self, wanted: Callable[[str], bool]) -> None:
+        """Delete what was put by way of this object into ``wanted`` namespaces, as far as nobody has put it since."""
         for record in self._stored:
-            if record.namespace != but:
+            if wanted(record.namespace):
                 try:
                     await self._records.delete_record(self.owner, record.namespace, record.key, expect=record.etag)
                 except Conflict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -11,7 +11,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from daram.adapters.langgraph import changes, layout
 from daram.adapters.langgraph import messages as lists
-from daram.adapters.langgraph.layout import Side
+from daram.adapters.langgraph.layout import Side, Write
 from daram.adapters.langgraph.records import Head, Memo, Place, Space
 
 Stored = tuple[str, str]
@@ -50,20 +50,22 @@ class Lists:
     # --- writing ---
 
     async def save(
-        self, space: Space, head: Head | None, channel: str, version: object, messages: Sequence[Any]
-    ) -> tuple[Sequence[Awaitable[None]], Place, lists.Value, Added]:
-        """What is to be written for a value that follows the one of ``head``, where it will be, and what is new."""
+        self, space: Space, head: Head | None, channel: str, version: object, messages: Sequence[Any], *, new: bool
+    ) -> tuple[Sequence[Write], Place, lists.Value, Added]:
+        """What is to be written for a value that follows the one of ``head``, where it will be, and what is new.
+
+        ``new``: whether the version is. One that is not (a copy of a checkpoint) has a delta, which stays as it is.
+        """
         base, before = await self._base(space, head, channel)
-        change = changes.change(messages, base, before, self._plain)
+        change = changes.change(messages, base, before, self._plain, in_tail=new)
         value = change.value
         key = channel_key(space, channel)
         writes = [
-            self._side.put(layout.SEGMENT, f"{key}/{id}", self._seal(msgspec.msgpack.encode(record)))
-            for id, record in change.records
+            (layout.SEGMENT, f"{key}/{id}", self._seal(msgspec.msgpack.encode(record))) for id, record in change.records
         ]
         if change.delta is not None:
             at = f"{key}/{value.block}/{layout.version_key(version)}"
-            writes.append(self._side.put(layout.DELTA, at, self._seal(msgspec.msgpack.encode(change.delta))))
+            writes.append((layout.DELTA, at, self._seal(msgspec.msgpack.encode(change.delta))))
         front = "" if value.front is None else value.front.id
         place = Place(value.block, change.delta is not None, len(value.segments), value.hidden, front)
         fresh = list(messages[change.since :])
@@ -74,14 +76,14 @@ class Lists:
         if head is None or channel not in head.record.messages:
             return None, None
         place, version = head.record.messages[channel], head.versions[channel]
-        value = self._memo.messages.value(_value_key(space, channel, version))
+        value = self._memo.messages.value(_value_key(space, channel, version, place.block))
         if value is None:
             value = await self.value(space, channel, version, place)
         return value, layout.version_key(version) if place.delta else None
 
     def written(self, space: Space, channel: str, version: object, value: lists.Value) -> None:
         """Remember what has been written."""
-        self._memo.messages.keep_value(_value_key(space, channel, version), value)
+        self._memo.messages.keep_value(_value_key(space, channel, version, value.block), value)
 
     # --- reading ---
 
@@ -91,7 +93,7 @@ class Lists:
 
     async def value(self, space: Space, channel: str, version: object, place: Place) -> lists.Value | None:
         """The messages that a channel held at a version, packed; None where a part is missing."""
-        key = _value_key(space, channel, version)
+        key = _value_key(space, channel, version, place.block)
         # Our own versions are never given twice; those of others may be.
         known = self._memo.messages.value(key) if isinstance(version, str) else None
         if known is not None:
@@ -269,5 +271,6 @@ def _segment_key(space: Space, channel: str) -> tuple[str, ...]:
     return (space.owner, layout.thread_key(space.thread), space.ns, channel)
 
 
-def _value_key(space: Space, channel: str, version: object) -> tuple[str, ...]:
-    return (*_segment_key(space, channel), layout.version_key(version))
+def _value_key(space: Space, channel: str, version: object, block: str) -> tuple[str, ...]:
+    # A version may lie in two places: in that of a copied checkpoint too.
+    return (*_segment_key(space, channel), f"{block}/{layout.version_key(version)}")

@@ -42,6 +42,7 @@ __all__ = ["DaramSaver"]
 R = TypeVar("R")
 _VERSION_DIGITS: Final = 10
 _PAGE: Final = 50
+_AT_ONCE: Final = 1000
 
 
 class DaramSaver(BaseCheckpointSaver[str]):
@@ -124,7 +125,9 @@ class DaramSaver(BaseCheckpointSaver[str]):
         else:
             spaces = await threads.spaces(None if config is None else thread_of(config))
         only, end = checkpoint_of(config), checkpoint_of(before)
-        page = _PAGE if limit is None or filter else max(1, min(limit, _PAGE))
+        page = max(1, min(_PAGE, _AT_ONCE // max(1, len(spaces))))  # one of each space is held
+        if limit is not None and not filter:
+            page = max(1, min(limit, page))
         found = merged(threads, spaces, before=end, page=page) if only is None else _one(threads, spaces, only, end)
         left = -1 if limit is None else limit
         if left == 0:

@@ -53,7 +53,11 @@ class Steps:
         # a part of it goes on to the one before: nobody was told that it is there. The same holds for the look at what
         # was deleted: what takes no longer than LATE is found by who deletes behind it.
         begun = time.monotonic()
-        *_, missing, lost = await asyncio.gather(*writes, self._tell(added), _nothing() if sure else self._lost(parent))
+        *_, missing, lost = await asyncio.gather(
+            *(threads.side.put(*write) for write in writes),
+            self._tell(added),
+            _nothing() if sure else self._lost(parent),
+        )
         if not lost and ((missing is not None and sure) or time.monotonic() - begun > LATE):
             lost = await self._lost(parent)
         if lost:

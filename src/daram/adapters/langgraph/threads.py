@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -21,7 +21,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from daram.adapters.langgraph import layout
 from daram.adapters.langgraph import messages as lists
-from daram.adapters.langgraph.layout import Side
+from daram.adapters.langgraph.layout import Side, Write
 from daram.adapters.langgraph.lists import Added, Lists, Stored, channel_key
 from daram.adapters.langgraph.records import (
     CheckpointRecord,
@@ -67,7 +67,7 @@ class Threads:
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
         watch: str | None,
-    ) -> tuple[list[Awaitable[None]], Head, dict[str, tuple[object, lists.Value]], Added | None]:
+    ) -> tuple[list[Write], Head, dict[str, tuple[object, lists.Value]], Added | None]:
         """What is to be written for a checkpoint (nothing is yet), and what will be known of it then.
 
         ``watch``: the channel of which to tell what was added.
@@ -81,7 +81,7 @@ class Threads:
         places: dict[str, Place] = {}
         known: dict[str, tuple[object, lists.Value]] = {}
         added: Added | None = None
-        writes: list[Awaitable[None]] = []
+        writes: list[Write] = []
         for channel, value in values.items():
             if channel not in versions:
                 continue
@@ -99,7 +99,9 @@ class Threads:
                     continue
             emptied = value == [] and head is not None and channel in head.record.messages
             if emptied or lists.is_message_list(value):
-                new, places[channel], found, step = await self.lists.save(space, head, channel, version, value)
+                new, places[channel], found, step = await self.lists.save(
+                    space, head, channel, version, value, new=channel in new_versions
+                )
                 writes += new
                 known[channel] = (version, found)
                 if channel == watch:
@@ -111,7 +113,7 @@ class Threads:
             else:
                 blobs.append(channel)
                 at = self.blob_key(space, channel, version)
-                writes.append(self.side.put(layout.BLOB, at, msgspec.msgpack.encode(typed)))
+                writes.append((layout.BLOB, at, msgspec.msgpack.encode(typed)))
         record = CheckpointRecord(
             checkpoint["id"],
             parent,
@@ -122,10 +124,10 @@ class Threads:
             places,
         )
         at = f"{space.key}/{layout.newest_first(record.id)}"
-        writes.append(self.side.put(layout.CHECKPOINT, at, msgspec.msgpack.encode(record)))
+        writes.append((layout.CHECKPOINT, at, msgspec.msgpack.encode(record)))
         if not self._memo.knows(space):
             entry = msgspec.msgpack.encode(ThreadRecord(space.thread, space.ns))
-            writes.append(self.side.put(layout.THREAD, space.key, entry))
+            writes.append((layout.THREAD, space.key, entry))
         return writes, Head(record, dict(versions)), known, added
 
     def written(self, space: Space, head: Head, known: Mapping[str, tuple[object, lists.Value]]) -> None:
@@ -151,7 +153,8 @@ class Threads:
                 found = await self.side.get_with_etag(layout.WRITE, key)
                 expect = None
                 if found is not None:
-                    known = {w[0]: w for w in msgspec.msgpack.decode(found[0], type=WriteRecord).writes}
+                    stored = [] if found[0] is None else msgspec.msgpack.decode(found[0], type=WriteRecord).writes
+                    known = {write[0]: write for write in stored}
                     new = {**new, **{i: w for i, w in known.items() if i >= 0 or i not in new}}
                     if new == known:  # our own, of a try whose outcome was not known
                         return
@@ -161,10 +164,10 @@ class Threads:
 
     async def take_back(self, space: Space) -> None:
         """Delete what was put by way of this object, of a thread that is not there."""
-        await self.side.take_back(layout.THREAD)
+        await self.side.take_back(lambda namespace: namespace != layout.THREAD)
         async for _ in self.heads(space, page=1, hidden=True):
             return  # of a run that has begun the thread anew
-        await self.side.delete(layout.THREAD, space.key)
+        await self.side.take_back(lambda namespace: namespace == layout.THREAD)
 
     # --- reading ---
 

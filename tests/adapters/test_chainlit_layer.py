@@ -431,6 +431,27 @@ async def test_search_by_title_finds_all_of_them_page_by_page(store: Memory) -> 
         assert len(ids) == len(set(ids)) == expected, query
 
 
+class Moving(StoreWrapper):
+    """Somebody says something in a conversation that was listed a moment ago, which moves it to the front."""
+
+    listed: Any = None
+
+    async def list(self, owner: str, *, limit: int = 20, cursor: str | None = None) -> Any:
+        if self.listed and limit < 100:
+            await self.inner.append(owner, self.listed.pop(0).id, [daram.user("again")])
+        page = await super().list(owner, limit=limit, cursor=cursor)
+        if limit == 100:
+            self.listed = list(page.items[3:5])
+        return page
+
+
+async def test_a_search_misses_nothing_while_others_move(store: Memory) -> None:
+    for number in range(70):
+        await store.create("alice", id=f"t{number}", title=f"the one {number}")
+    found = await pages(DaramDataLayer(Moving(store)), 20, search="the one")
+    assert {thread["id"] for data in found for thread in data} == {f"t{number}" for number in range(70)}
+
+
 async def test_one_search_looks_at_a_bounded_number_of_conversations(store: Memory) -> None:
     for number in range(350):
         await store.create("alice", id=f"t{number}", title="the one" if number == 0 else "another")

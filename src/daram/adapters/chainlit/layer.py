@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 from chainlit.context import ChainlitContextException, get_context
 from chainlit.data.base import BaseDataLayer
 from chainlit.session import BaseSession, WebsocketSession
-from chainlit.types import Feedback, PageInfo, PaginatedResponse, Pagination, ThreadDict, ThreadFilter
+from chainlit.types import Feedback, PaginatedResponse, Pagination, ThreadDict, ThreadFilter
 from chainlit.user import PersistedUser, User
 
 from daram import sync
 from daram.adapters.chainlit import records as side
 from daram.adapters.chainlit import steps
 from daram.adapters.chainlit.lines import Lines, persevere
+from daram.adapters.chainlit.pages import cursor_behind, page_of
 from daram.adapters.chainlit.shown import give_opinions, shown_steps
 from daram.adapters.chainlit.writes import Beginning, StepWriter, of_step
 from daram.errors import InvalidInput, NotFound, Unsupported
@@ -141,13 +142,12 @@ class DaramDataLayer(BaseDataLayer):
                 if len(found) < first and looked < self._search:
                     continue
                 if index == len(page.items):
-                    return _page(found, pagination, page.next_cursor)
-                # The cursor for what follows this one, without counting: conversations move while somebody pages.
-                end = await self._store.list(owner, limit=index, cursor=cursor)
-                return _page(found, pagination, end.next_cursor)
+                    return page_of(found, pagination, page.next_cursor)
+                end = await cursor_behind(self._store, owner, cursor, page.items[:index])
+                return page_of(found, pagination, end)
             cursor = page.next_cursor
             if cursor is None:
-                return _page(found, pagination, None)
+                return page_of(found, pagination, None)
 
     async def get_thread(self, thread_id: str) -> ThreadDict | None:
         """The thread with its last messages and what belongs to them; None if this user has none of that id.
@@ -391,8 +391,3 @@ def _open_thread() -> str:
     if session is None:
         raise InvalidInput("threadId", "must be given where no thread is open")
     return str(session.thread_id)
-
-
-def _page(found: list[ThreadDict], pagination: Pagination, end: str | None) -> PaginatedResponse[ThreadDict]:
-    info = PageInfo(hasNextPage=end is not None, startCursor=pagination.cursor, endCursor=end)
-    return PaginatedResponse(pageInfo=info, data=found)

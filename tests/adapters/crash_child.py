@@ -1,20 +1,23 @@
 """A run of a graph that says when it has come to a point, and then stands still to be killed there.
 
 Run by test_faults.py: ``python crash_child.py URL WHERE``; WHERE: ``put`` (the checkpoint of the first node is kept, no
-write of the second is) or ``put_writes`` (what the second node said is kept, its checkpoint is not).
+write of the second is) or ``put_writes`` (what the second node said is kept, its checkpoint is not). Or ``store``: it
+puts items until it is killed, and tells the number of each round: everything up to there has been acknowledged.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
 from typing import Any, TypedDict
 
 from langgraph.graph import START, StateGraph
+from langgraph.store.base import PutOp
 
 import daram
-from daram.adapters.langgraph import DaramSaver
+from daram.adapters.langgraph import DaramSaver, DaramStore
 
 NODES = ("first", "second", "third")
 THREAD: Any = {"configurable": {"thread_id": "t"}}
@@ -76,8 +79,26 @@ class Stopping(DaramSaver):
             self.second_written.set()
 
 
+def embed(texts: list[str]) -> list[list[float]]:
+    return [[float(text), 1.0] for text in texts]
+
+
+def items(memory: Any) -> DaramStore:
+    """A store that finds an item by the number in its text."""
+    return DaramStore(memory, owner="ann", index={"dims": 2, "embed": embed, "fields": ["text"]})
+
+
+async def put_items(store: DaramStore, number: int) -> None:
+    """Two items that say a number in each of their parts."""
+    await store.abatch([PutOp(("notes",), key, {"text": str(number), "long": [number] * 5000}) for key in "ab"])
+
+
 async def main(url: str, where: str) -> None:
     async with await daram.open(url) as memory:
+        if where == "store":
+            for number in itertools.count():
+                await put_items(items(memory), number)
+                os.write(1, f"{number}\n".encode())
         saver = Stopping(memory, owner="ann")
         saver.where = where
         await graph(saver, []).ainvoke({"done": "go"}, THREAD)

@@ -14,7 +14,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
 from llama_index.core.llms import ChatMessage
-from tests.adapters.crash_child import NODES, THREAD, graph
+from tests.adapters.crash_child import NODES, THREAD, graph, items, put_items
 from tests.adapters.crash_sessions import SESSIONS, add
 from tests.faults.children import environment
 
@@ -79,6 +79,37 @@ async def test_what_a_session_acknowledged_outlives_kill(url: str) -> None:
             assert [message.text for message in await memory.tail("ann", session, 2)] == ["on", "to on"]
 
 
+async def whole_items(memory: Memory) -> dict[str, int]:
+    """The number of each item, of which everything agrees: its text, the rest of it, and the vector it is found by."""
+    numbers = {}
+    for item in await items(memory).asearch(("notes",)):
+        number = numbers[item.key] = int(item.value["text"])
+        assert item.value["long"] == [number] * 5000
+        found = await items(memory).asearch(("notes",), query=str(number))
+        assert {hit.key: hit.score for hit in found}[item.key] == pytest.approx(1, abs=1e-6)
+    return numbers
+
+
+async def test_items_whose_writer_was_killed_are_whole(url: str) -> None:
+    async with await daram.open(url):
+        pass
+    with subprocess.Popen(
+        [sys.executable, str(CHILD), url, "store"], env=environment(), stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        try:
+            while await asyncio.to_thread(process.stdout.readline) != b"5\n":
+                assert process.poll() is None
+        finally:
+            process.kill()
+        told = process.stdout.read().split()
+    acknowledged = int(told[-1]) if told else 5
+    async with await daram.open(url) as memory:
+        numbers = await whole_items(memory)
+        assert numbers.keys() == {"a", "b"}
+        assert all(acknowledged <= number <= acknowledged + 1 for number in numbers.values())
+
+
 # --- a cancelled caller -----------------------------------------------------------------------------------------------
 
 
@@ -138,6 +169,23 @@ async def test_a_run_that_was_cancelled_in_a_write_leaves_its_thread_whole(memor
         assert "three" in texts
         assert len({message.id for message in found["messages"]}) == len(texts)
     assert [m.text for m in await memory.tail("ann", "t", 100)] == texts
+
+
+async def test_an_item_whose_put_was_cancelled_is_whole(memory: Memory) -> None:
+    await put_items(items(memory), 1)
+    gate = Gate(memory)
+    await cancel_in_a_write(gate, put_items(items(gate), 2))
+    assert set((await whole_items(memory)).values()) <= {1, 2}
+    for steps in range(8):  # at other points, wherever they are
+        task = asyncio.ensure_future(put_items(items(memory), 3))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert set((await whole_items(memory)).values()) <= {1, 2, 3}
+    await put_items(items(memory), 4)
+    assert set((await whole_items(memory)).values()) <= {3, 4}  # what was cancelled may still be on its way
 
 
 Adding = Callable[[Any, str], Awaitable[Any]]

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
-from tests.adapters.test_langgraph_saver import Chat, chat, say, thread
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from tests.adapters.test_langgraph_saver import Chat, Turned, chat, say, thread
 
 import daram
 from daram.adapters.langgraph import DaramSaver
@@ -91,3 +93,16 @@ async def test_a_copy_of_a_checkpoint_leaves_it_as_it_is(memory: Memory, pruned:
         assert [m.text for m in found["messages"]] == [*texts[-2:], "on", "to on"]
         state = await chat(DaramSaver(memory, owner="ann"), answer).aget_state(thread("t"))
         assert [m.text for m in state.values["messages"]] == [*texts[-2:], "on", "to on"]
+
+
+async def test_a_thread_that_is_sealed_has_no_conversation_to_delete() -> None:
+    serde = EncryptedSerializer(Turned(), JsonPlusSerializer(allowed_msgpack_modules=None))
+    async with daram.open("memory://") as memory:
+        await memory.append("ann", "t", [daram.Message(role="user", text="by another door")], create=True)
+        saver = DaramSaver(memory, owner="ann", serde=serde)
+        await say(chat(saver), "hello", "u")
+        await saver.acopy_thread("u", "t")
+        assert len(await say(chat(saver), "on")) == 4
+        await saver.adelete_thread("t")
+        assert [m.text for m in await memory.tail("ann", "t", 10)] == ["by another door"]
+        assert (await chat(saver).aget_state(thread("t"))).values == {}

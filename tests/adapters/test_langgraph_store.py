@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from langgraph.store.base import ListNamespacesOp, MatchCondition, PutOp, SearchOp
 from langgraph.store.memory import InMemoryStore
+from tests.adapters.test_langgraph_saver import Watched
 
 import daram
 from daram import sync
@@ -74,6 +75,37 @@ async def test_as_the_frameworks_own(both: list[Any]) -> None:
     for store in both:
         await store.adelete(("ann", "facts"), "a")
         assert await store.aget(("ann", "facts"), "a") is None
+
+
+async def test_namespaces_are_found_without_a_look_at_all_items(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = "a|a b|a b c|a b d|a b!|a-b|a!|a0 b|a/b|ab b|다람쥐 b|100%|b a b|b \U0010ffff|b 0|b |b"
+    places = [tuple(name.split(" ")) for name in names.split("|")]
+    watched = Watched(memory)
+    ours, theirs = DaramStore(watched, owner="ann"), InMemoryStore()
+    for store in (ours, theirs):
+        await store.abatch(
+            [PutOp(place, f"k{n}", {}) for place in places for n in range(40 if place[-1] == "b" else 1)]
+        )
+    matches = [(), (MatchCondition("prefix", ("a",)),), (MatchCondition("prefix", ("a", "*", "c")),)]
+    matches += [
+        (MatchCondition("suffix", ("b",)),),
+        (MatchCondition("prefix", ("b",)), MatchCondition("suffix", ("b",))),
+    ]
+    for page in (1, 2, 7, 100):
+        monkeypatch.setattr("daram.adapters.langgraph.store._NAMESPACES_PAGE", page)
+        for match in matches:
+            for depth in (None, 0, 1, 2):
+                for limit, offset in ((100, 0), (3, 2)):
+                    op = ListNamespacesOp(match, depth, limit, offset)
+                    assert await ours.abatch([op]) == await theirs.abatch([op]), (page, op)
+        watched.read = 0
+        await ours.alist_namespaces(max_depth=1)
+        assert watched.read <= 9 * page  # there are nine first labels
+        watched.read = 0
+        await ours.alist_namespaces()
+        assert watched.read <= len(places) * page
 
 
 def _rest(asked: dict[str, Any]) -> dict[str, Any]:

@@ -140,16 +140,13 @@ class Projection:
         """Delete what was appended: the conversation is of a thread that was begun anew."""
         await self.drop(message.id for message in _messages(added))
 
-    async def drop(self, ids: Iterable[str]) -> int:
-        """Delete messages, of those that are there; returns how many."""
-        count = 0
+    async def drop(self, ids: Iterable[str]) -> None:
+        """Delete messages, those of them that are there."""
         for id in ids:
             try:
                 await again(functools.partial(self._store.delete_message, self._owner, self._id, id))
-                count += 1
             except NotFound:
                 pass
-        return count
 
     async def delete(self) -> None:
         """Delete the conversation. One that is not there yet is deleted too: what is on its way to it finds it gone."""

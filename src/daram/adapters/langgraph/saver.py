@@ -171,7 +171,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
         """
         threads, space = self._at(config)
         own = get_serializable_checkpoint_metadata(config, metadata)
-        watch = self._channel if space.ns == "" and not self._seals else None
+        watch = None if space.ns else self._told
         steps = Steps(self._store, threads, self._memo, space, above(config))
         await steps.put(checkpoint_of(config), checkpoint, own, new_versions, watch)
         return threads.config(space, checkpoint["id"])
@@ -198,9 +198,8 @@ class DaramSaver(BaseCheckpointSaver[str]):
         A thread that had no others is deleted.
         """
         owner = self._owner_of(None)
-        channel = None if self._seals else self._channel
         care = Care(self._threads(owner))
-        emptied = await care.delete_for_runs(frozenset(run_ids), channel, lambda at: Projection(self._store, at))
+        emptied = await care.delete_for_runs(frozenset(run_ids), self._told, lambda at: Projection(self._store, at))
         await self._delete(emptied)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
@@ -217,9 +216,9 @@ class DaramSaver(BaseCheckpointSaver[str]):
         await Care(threads).copy(source_thread_id, target_thread_id)
         await Deleted(threads, self._memo).forget(target_thread_id)
         self._memo.forget(owner, target_thread_id)
-        if self._channel is not None and not self._seals:
+        if self._told is not None:
             target = Space(owner, target_thread_id, "")
-            added = await Care(threads).conversation(target, self._channel)
+            added = await Care(threads).conversation(target, self._told)
             await Projection(self._store, target).replace(added)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
@@ -314,7 +313,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
         for name in names:
             marks[name] = await deleted.mark(name)
             await Care(threads).delete(name)
-            if self._channel is not None:
+            if self._told is not None:
                 await Projection(self._store, Space(owner, name, "")).delete()
         if names:
             await asyncio.sleep(LATE)
@@ -329,8 +328,9 @@ class DaramSaver(BaseCheckpointSaver[str]):
         return inner if isinstance(inner, JsonPlusSerializer) else JsonPlusSerializer(allowed_msgpack_modules=None)
 
     @property
-    def _seals(self) -> bool:
-        return not isinstance(self.serde, JsonPlusSerializer)
+    def _told(self) -> str | None:
+        """The channel that the conversation tells; None where what is stored is sealed."""
+        return self._channel if isinstance(self.serde, JsonPlusSerializer) else None
 
     def _threads(self, owner: str) -> Threads:
         side = Side(cast("SupportsRecords", self._store), owner)

@@ -10,6 +10,7 @@ import re
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +33,8 @@ from langgraph.store.base import (
 )
 
 from daram import sync
+from daram.adapters.langgraph.tries import again
+from daram.codec import records_cursor
 from daram.errors import Conflict, InvalidInput, Unsupported
 from daram.model import Record
 from daram.store.base import Store, SupportsRecords
@@ -41,6 +44,7 @@ __all__ = ["DaramStore"]
 
 _ITEM: Final = "langgraph.item"
 _PAGE: Final = 200
+_NAMESPACES_PAGE: Final = 100
 _UNSAFE: Final = re.compile(r"[%/\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "$eq": operator.eq,
@@ -62,6 +66,12 @@ class ItemRecord(msgspec.Struct, frozen=True, array_like=True):
     updated_at: datetime
     ttl: float | None
     vectors: list[bytes]
+
+
+class Lies(msgspec.Struct, frozen=True, array_like=True):
+    """Of an item where it lies; the rest of the record is passed over."""
+
+    namespace: tuple[str, ...]
 
 
 Hit = tuple[Record, ItemRecord, float | None]
@@ -164,17 +174,31 @@ class DaramStore(BaseStore):
         ]
 
     async def _namespaces(self, op: ListNamespacesOp) -> list[tuple[str, ...]]:
+        """All of them: of one with many items a page, and then what comes behind it."""
         conditions = op.match_conditions or ()
-        prefix = next((tuple(c.path) for c in conditions if c.match_type == "prefix" and "*" not in c.path), ())
-        found = set()
-        async for records in self._pages(prefix):
-            for item in map(_decode, records):
-                if all(_lies_in(item.namespace, condition) for condition in conditions):
-                    found.add(item.namespace if op.max_depth is None else item.namespace[: op.max_depth])
-        return sorted(found)[op.offset : op.offset + op.limit]
+        prefixes = [
+            tuple(takewhile(lambda label: label != "*", c.path)) for c in conditions if c.match_type == "prefix"
+        ]
+        begin = _below(max(prefixes, key=len, default=()))
+        found: set[tuple[str, ...]] = set()
+        cursor = None
+        while True:
+            page = await self._records.scan_records(self._owner, _ITEM, begin, limit=_NAMESPACES_PAGE, cursor=cursor)
+            passed = ""
+            for record in page.items:
+                namespace = msgspec.msgpack.decode(record.value, type=Lies).namespace
+                passed = _below(namespace) + "/"
+                if all(_lies_in(namespace, condition) for condition in conditions):
+                    found.add(namespace if op.max_depth is None else namespace[: op.max_depth])
+                    if op.max_depth is not None and 0 < op.max_depth <= len(namespace):
+                        passed = _below(namespace[: op.max_depth])  # nothing below it tells more
+            if page.next_cursor is None:
+                return sorted(found)[op.offset : op.offset + op.limit]
+            # "0" comes behind "/", and no key ends so early: it is behind all that begins with ``passed``.
+            cursor = records_cursor(self._owner, _ITEM, begin, f"{passed[:-1]}0")
 
     def _pages(self, prefix: Sequence[str], size: int = _PAGE) -> AsyncIterator[list[Record]]:
-        begin = "".join(f"{_label(label)}/" for label in prefix)
+        begin = _below(prefix)
         records = self._records
         return pages(lambda cursor: records.scan_records(self._owner, _ITEM, begin, limit=size, cursor=cursor))
 
@@ -195,7 +219,7 @@ class DaramStore(BaseStore):
     async def _put(self, op: PutOp, vectors: list[bytes]) -> None:
         place = _place(op.namespace, op.key)
         if op.value is None:
-            await self._records.delete_record(self._owner, _ITEM, place)
+            await again(lambda: self._records.delete_record(self._owner, _ITEM, place))
             return
         before = await self._records.get_record(self._owner, _ITEM, place)
         now = datetime.now(UTC)
@@ -205,7 +229,8 @@ class DaramStore(BaseStore):
             data = msgspec.msgpack.encode(item)
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidInput("value", f"of {op.key!r:.80} has what JSON cannot say: {error}") from None
-        await self._records.put_record(self._owner, _ITEM, place, data, expires_at=_end(op.ttl))
+        end = _end(op.ttl)
+        await again(lambda: self._records.put_record(self._owner, _ITEM, place, data, expires_at=end))
 
     async def _embed(self, puts: Sequence[PutOp]) -> list[list[bytes]]:
         texts: list[str] = []
@@ -222,11 +247,15 @@ class DaramStore(BaseStore):
 
 
 def _label(text: str) -> str:
-    return _UNSAFE.sub(lambda found: f"%{ord(found[0]):04X}", text)
+    return _UNSAFE.sub(lambda found: f"%{ord(found[0]):04X}", text) or "%"
+
+
+def _below(namespace: Sequence[str]) -> str:
+    return "".join(f"{_label(label)}/" for label in namespace)
 
 
 def _place(namespace: Sequence[str], key: str) -> str:
-    return "".join(f"{_label(label)}/" for label in namespace) + "/" + _label(key)
+    return f"{_below(namespace)}/{_label(key)}"
 
 
 def _decode(record: Record) -> ItemRecord:

@@ -22,7 +22,7 @@ from daram.store.wrapper import StoreWrapper
 load_chainlit()
 
 from chainlit.context import init_http_context, init_ws_context  # noqa: E402
-from chainlit.element import Text  # noqa: E402
+from chainlit.element import CustomElement, Text  # noqa: E402
 from chainlit.session import WebsocketSession, ws_sessions_id, ws_sessions_sid  # noqa: E402
 from chainlit.types import Feedback, Pagination, ThreadFilter  # noqa: E402
 from chainlit.user import PersistedUser, User  # noqa: E402
@@ -637,6 +637,28 @@ async def test_elements_come_back_with_their_content(layer: DaramDataLayer, tmp_
     assert await layer.get_element("t1", "e1") is None
     with pytest.raises(TooLarge):
         await layer.create_element(Text(thread_id="t1", name="big", content=b"x" * (3 * 2**20 + 1), for_id="m1"))
+
+
+async def test_elements_are_shown_in_the_order_in_which_they_were_sent(
+    layer: DaramDataLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter()
+    ids = ["z", "b", "y", "a", "m"]
+    await layer.create_step(step("first", id="m1", type="assistant_message", createdAt=at(1)))
+    await layer.create_step(step("see below", id="m2", type="assistant_message", createdAt=at(2)))
+    made = [CustomElement(thread_id="t1", id=id, name=id, for_id="m2", props={"n": 1}) for id in ids]
+    made.append(CustomElement(thread_id="t1", id="of-the-first", name="first", for_id="m1", props={"n": 1}))
+    await asyncio.gather(*(layer.create_element(element) for element in made))
+    made[1].props = {"n": 2}
+    await layer.create_element(made[1])  # as Chainlit does where one is changed
+
+    async def shown() -> dict[str, bool]:
+        thread: Any = await layer.get_thread("t1")
+        return {element["id"]: element["url"] is not None for element in thread["elements"]}
+
+    assert list((await shown()).items()) == [(id, True) for id in ("of-the-first", *ids)]
+    monkeypatch.setattr(chainlit_records, "_INLINE_BYTES", 5 * len(made[1].content))
+    assert [id for id, whole in (await shown()).items() if not whole] == ["of-the-first"]  # the last have theirs
 
 
 async def test_deleting_a_step_deletes_its_elements(layer: DaramDataLayer, store: Memory) -> None:

@@ -50,9 +50,9 @@ class DaramChatMessageHistory(BaseChatMessageHistory):
     open. ``window``: how many messages are read, the last ones (None: all); ``tokens``: at most about as many tokens of
     them. What is read never begins with the result of a tool whose call is not there.
 
-    What is added is durable on return, each batch in one piece, beside what others add at the same time. Raises
-    ``InvalidInput`` for a message with something in it that is not JSON; ``Gone`` for 24 hours after another door
-    deleted the conversation.
+    What is added is durable on return, in one piece (more than 100 messages: each hundred), beside what others add at
+    the same time. Raises ``InvalidInput`` for a message with something in it that is not JSON; ``Gone`` for 24 hours
+    after another door deleted the conversation.
     """
 
     def __init__(

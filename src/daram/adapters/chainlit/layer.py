@@ -177,7 +177,7 @@ class DaramDataLayer(BaseDataLayer):
             self._side, owner, thread_id, messages, kept, self._note, all_messages=len(messages) < self._history
         )
         await give_opinions(thread_id, thread["steps"], opinions)
-        shown = {step["id"] for step in thread["steps"]}
+        shown = [step["id"] for step in thread["steps"]]
         thread["elements"] = found = await self._side.elements(owner, thread_id, elements, shown)
         if self._elements is not None:
             found += [element for message in messages for element in self._elements(thread_id, message)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
@@ -143,24 +144,30 @@ class SideRecords:
         if element.for_id:
             of_step = (element.thread_id, element.for_id, element.id)
             await self.put(owner, ELEMENT_OF, of_step, {"id": element.id})
+        # One that changes stays where it is among the others.
+        known = await self.get(owner, ELEMENT, *ids) if element.updatable else None
         # Chainlit's key leads to a file of the session, which will be gone.
         shown = {**element.to_dict(), "chainlitKey": None}
-        await self.put(owner, ELEMENT, ids, {"element": shown, "bytes": None if content is None else len(content)})
+        size = None if content is None else len(content)
+        at = time.time_ns() if known is None else known["at"]
+        await self.put(owner, ELEMENT, ids, {"element": shown, "bytes": size, "at": at})
 
-    async def elements(self, owner: str, thread: str, kept: Kind, shown: set[str]) -> list[ElementDict]:
-        """Those of the elements ``kept`` in a thread that belong to the steps shown.
+    async def elements(self, owner: str, thread: str, kept: Kind, shown: list[str]) -> list[ElementDict]:
+        """Those of the elements ``kept`` in a thread that belong to the steps shown, in the order in which they came.
 
-        Contents of up to 8 MiB in all are in their ``url``.
+        Contents of up to 8 MiB in all are in their ``url``, of the last ones.
         """
+        place = {id: number for number, id in enumerate(shown)}
         if kept.whole:
-            found = [value for value in kept.values() if value["element"].get("forId") in shown]
+            found = [value for value in kept.values() if value["element"].get("forId") in place]
         else:
-            index = await each(partial(self.scan, owner, ELEMENT_OF, thread), sorted(shown))
+            index = await each(partial(self.scan, owner, ELEMENT_OF, thread), shown)
             ids = [steps.load(record.value)["id"] for records in index for record in records]
             found = list((await kept.of(ids)).values())
+        found.sort(key=lambda value: (place.get(value["element"].get("forId"), 0), value["at"]))
         room = _INLINE_BYTES
         inline: list[dict[str, Any]] = []
-        for value in found:
+        for value in reversed(found):
             if value["bytes"] is not None and value["bytes"] <= room:
                 room -= value["bytes"]
                 inline.append(value["element"])

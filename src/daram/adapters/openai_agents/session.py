@@ -55,13 +55,13 @@ _shown: ContextVar[list[tuple[object, End]]] = ContextVar("shown")
 class DaramSession(SessionABC):
     """A session that is the conversation ``conversation_id`` of ``owner`` in ``memory``.
 
-    Items come back as they were; what other doors said comes as messages and function calls. Each batch is kept in one
-    piece, beside what another run adds at the same time, and is durable on return, also where the caller is cancelled
-    meanwhile. What ``get_items(limit)`` gives never begins with an output whose call, or a call whose reasoning, is in
-    front of it. It can be what an ``OpenAIResponsesCompactionSession`` wraps, which replaces what it was shown, nothing
-    else, and in one piece (releases of the SDK before 0.24 clear the session and add to it again). By hand this raises
-    ``Conflict`` where others were faster, ``InvalidInput`` for more than 100 items, ``Unsupported`` where a session
-    around it reads for the compaction.
+    Items come back as they were; what other doors said comes as messages and function calls. What is added is kept in
+    one piece (more than 100 items: each hundred), beside what another run adds at the same time, and is durable on
+    return, also where the caller is cancelled meanwhile. What ``get_items(limit)`` gives never begins with an output
+    whose call, or a call whose reasoning, is in front of it. It can be what an ``OpenAIResponsesCompactionSession``
+    wraps, which replaces what it was shown, nothing else, and in one piece (releases of the SDK before 0.24 clear the
+    session and add to it again). By hand this raises ``Conflict`` where others were faster, ``InvalidInput`` for more
+    than 100 items, ``Unsupported`` where a session around it reads for the compaction.
 
     ``limit`` of ``session_settings``: how many items a run reads when it does not say; a session with a limit costs the
     same at any length. Raises ``InvalidInput`` for an item that is not JSON, ``Gone`` for 24 hours after another door

@@ -16,7 +16,7 @@ from langgraph.types import Command, interrupt
 from tests.adapters.test_langgraph_saver import Chat, chat, say, thread
 
 import daram
-from daram.adapters.langgraph import DaramSaver, layout
+from daram.adapters.langgraph import DaramSaver, DaramStore, layout
 from daram.errors import DaramError, OutcomeUnknown, StoreUnavailable
 from daram.memory import Memory
 from daram.store.base import Store
@@ -71,6 +71,14 @@ async def test_writes_that_went_wrong_once_are_made_again(memory: Memory, error:
     texts = [m.text for m in found["messages"]]
     assert texts == ["hello", "first", "you said yes"]
     assert [m.text for m in await memory.tail("ann", "t", 10)] == texts
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknown, StoreUnavailable])
+async def test_items_that_went_wrong_once_are_put_again(error: type[DaramError]) -> None:
+    async with daram.open("memory://") as memory:
+        await DaramStore(Faulty(memory, error), owner="ann").aput(("notes",), "k", {"n": 1})
+        found = await DaramStore(memory, owner="ann").aget(("notes",), "k")
+        assert found is not None and found.value == {"n": 1}
 
 
 async def test_what_the_conversation_missed_comes_with_the_next_step(

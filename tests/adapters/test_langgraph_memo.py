@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 from langchain_core.messages import AIMessage
 from tests.adapters.test_langgraph_deleted import nested
 from tests.adapters.test_langgraph_saver import Chat, Watched, chat, say
@@ -33,6 +34,21 @@ async def test_a_turn_with_a_subgraph_reads_no_more_than_one_without() -> None:
         assert looks[0] == looks[1] and looks[2] == looks[3]
         # Of the subgraph itself: whether there is a checkpoint, and with each of its writes what was deleted.
         assert looks[3][0] <= looks[1][0] + 1 and looks[3][1] <= looks[1][1] + 6, looks
+
+
+async def test_a_list_of_all_threads_holds_few_checkpoints_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daram.adapters.langgraph.saver._AT_ONCE", 20)
+    async with daram.open("memory://") as memory:
+        store = Watched(memory)
+        saver = DaramSaver(store, owner="ann")
+        for turn in range(20):
+            await say(chat(saver), "word", f"t{turn % 10}")
+        store.read = 0
+        found = saver.alist(None)
+        newest = await anext(found)
+        assert store.read <= 10 + 10 * 2 + 10  # the threads, two checkpoints of each, the parts of one
+        rest = [item.checkpoint["id"] async for item in found]
+        assert len(rest) == 59 and [newest.checkpoint["id"], *rest] == sorted({newest.checkpoint["id"], *rest})[::-1]
 
 
 def test_to_forget_a_thread_takes_no_look_at_the_others() -> None:

@@ -281,6 +281,15 @@ class Versions:
         elif what == "copy":
             await self.saver.acopy_thread("t", "u")
             await self.check("u")
+        elif what == "fork":  # as LangGraph copies a checkpoint: the same versions, behind the same parent
+            id = sorted(self.lists)[where % len(self.lists)]
+            found = await self.saver.aget_tuple({"configurable": {"thread_id": "t", "checkpoint_id": id}})
+            assert found is not None
+            new = f"{next(self.ids):06}"
+            none: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+            metadata: Any = {"source": "fork", "run_id": self.runs[id]}
+            await self.saver.aput(found.parent_config or none, {**found.checkpoint, "id": new}, metadata, {})
+            self.lists[new], self.runs[new] = self.lists[id], self.runs[id]
         else:
             run = f"run {where % 3}"
             if {id for id in self.lists if self.runs[id] != run}:
@@ -294,7 +303,7 @@ STEPS = st.lists(
         st.integers(0, 60),
         st.sampled_from((0, 0, 0, 0, 1, 3, 8)),  # how many checkpoints to go back first
         st.booleans(),
-        st.sampled_from((None, None, None, None, "prune", "prune", "copy", "runs")),
+        st.sampled_from((None, None, None, None, "prune", "prune", "copy", "runs", "fork", "fork")),
     ),
     min_size=4,
     max_size=25,

@@ -43,6 +43,7 @@ R = TypeVar("R")
 _VERSION_DIGITS: Final = 10
 _PAGE: Final = 50
 _AT_ONCE: Final = 1000
+_DELETED_AT_ONCE: Final = 10
 
 
 class DaramSaver(BaseCheckpointSaver[str]):
@@ -200,7 +201,7 @@ class DaramSaver(BaseCheckpointSaver[str]):
         owner = self._owner_of(None)
         care = Care(self._threads(owner))
         emptied = await care.delete_for_runs(frozenset(run_ids), self._told, lambda at: Projection(self._store, at))
-        await self._delete(emptied)
+        await self._delete(sorted(emptied))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread with all its checkpoints and writes, and its conversation as it is now.
@@ -305,22 +306,23 @@ class DaramSaver(BaseCheckpointSaver[str]):
 
     # --- helpers ---
 
-    async def _delete(self, names: Collection[str]) -> None:
+    async def _delete(self, names: Sequence[str]) -> None:
         owner = self._owner_of(None)
         threads = self._threads(owner)
-        deleted = Deleted(threads, self._memo)
-        marks = {}
-        for name in names:
-            marks[name] = await deleted.mark(name)
-            await Care(threads).delete(name)
-            if self._told is not None:
-                await Projection(self._store, Space(owner, name, "")).delete()
-        if names:
+        deleted, care = Deleted(threads, self._memo), Care(threads)
+        # A few at a time: who begins one of them anew waits for the end.
+        for few in (names[start : start + _DELETED_AT_ONCE] for start in range(0, len(names), _DELETED_AT_ONCE)):
+            marks = {}
+            for name in few:
+                marks[name] = await deleted.mark(name)
+                await care.delete(name)
+                if self._told is not None:
+                    await Projection(self._store, Space(owner, name, "")).delete()
             await asyncio.sleep(LATE)
-        for name in names:
-            await Care(threads).delete(name)  # what a run that had not seen the mark was about to write
-            self._memo.forget(owner, name)
-            await deleted.end(name, marks[name])
+            for name in few:
+                await care.delete(name)  # what a run that had not seen the mark was about to write
+                self._memo.forget(owner, name)
+                await deleted.end(name, marks[name])
 
     @property
     def _plain(self) -> JsonPlusSerializer:

@@ -17,7 +17,7 @@ from daram import errors
 from daram.knowledge import base, extract, ingest
 from daram.knowledge.access import Reader
 from daram.knowledge.documents import Documents
-from daram.knowledge.files import PIECE
+from daram.knowledge.files import PIECE, Files
 from daram.knowledge.leases import Lease, Work
 from daram.memory import Memory
 from daram.store.documents import Scope
@@ -46,6 +46,25 @@ async def test_a_document_is_kept_then_read_then_found(memory: Memory, documents
         ready.revision,
     )
     assert await left(memory, ANN) == {base.COLLECTIONS, base.FILES, base.BLOBS}
+
+
+async def test_a_collection_is_deleted_beside_a_reader_that_is_done(
+    memory: Memory, documents: Documents, monkeypatch: pytest.MonkeyPatch
+):
+    """It deletes an original between the look at it and its deletion."""
+    added = await documents.add(ANN, "animals", SQUIRREL.encode(), name="a.txt", wait=True)
+    find = documents.files.find
+
+    async def then_gone(owner: str, id: str) -> Any:
+        file = await find(owner, id)
+        if not (await memory.list_documents(ANN, "animals")).items and file is not None:
+            await Files(memory).delete(owner, id)
+        return file
+
+    monkeypatch.setattr(documents.files, "find", then_gone)
+    assert await documents.delete_collection(ANN, "animals") == 1
+    assert added.source and await find(ANN, added.source) is None
+    assert await left(memory, ANN) == set()
 
 
 async def test_the_same_name_replaces_exactly_that_document(documents: Documents):

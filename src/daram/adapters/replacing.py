@@ -43,14 +43,10 @@ class End:
 
 async def read_end(store: Store, owner: str, id: str, count: int | None) -> End:
     """The last ``count`` messages (None: all)."""
-    found: list[Message] = []
     most = None if count is None else count + 1
     try:
         there = await store.get(owner, id)  # before the messages: whoever adds in between is noticed
-        async for message in newest(store, owner, id, most):
-            found.append(message)
-            if len(found) == most:
-                break
+        found = await newest(store, owner, id, most)
     except NotFound:
         return End("", 0, None, [])
     found.reverse()

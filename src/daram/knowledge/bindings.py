@@ -147,6 +147,5 @@ async def delete_documents(store: Library, files: Files, scope: Scope) -> int:
     for document in documents:
         await forget(store, document)
     for file in originals:
-        if await files.find(file.owner, file.id) is not None:
-            await files.delete(file.owner, file.id)
+        await files.drop(file.owner, file.id)
     return count

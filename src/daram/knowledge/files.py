@@ -157,6 +157,13 @@ class Files:
         await self.note(file, 0)
         await self._remove(file)
 
+    async def drop(self, owner: str, id: str) -> None:
+        """Delete what was kept as the original of a document, where it is there: others may do so at the same time."""
+        file = await self.find(owner, id)
+        if file is not None and file.until != "deleted":
+            await self.note(file, 0)
+            await self._remove(file)
+
     # --- under way ---
 
     async def note(self, file: StoredFile, seconds: float = 3600.0) -> None:

@@ -92,7 +92,7 @@ class Ingester:
                     except Conflict:
                         continue
                 if former.source != file.id:
-                    await self._drop(file.owner, file.id)
+                    await self._files.drop(file.owner, file.id)
                 return former
             # Noted first, so that a crash from here on leaves no bytes behind that nobody asks for.
             old = None if former is None or former.source == file.id else await self._original(former)
@@ -108,7 +108,7 @@ class Ingester:
             if file.until == "document":
                 await self._files.settle(file)
             if old is not None:
-                await self._drop(old.owner, old.id)
+                await self._files.drop(old.owner, old.id)
             self._news.set()
             return stored
 
@@ -175,7 +175,7 @@ class Ingester:
         await self._store.delete_document(owner, collection, id)
         await forget(self._store, document)
         if original is not None:
-            await self._drop(original.owner, original.id)
+            await self._files.drop(original.owner, original.id)
 
     async def cancel(self, document: Document) -> Document:
         """Have a document that is not read yet not be read; one that is stays as it is. Raises ``NotFound``."""
@@ -307,7 +307,7 @@ class Ingester:
         await self._store.publish_document(ready, revision, expect=document.etag)
         original = await self._original(document)
         if original is not None and original.until == "read":
-            await self._drop(original.owner, original.id)
+            await self._files.drop(original.owner, original.id)
 
     async def _stage(self, document: Document, revision: str, lease: Lease) -> None:
         original = await self._files.get(document.owner, document.source or "")
@@ -374,11 +374,6 @@ class Ingester:
             return None
         file = await self._files.find(document.owner, document.source or "")
         return None if file is None or file.until == "deleted" else file
-
-    async def _drop(self, owner: str, id: str) -> None:
-        file = await self._files.find(owner, id)
-        if file is not None and file.until != "deleted":
-            await self._files.delete(owner, id)
 
     async def _discard(self, document: Document, revision: str) -> None:
         if revision:

@@ -33,10 +33,24 @@ async def items(ask: Ask[T]) -> AsyncIterator[T]:
             yield item
 
 
-def newest(store: Store, owner: str, id: str, count: int | None = None) -> AsyncIterator[Message]:
-    """The messages of the branch in use from its end to its beginning; ``count``: how many will be taken, about.
+async def newest(
+    store: Store, owner: str, id: str, count: int | None = None, size: Callable[[Message], int] = lambda _: 1
+) -> list[Message]:
+    """The last messages of the branch in use, the newest first, until they come to ``count`` (None: all of them).
 
-    Raises ``NotFound``.
+    ``size``: what a message counts for; it is asked once for each, in that order. Raises ``NotFound``.
     """
-    limit = _PAGE if count is None else min(count, _MOST)
-    return items(lambda cursor: store.messages(owner, id, limit=limit, cursor=cursor, order="desc"))
+    # A list: to leave a generator in the middle costs as much as the read.
+    found: list[Message] = []
+    taken, cursor = 0, None
+    while True:
+        limit = _PAGE if count is None else min(count - taken, _MOST)
+        page = await store.messages(owner, id, limit=limit, cursor=cursor, order="desc")
+        for message in page.items:
+            found.append(message)
+            taken += size(message)
+            if count is not None and taken >= count:
+                return found
+        cursor = page.next_cursor
+        if cursor is None:
+            return found

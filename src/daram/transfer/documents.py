@@ -182,10 +182,7 @@ async def _drop_original(target: Library, former: Document, done: Document) -> N
     """What the target's document was made from before goes with it, where it was its own."""
     if former.source in (None, done.source) or not former.source.startswith("file-"):
         return
-    files = Files(target)
-    old = await files.find(former.owner, former.source)
-    if old is not None and old.until != "deleted":
-        await files.delete(old.owner, old.id)
+    await Files(target).drop(former.owner, former.source)
 
 
 async def _find(store: Library, where: tuple[str, str, str]) -> Document | None:

@@ -158,15 +158,13 @@ class DaramChatStore(BaseChatStore):
 
     async def _read(self, key: str, window: int | None) -> tuple[list[Message], bool]:
         """The last messages, and whether there are more in front of them."""
-        found: list[Message] = []
+        most = None if window is None else window + 1
         try:
-            async for message in newest(self._store, self._owner, key, None if window is None else window + 1):
-                if len(found) == window:
-                    return found[::-1], True
-                found.append(message)
+            found = await newest(self._store, self._owner, key, most)
         except NotFound:
-            pass
-        return found[::-1], False
+            return [], False
+        more = len(found) == most
+        return found[: window if more else None][::-1], more
 
     async def _replace(self, key: str, made: list[Message]) -> None:
         """In one transaction: whoever reads, or comes after a crash, finds the old list or the new one."""

@@ -191,13 +191,15 @@ class DaramSession(SessionABC):
 
     async def _read(self, limit: int | None, beyond: int) -> tuple[list[Item], list[Item]]:
         """At least so many of the items in front of the last ``limit`` (None: all), and these."""
-        most = None if limit is None else limit + beyond
         found: list[Item] = []
+
+        def take(message: Message) -> int:
+            said = items_of(message)
+            found.extend(reversed(said))
+            return len(said)
+
         try:
-            async for message in newest(self._store, self._owner, self.session_id, most):
-                found += reversed(items_of(message))
-                if most is not None and len(found) >= most:
-                    break
+            await newest(self._store, self._owner, self.session_id, None if limit is None else limit + beyond, take)
         except NotFound:
             pass
         found.reverse()

@@ -8,7 +8,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from tests.adapters.test_langgraph_saver import Chat, Turned, chat, say, thread
+from tests.adapters.graphs import Chat, Turned, chat, say, thread
 
 import daram
 from daram.adapters.langgraph import DaramSaver

@@ -10,10 +10,9 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
-from langgraph.graph import START, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import Command, interrupt
-from tests.adapters.test_langgraph_saver import Chat, chat, echo, say, thread
+from tests.adapters.graphs import Chat, chat, echo, nested, say, thread
 
 import daram
 from daram.adapters.langgraph import DaramSaver, deleted
@@ -34,13 +33,6 @@ class Held:
         self.there.set()
         await self.go.wait()
         return {"messages": [AIMessage(f"secret {len(state['messages'])}")]}
-
-
-def nested(saver: Any, node: Any) -> Any:
-    inner = StateGraph(Chat)
-    inner.add_node("answer", node)
-    inner.add_edge(START, "answer")
-    return chat(saver, inner.compile())
 
 
 async def left(memory: Memory) -> list[tuple[str, bytes]]:

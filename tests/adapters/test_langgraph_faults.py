@@ -13,7 +13,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
-from tests.adapters.test_langgraph_saver import Chat, chat, say, thread
+from tests.adapters.graphs import Chat, chat, say, thread
 
 import daram
 from daram.adapters.langgraph import DaramSaver, DaramStore, layout

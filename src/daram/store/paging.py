@@ -9,7 +9,6 @@ from daram.model import Message, Page
 from daram.store.base import Store
 
 _PAGE: Final = 200
-_MOST: Final = 1000  # that an engine gives at once
 
 T = TypeVar("T")
 Ask = Callable[[str | None], Awaitable[Page[T]]]
@@ -44,7 +43,7 @@ async def newest(
     found: list[Message] = []
     taken, cursor = 0, None
     while True:
-        limit = _PAGE if count is None else min(count - taken, _MOST)
+        limit = _PAGE if count is None else min(count - taken, _PAGE)
         page = await store.messages(owner, id, limit=limit, cursor=cursor, order="desc")
         for message in page.items:
             found.append(message)

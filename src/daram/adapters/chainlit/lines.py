@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, Final
 
 from daram.adapters.appending import outcome
@@ -81,6 +81,7 @@ class Place:
     def __init__(self, before: list[asyncio.Future[None]], deleted: asyncio.Event, *, deletes: Thread | None) -> None:
         self._before = before
         self._deletes = deletes
+        self._token: Token[Thread | None] | None = None
         self.deleted = deleted
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -92,11 +93,11 @@ class Place:
             self.leave()
             raise
         if self._deletes is not None:
-            _deleting.set(self._deletes)
+            self._token = _deleting.set(self._deletes)
 
     async def __aexit__(self, *error: object) -> None:
-        if self._deletes is not None:
-            _deleting.set(None)
+        if self._token is not None:
+            _deleting.reset(self._token)
         self.leave()
 
     def leave(self) -> None:

@@ -50,6 +50,11 @@ class Deleted:
         await self._threads.side.put(layout.DELETED, layout.thread_key(thread), mark, expires_at=_tomorrow())
         return mark
 
+    async def goes_on(self, thread: str, mark: bytes) -> bool:
+        """Whether the deletion has still to come to its end: another one may have since, or whoever waited for it too
+        long, and then the thread that is there is a new one."""
+        return await self._threads.side.get(layout.DELETED, layout.thread_key(thread)) == mark
+
     async def end(self, thread: str, mark: bytes) -> None:
         """Note that nothing more of a thread will be deleted; to be done last."""
         key = layout.thread_key(thread)
@@ -62,15 +67,21 @@ class Deleted:
         except Conflict:
             pass
 
-    async def begin(self, space: Space) -> None:
-        """Note which deletion a run knows of that finds no thread; one that goes on is waited for."""
+    async def begin(self, space: Space) -> bool:
+        """Note which deletion a run knows of that finds no thread; one that goes on is waited for.
+
+        Returns whether it was: somebody else may have begun the thread meanwhile.
+        """
         begun = time.monotonic()
+        waited = False
         while (found := await self._stored(space)) is not None and found.endswith(_GOES_ON):
             if time.monotonic() - begun > _PATIENCE:
                 await self.end(space.thread, found)
                 break
             await asyncio.sleep(_PAUSE)
+            waited = True
         self._memo.begins(space, None if found is None else found.removesuffix(_GOES_ON))
+        return waited
 
     async def forget(self, thread: str) -> None:
         """A thread is there again, and older than the deletion: it was copied."""

@@ -106,9 +106,10 @@ class DaramSaver(BaseCheckpointSaver[str]):
             if found is not None:
                 return found
         self._memo.is_gone(space)
-        if not space.ns or above(config) is None:  # else it goes with the graph that it is part of
-            await Deleted(threads, self._memo).begin(space)
-        return None
+        if space.ns and above(config) is not None:
+            return None  # it goes with the graph that it is part of
+        waited = await Deleted(threads, self._memo).begin(space)
+        return await self.aget_tuple(config) if waited else None
 
     async def alist(
         self,
@@ -320,7 +321,8 @@ class DaramSaver(BaseCheckpointSaver[str]):
                     await Projection(self._store, Space(owner, name, "")).delete()
             await asyncio.sleep(LATE)
             for name in few:
-                await care.delete(name)  # what a run that had not seen the mark was about to write
+                if await deleted.goes_on(name, marks[name]):
+                    await care.delete(name)  # what a run that had not seen the mark was about to write
                 self._memo.forget(owner, name)
                 await deleted.end(name, marks[name])
 

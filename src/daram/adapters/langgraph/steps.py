@@ -46,6 +46,9 @@ class Steps:
         await threads.runs.enrol(space, metadata)
         writes, head, known, added = await threads.save(space, parent, checkpoint, metadata, new_versions, channel)
         if added is not None and added.first and channel is not None and await self._goes_back(channel):
+            if await self._lost(parent):  # or what was begun anew is what it seems to go back in
+                await self._take_back(None)
+                return
             added = added._replace(first=False)
         # Where the conversation takes what comes behind a message, the thread is there: they are deleted together.
         sure = added is not None and bool(added.messages) and bool(added.parent)

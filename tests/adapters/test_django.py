@@ -288,9 +288,12 @@ print(client.cookies["sessionid"].value)
 
         def say(text: str, expected: str) -> None:
             """Say it once, when the server is the one that answers so."""
-            deadline = time.monotonic() + 120
+            deadline, again = time.monotonic() + 120, time.monotonic() + 20
             while True:
                 assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                if time.monotonic() > again:  # Django's reloader does not see what changed before its first look
+                    os.utime(model, ns=(time.time_ns() + 10**9 * (len(told) + 9),) * 2)
+                    again += 60
                 try:
                     if client.get("/word/", timeout=60).text == expected:
                         break
@@ -302,10 +305,10 @@ print(client.cookies["sessionid"].value)
             told.append(text)
 
         told: list[str] = []
+        model = site / "site_app" / "model.py"
         try:
             say("one", "so far")
             for word in ("by now", "in all"):
-                model = site / "site_app" / "model.py"
                 text = model.read_text("utf-8")
                 before = "so far" if word == "by now" else "by now"
                 model.write_text(text.replace(before, word), "utf-8")
